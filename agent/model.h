@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the cluster says: the objects of either source (API server or a folder of manifests), in
+ * the few fields the dataplane needs. Sources write, compile_*.c reads; the model knows neither
+ * BPF nor HTTP. Strings are interned or owned by the object; every list is owned by its object.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <waggle/abi_addr.h>
+
+enum model_kind {
+	MODEL_SERVICE,
+	MODEL_SLICE,
+	MODEL_NODE,
+	MODEL_NAMESPACE,
+	MODEL_POD,
+	MODEL_KINDS,
+};
+
+enum svc_type { SVC_CLUSTER_IP, SVC_NODE_PORT, SVC_LOAD_BALANCER, SVC_EXTERNAL_NAME };
+
+struct svc_port {
+	char *name;	    /* "" when unnamed */
+	uint8_t proto;	    /* IPPROTO_TCP, _UDP, _SCTP */
+	uint16_t port;	    /* host order */
+	uint16_t node_port; /* 0: none */
+};
+
+struct lb_ingress {
+	struct wag_addr addr;
+	bool proxy; /* ipMode: Proxy */
+};
+
+struct service {
+	enum svc_type type;
+	bool headless;
+	bool publish_not_ready;
+	bool external_local; /* externalTrafficPolicy: Local */
+	bool internal_local; /* internalTrafficPolicy: Local */
+	uint32_t affinity_s; /* sessionAffinity ClientIP timeout, 0: none */
+	bool other_proxy;    /* label service.kubernetes.io/service-proxy-name is set */
+	struct wag_addr *cluster_ips;
+	size_t n_cluster_ips;
+	struct wag_addr *external_ips;
+	size_t n_external_ips;
+	struct lb_ingress *lb_ips;
+	size_t n_lb_ips;
+	struct svc_port *ports;
+	size_t n_ports;
+};
+
+struct slice_port {
+	char *name;    /* "" when unnamed */
+	uint8_t proto;
+	uint16_t port; /* host order; 0: null in the object (no port) */
+};
+
+struct slice_endpoint {
+	struct wag_addr *addrs;
+	size_t n_addrs;
+	bool ready;	  /* nil means true */
+	bool serving;	  /* nil means ready */
+	bool terminating;
+	char *node_name; /* may be NULL */
+	char *zone;	 /* may be NULL */
+	char *target_ns, *target_name; /* targetRef of kind Pod; may be NULL */
+};
+
+struct slice {
+	char *service; /* label kubernetes.io/service-name; NULL: none */
+	bool v6;       /* addressType IPv6 */
+	bool fqdn;     /* addressType FQDN: ignored */
+	struct slice_port *ports;
+	size_t n_ports;
+	struct slice_endpoint *endpoints;
+	size_t n_endpoints;
+};
+
+struct node {
+	struct wag_addr *addrs; /* InternalIP first, then ExternalIP */
+	size_t n_addrs;
+	char **pod_cidrs;
+	size_t n_pod_cidrs;
+	char *zone; /* label topology.kubernetes.io/zone; may be NULL */
+};
+
+struct label {
+	char *key, *value;
+};
+
+struct pod {
+	char *node_name; /* may be NULL */
+	bool host_network;
+	char *phase;	 /* may be NULL */
+	struct wag_addr *addrs;
+	size_t n_addrs;
+	struct label *labels;
+	size_t n_labels;
+};
+
+struct namespace {
+	struct label *labels;
+	size_t n_labels;
+};
+
+/* One object of any kind. Made by the parsers, given to the model, which then owns it. */
+struct object {
+	enum model_kind kind;
+	char *ns;	/* "" for cluster-scoped kinds */
+	char *name;
+	char *resource_version; /* may be NULL (manifests) */
+	uint64_t origin; /* source's own mark: which file, which list generation */
+	union {
+		struct service service;
+		struct slice slice;
+		struct node node;
+		struct namespace namespace;
+		struct pod pod;
+	};
+};
+
+struct object *object_new(enum model_kind kind, const char *ns, const char *name); /* NULL: OOM */
+void object_free(struct object *obj);
+void object_freep(struct object **obj);
+
+struct model;
+
+int model_new(struct model **ret); /* 0 or -ENOMEM; caller owns *ret */
+void model_free(struct model *m);
+void model_freep(struct model **m);
+
+/*
+ * Takes ownership of obj in every case. Replaces an object of the same kind, namespace and name.
+ * Returns 1 if anything the dataplane reads changed, 0 if not, -errno.
+ */
+int model_upsert(struct model *m, struct object *obj);
+int model_delete(struct model *m, enum model_kind kind, const char *ns, const char *name);
+/* A relist: everything of the kind that is not upserted between begin and end is deleted at end. */
+void model_relist_begin(struct model *m, enum model_kind kind);
+void model_relist_end(struct model *m, enum model_kind kind);
+/* Called by a source once its first complete list of the kind is in. */
+void model_set_synced(struct model *m, enum model_kind kind);
+bool model_synced(const struct model *m, enum model_kind kind);
+
+const struct object *model_get(const struct model *m, enum model_kind kind, const char *ns,
+			       const char *name);
+size_t model_count(const struct model *m, enum model_kind kind);
+typedef int (*model_visit_fn)(const struct object *obj, void *ctx); /* not 0 stops the walk */
+int model_visit(const struct model *m, enum model_kind kind, model_visit_fn fn, void *ctx);
+/* The slices whose service label is ns/service; O(their number). */
+int model_visit_slices(const struct model *m, const char *ns, const char *service, model_visit_fn fn,
+		       void *ctx);
+
+/*
+ * Dirty marks: the ns/name of every Service touched by itself or by a slice since the last call,
+ * each once. model_take_dirty_services() calls fn for each and clears them. Nodes, Namespaces and
+ * Pods have one mark per kind.
+ */
+typedef int (*model_dirty_fn)(const char *ns, const char *name, void *ctx);
+int model_take_dirty_services(struct model *m, model_dirty_fn fn, void *ctx);
+bool model_take_dirty(struct model *m, enum model_kind kind);
+/* fn is called (from the thread that changes the model) when the model turns from clean to dirty. */
+void model_on_dirty(struct model *m, void (*fn)(void *ctx), void *ctx);
+
+/* Address -> "ns/pod" of a Pod or of an endpoint's targetRef; NULL if unknown. */
+const struct object *model_pod_by_addr(const struct model *m, const struct wag_addr *addr);
+int model_name_by_addr(const struct model *m, const struct wag_addr *addr, char *ns, size_t ns_size,
+		       char *name, size_t name_size); /* 0 or -ENOENT */

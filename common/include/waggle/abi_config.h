@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Load-time constants of the BPF objects (.rodata): a false flag removes its branch at load. */
+#pragma once
+
+#include <linux/types.h>
+#include <waggle/abi_addr.h>
+
+struct wag_config {
+	struct wag_addr node_v4, node_v6; /* source address of hairpin and SNAT; zero: none */
+	__u64 tcp_established_ns;	  /* timeouts by state */
+	__u64 tcp_syn_ns;
+	__u64 tcp_closing_ns;
+	__u64 udp_ns;	       /* no reply yet */
+	__u64 udp_stream_ns; /* replied */
+	__u64 other_ns;
+	__u32 ct_entries; /* max_entries of wag_ct and of wag_ct_ring */
+	__u32 socket_lb;  /* enum wag_socket_lb */
+	__u8 dry_run;	  /* trace and test: no side effects */
+	__u8 has_set_retval; /* bpf_set_retval, Linux 5.18 */
+	__u8 events;	  /* 0: no ring buffer writes at all */
+	__u8 pad[5];
+};

@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Keys and values of every pinned map, in dataflow order: the one place both the BPF programs and
+ * userspace take them from. All padding is explicit and zero. Ports and addresses are in network
+ * byte order, everything else in host order. Times are CLOCK_MONOTONIC nanoseconds.
+ *
+ * Changing a struct here changes the layout of a pinned map: the agent then makes a new map and
+ * carries the live entries over by member name (docs/maps.md). A change that an older agent could
+ * not survive raises WAG_ABI.
+ */
+#pragma once
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+#include <waggle/abi_addr.h>
+
+#define WAG_ABI 1
+#define WAG_META_MAGIC 0x77616767U /* "wagg" */
+
+/* ---- wag_meta: ARRAY[1], userspace only. What the CNI and the CLI need while no agent runs. ---- */
+enum wag_attach { WAG_ATTACH_TCX = 1, WAG_ATTACH_CLSACT = 2 };
+enum wag_socket_lb { WAG_SOCKET_LB_OFF = 0, WAG_SOCKET_LB_HOST = 1, WAG_SOCKET_LB_FULL = 2 };
+
+struct wag_meta {
+	__u32 magic;
+	__u32 abi;
+	__u32 attach;	 /* enum wag_attach in force for pod interfaces */
+	__u32 socket_lb; /* enum wag_socket_lb in force */
+	__u32 agent_pid; /* of the last agent that ran; may be dead */
+	__u32 mtu;
+	__u64 started_ns; /* when that agent started */
+	__u64 synced_ns;  /* when it last had synced every watch; 0: never */
+	struct wag_addr node_v4, node_v6; /* zero: the node has none */
+	char node_name[256];
+	char version[32];
+};
+
+/* ---- wag_runtime: ARRAY[1]. Switches the agent turns while the programs run. ---- */
+struct wag_runtime {
+	__u32 trace;	 /* not 0: somebody asks for an event per packet */
+	__u32 migrating; /* not 0: conntrack is being carried over; see WAG_DROP_CT_MIGRATING */
+};
+
+/* ---- wag_pods: HASH wag_addr -> wag_pod. Every local pod address. Written by the CNI. ---- */
+struct wag_pod {
+	__u32 ifindex; /* of the host side of the veth */
+	__u32 ep_id;   /* key of wag_endpoint */
+	__u8 mac[6];	  /* of the pod's side */
+	__u8 host_mac[6]; /* of the host's side */
+	__u32 flags;
+	__u32 policy_rev; /* 0: no policy selects the pod */
+	__u32 pad;
+};
+
+/* ---- wag_endpoint: HASH __u32 ep_id -> wag_endpoint, userspace only. Written by the CNI. ---- */
+struct wag_endpoint {
+	__u32 ifindex;
+	__u32 pad;
+	__u64 netns_cookie; /* 0: unknown (before Linux 5.14 until learnt) */
+	struct wag_addr v4, v6; /* zero: none */
+	char ifname[16];	/* host side */
+	char pod_ifname[16];
+	char container_id[128];
+	char ns[64];   /* Kubernetes namespace; empty: not given in CNI_ARGS */
+	char pod[256]; /* Kubernetes pod name */
+};
+
+/* ---- wag_node_addr: HASH wag_addr -> wag_node_addr. Every address of the node itself. ---- */
+struct wag_node_addr {
+	__u32 ifindex;
+	__u32 flags; /* WAG_NODE_ADDR_* */
+};
+#define WAG_NODE_ADDR_LOOPBACK 1U
+
+/* ---- wag_netns: HASH __u64 netns cookie -> wag_netns. Whose sockets we translate. ---- */
+struct wag_netns {
+	__u32 flags; /* WAG_NETNS_* */
+	__u32 ep_id; /* of the pod; 0 for the node itself */
+};
+#define WAG_NETNS_HOST 1U
+#define WAG_NETNS_POD 2U
+
+/*
+ * ---- wag_netns_learn: HASH __u32 token -> __u64 cookie. Before Linux 5.14 only BPF can read a
+ * namespace's cookie: whoever wants it stores token -> 0, then, inside the namespace and below the
+ * agent's cgroup, connects a UDP socket to 192.0.2.x (RFC 5737) port p with
+ * token = x << 16 | p (host order, p != 0), and reads the cookie from the map.
+ */
+#define WAG_LEARN_V4 0xc0000200U /* 192.0.2.0/24, host order: low 8 bits + port are the token */
+#define WAG_LEARN_MASK 0xffffff00U
+
+/*
+ * ---- Services (docs/maps.md "Atomic service update"):
+ *   wag_svc        HASH  frontend (address, port, protocol) -> index of wag_svc_state; stable while
+ *                  the Service port lives
+ *   wag_svc_state  ARRAY (mmapable) one aligned u64 {base, count, flags}: stored once, loaded once
+ *   wag_slot       ARRAY (mmapable) wag_svc_state.slots names a range of it
+ * An element freed from wag_svc, a state index or a slot range is not used again before every BPF
+ * reader has left (a membarrier by the agent). A slot carries its svc_id all the same.
+ */
+struct wag_svc_key {
+	struct wag_addr addr; /* NodePort: ::ffff:0.0.0.0 for IPv4, :: for IPv6 */
+	__be16 port;
+	__u8 proto;
+	__u8 scope; /* 0 */
+	__u32 pad;
+};
+
+struct wag_svc {
+	__u32 index; /* of wag_svc_state */
+	__u32 flags; /* WAG_SVC_* */
+};
+#define WAG_SVC_CLUSTER_IP 1U
+#define WAG_SVC_NODE_PORT 2U
+#define WAG_SVC_EXTERNAL_IP 4U
+#define WAG_SVC_LOAD_BALANCER 8U
+
+struct wag_svc_state {
+	__u64 slots;  /* WAG_SLOTS(): base, count, flags in one word */
+	__u32 svc_id; /* never used twice in one boot; 0: free */
+	__u32 affinity_s; /* seconds, 0: none */
+	__u64 pad[2];
+};
+
+#define WAG_SLOTS(base, count, flags) \
+	((__u64)(__u32)(base) | (__u64)(__u16)(count) << 32 | (__u64)(__u16)(flags) << 48)
+#define WAG_SLOTS_BASE(slots) ((__u32)(slots))
+#define WAG_SLOTS_COUNT(slots) ((__u16)((slots) >> 32))
+#define WAG_SLOTS_FLAGS(slots) ((__u16)((slots) >> 48))
+
+struct wag_slot {
+	struct wag_addr addr;
+	__be16 port;
+	__u16 flags;
+	__u32 svc_id; /* equals wag_svc_state.svc_id of the range's owner */
+};
+
+/* ---- wag_backend: HASH. Is this address still a backend of this Service port? ---- */
+struct wag_backend_key {
+	struct wag_addr addr;
+	__u32 svc_id;
+	__be16 port;
+	__u8 proto;
+	__u8 pad;
+};
+
+struct wag_backend {
+	__u32 flags;
+	__u32 pad;
+};
+
+/* ---- wag_svc_name: HASH __u32 state index -> wag_svc_name, userspace only. ---- */
+struct wag_svc_name {
+	__u32 svc_id;
+	__u8 proto;
+	__u8 family;	/* 4 or 6 */
+	__u16 node_port; /* host order, 0: none */
+	char ns[64];
+	char name[64];
+	char port_name[64];
+	char type[16]; /* ClusterIP, NodePort, LoadBalancer */
+};
+
+/*
+ * ---- Conntrack (docs/maps.md "Conntrack").
+ * wag_ct: HASH wag_ct_key -> wag_ct. The key is the packet's tuple with its two ends in a canonical
+ * order, so one entry serves both directions. A flow that is not translated has one entry. A
+ * translated flow has two: the flow entry under (client', backend), which rewrites replies, and
+ * the frontend entry under (client, VIP), which rewrites the original direction.
+ */
+struct wag_ct_key {
+	struct wag_addr lo, hi; /* lo end sorts first: by address d[0], d[1], then port */
+	__be16 lo_port, hi_port;
+	__u8 proto;
+	__u8 alias; /* 1: a direct flow whose tuple a translated flow already owns */
+	__u16 pad;
+};
+
+enum wag_ct_flags {
+	WAG_CT_ORIG_HI = 1 << 0,     /* the originator is the hi end of the key */
+	WAG_CT_REWRITE_ORIG = 1 << 1,  /* frontend entry: rewrites the original direction */
+	WAG_CT_REWRITE_REPLY = 1 << 2, /* flow entry of a translated flow: rewrites replies */
+	WAG_CT_SEEN_REPLY = 1 << 3,
+	WAG_CT_FIN_ORIG = 1 << 4,
+	WAG_CT_FIN_REPLY = 1 << 5,
+	WAG_CT_RST = 1 << 6,
+	WAG_CT_SNAT = 1 << 7,	 /* the client's address or port was changed too */
+	WAG_CT_NODE_PORT = 1 << 8,
+	WAG_CT_ASSURED = 1 << 9, /* TCP: the handshake completed */
+};
+
+struct wag_ct {
+	__u64 seen_ns;
+	__u64 created_ns;
+	struct wag_addr xsaddr, xdaddr; /* what a packet of the rewritten direction leaves as */
+	__be16 xsport, xdport;
+	__u32 flags;
+	__u32 svc_index; /* valid when svc_id is not 0 */
+	__u32 svc_id;
+	__u32 src_policy_rev, dst_policy_rev;
+};
+
+/* ---- wag_ct_ring: ARRAY of wag_ct_slot; wag_ct_clock: ARRAY[1]. Ageing without the agent. ---- */
+struct wag_ct_slot {
+	struct wag_ct_key key; /* of a flow entry; proto 0: free */
+	__u64 check_ns;	       /* no need to look at the flow before this time */
+};
+
+struct wag_ct_clock {
+	struct bpf_spin_lock lock;
+	__u32 hand;  /* next slot to look at */
+	__u32 used;  /* entries in wag_ct, flow and frontend ones */
+	__u32 pad;
+};
+
+/* ---- wag_sock: LRU_HASH. What a socket's peer was translated from and to. ---- */
+struct wag_sock_key {
+	__u64 cookie;
+	struct wag_addr addr;
+	__be16 port;
+	__u8 proto;
+	__u8 dir; /* WAG_SOCK_FWD: addr is a frontend, WAG_SOCK_REV: addr is a backend */
+	__u32 pad;
+};
+#define WAG_SOCK_FWD 0
+#define WAG_SOCK_REV 1
+
+struct wag_sock {
+	struct wag_addr addr; /* FWD: the backend chosen; REV: the frontend it stands for */
+	__be16 port;
+	__u16 pad;
+	__u32 svc_index;
+	__u32 svc_id;
+	__u32 pad2;
+};
+
+/* ---- wag_frag: LRU_HASH. The ports of a datagram whose first fragment was seen. ---- */
+struct wag_frag_key {
+	struct wag_addr saddr, daddr;
+	__be32 id; /* IPv4: the 16-bit identification in the low bits of a host-order u32, htonl */
+	__u8 proto;
+	__u8 pad[3];
+};
+
+struct wag_frag {
+	__be16 sport, dport;
+	__u32 pad;
+};
+
+/* ---- wag_stats: PERCPU_ARRAY, index WAG_STAT_INDEX(point, reason). ---- */
+struct wag_stat {
+	__u64 packets;
+	__u64 bytes;
+};
+
+/* ---- wag_map_errors: PERCPU_ARRAY of __u64, index WAG_MAP_ERROR_INDEX(map, errno). ---- */
+enum wag_map_id {
+	WAG_MAP_CT,
+	WAG_MAP_CT_RING,
+	WAG_MAP_SOCK,
+	WAG_MAP_FRAG,
+	WAG_MAP_EVENTS,
+	WAG_MAP_NETNS_LEARN,
+	WAG_MAP_IDS = 8,
+};
+#define WAG_MAP_ERRNOS 160
+#define WAG_MAP_ERROR_INDEX(map, err) ((map) * WAG_MAP_ERRNOS + (err))
+
+_Static_assert(sizeof(struct wag_pod) == 32, "wag_pod");
+_Static_assert(sizeof(struct wag_svc_key) == 24, "wag_svc_key");
+_Static_assert(sizeof(struct wag_svc_state) == 32, "wag_svc_state");
+_Static_assert(sizeof(struct wag_slot) == 24, "wag_slot");
+_Static_assert(sizeof(struct wag_backend_key) == 24, "wag_backend_key");
+_Static_assert(sizeof(struct wag_ct_key) == 40, "wag_ct_key");
+_Static_assert(sizeof(struct wag_ct) == 72, "wag_ct");
+_Static_assert(sizeof(struct wag_ct_slot) == 48, "wag_ct_slot");
+_Static_assert(sizeof(struct wag_sock_key) == 32, "wag_sock_key");
+_Static_assert(sizeof(struct wag_sock) == 32, "wag_sock");
+_Static_assert(sizeof(struct wag_frag_key) == 40, "wag_frag_key");

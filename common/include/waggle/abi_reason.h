@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Verdicts, observation points and drop reasons. One row a reason: our name, the number Hubble's
+ * flow.proto (DropReason) gives the same fact, and the words a person reads. Every reason has a
+ * counter (wag_stats), and a packet test in selftests/bpf that produces it.
+ */
+#pragma once
+
+/* Where a packet or a system call met us. */
+enum wag_point {
+	WAG_POINT_NONE,
+	WAG_POINT_FROM_POD,
+	WAG_POINT_TO_POD,
+	WAG_POINT_FROM_NET,
+	WAG_POINT_TO_NET,
+	WAG_POINT_XDP,
+	WAG_POINT_CONNECT,
+	WAG_POINT_SENDMSG,
+	WAG_POINT_RECVMSG,
+	WAG_POINT_GETPEER,
+	WAG_POINTS = 16,
+};
+
+/*
+ * X(NAME, hubble_number, "text")
+ * 0 is "not a drop": forwarded packets are counted under it.
+ */
+#define WAG_REASONS(X)                                                                         \
+	X(FORWARDED, 0, "Forwarded")                                                           \
+	X(INVALID_PACKET, 134, "Invalid packet")                                               \
+	X(TRUNCATED_L4, 135, "CT: Truncated or invalid header")                                \
+	X(IPV6_EXT_HEADER, 156, "Invalid IPv6 extension header")                               \
+	X(FRAG_NOT_FOUND, 175, "First logical datagram fragment not found")                    \
+	X(NO_BACKEND, 158, "Service backend not found")                                        \
+	X(SLOT_MISMATCH, 5, "Service slot belongs to another Service")                         \
+	X(CT_FULL, 155, "CT: Map insertion failed")                                            \
+	X(CT_MIGRATING, 163, "CT: entry is being carried over")                                \
+	X(SNAT_EXHAUSTED, 167, "No mapping for NAT masquerade")                                \
+	X(WRITE_ERROR, 141, "Error writing to packet")                                         \
+	X(CSUM_ERROR, 154, "Error while correcting L4 checksum")                               \
+	X(FIB_FAILED, 169, "FIB lookup failed")                                                \
+	X(ICMP_INNER, 143, "Unknown or truncated packet quoted by an ICMP error")              \
+	X(REJECT_FAILED, 2, "Refusal could not be built")
+
+enum wag_reason {
+#define WAG_REASON_ENUM(name, hubble, text) WAG_DROP_##name,
+	WAG_REASONS(WAG_REASON_ENUM)
+#undef WAG_REASON_ENUM
+	WAG_REASON_COUNT,
+};
+
+#define WAG_REASONS_MAX 64
+#define WAG_STAT_INDEX(point, reason) ((point) * WAG_REASONS_MAX + (reason))
+_Static_assert(WAG_REASON_COUNT <= WAG_REASONS_MAX, "wag_stats is too small");

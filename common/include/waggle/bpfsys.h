@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The few bpf(2) calls the CNI binary makes, without libbpf, so that it stays small and static.
+ * fds are owned by the caller and close-on-exec. Returns 0, an fd, or -errno.
+ */
+#pragma once
+
+#include <stdint.h>
+
+int bpfsys_obj_get(const char *path);
+int bpfsys_obj_pin(int fd, const char *path);
+int bpfsys_map_lookup(int fd, const void *key, void *value);
+int bpfsys_map_update(int fd, const void *key, const void *value, uint64_t flags);
+int bpfsys_map_delete(int fd, const void *key);
+int bpfsys_map_next_key(int fd, const void *key, void *next); /* key NULL: first; -ENOENT: end */
+/* TCX link (Linux 6.6): returns its fd. */
+int bpfsys_tcx_attach(int prog_fd, uint32_t ifindex, int egress);

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The rtnetlink requests we need, over one socket, without a library: the CNI binary is static and
+ * small (man 7 rtnetlink). Every call is one request and its answer, bounded by a 5 s deadline;
+ * returns 0 or -errno. Replies are parsed defensively: see selftests/fuzz/fuzz_netlink.c.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <waggle/abi_addr.h>
+
+struct nl;
+
+int nl_new(struct nl **ret); /* in the caller's network namespace; caller owns *ret */
+void nl_free(struct nl *nl);
+void nl_freep(struct nl **nl);
+
+struct nl_link {
+	uint32_t ifindex;
+	char name[16];
+	char kind[16]; /* "veth", ... or empty */
+	uint8_t mac[6];
+	uint32_t mtu;
+	uint32_t flags;	   /* IFF_* */
+	uint32_t peer_ifindex; /* IFLA_LINK, 0: none */
+};
+
+/* Makes a veth pair: host end in this namespace, peer end born in peer_netns_fd under peer_name. */
+int nl_veth_add(struct nl *nl, const char *name, const char *peer_name, int peer_netns_fd,
+		uint32_t mtu, const uint8_t mac[6], const uint8_t peer_mac[6]);
+int nl_link_get(struct nl *nl, const char *name, struct nl_link *ret); /* -ENODEV: none */
+int nl_link_get_by_index(struct nl *nl, uint32_t ifindex, struct nl_link *ret);
+int nl_link_del(struct nl *nl, uint32_t ifindex);
+int nl_link_up(struct nl *nl, uint32_t ifindex);
+typedef int (*nl_link_fn)(const struct nl_link *link, void *ctx); /* not 0 stops */
+int nl_link_list(struct nl *nl, nl_link_fn fn, void *ctx);
+
+int nl_addr_add(struct nl *nl, uint32_t ifindex, const struct wag_addr *addr, unsigned bits);
+typedef int (*nl_addr_fn)(uint32_t ifindex, const struct wag_addr *addr, unsigned bits, void *ctx);
+int nl_addr_list(struct nl *nl, nl_addr_fn fn, void *ctx);
+
+/* dst/bits via gw (may be NULL) on ifindex; scope link when gw is NULL; src (may be NULL). */
+int nl_route_add(struct nl *nl, const struct wag_addr *dst, unsigned bits, const struct wag_addr *gw,
+		 uint32_t ifindex, const struct wag_addr *src, uint32_t mtu);
+int nl_route_del(struct nl *nl, const struct wag_addr *dst, unsigned bits, uint32_t ifindex);
+int nl_neigh_add(struct nl *nl, uint32_t ifindex, const struct wag_addr *addr, const uint8_t mac[6]);
+
+/* clsact with one direct-action filter at a fixed handle and priority; replaces atomically. */
+#define NL_TC_PRIO 0x7761 /* "wa" */
+#define NL_TC_HANDLE 1
+int nl_tc_attach(struct nl *nl, uint32_t ifindex, bool egress, int prog_fd, const char *name);
+int nl_tc_detach(struct nl *nl, uint32_t ifindex, bool egress);
+
+/*
+ * Watches links and addresses: a non-blocking fd to poll; nl_monitor_read() drains it and returns
+ * 1 if anything changed, 0 if not, -ENOBUFS if messages were lost (list again).
+ */
+int nl_monitor_open(void); /* fd or -errno; caller owns */
+int nl_monitor_read(int fd);
