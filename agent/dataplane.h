@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The agent's only door to the kernel. dataplane_bpf*.c implements it over pinned maps,
+ * dataplane_fake.c in memory for tests; which one is linked decides.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <waggle/abi_maps.h>
+#include <waggle/err.h>
+
+struct dataplane;
+
+/* The hash tables sync.c keeps. Keys and values are the structs of abi_maps.h. */
+enum dp_table {
+	DP_SVC,	      /* wag_svc_key -> wag_svc */
+	DP_SVC_NAME,  /* __u32 state index -> wag_svc_name */
+	DP_BACKEND,   /* wag_backend_key -> wag_backend */
+	DP_NODE_ADDR, /* wag_addr -> wag_node_addr */
+	DP_TABLES,
+};
+
+const char *dataplane_table_name(enum dp_table table); /* "wag_svc" */
+size_t dataplane_key_size(enum dp_table table);
+size_t dataplane_value_size(enum dp_table table);
+
+/*
+ * n updates or deletes in one go (bpf batch calls where they pay), keys and values packed one after
+ * another. Deleting what is not there is no error. On failure returns -errno, *ret_done (may be
+ * NULL) says how many succeeded from the start, and the errno is counted for the table.
+ */
+int dataplane_update(struct dataplane *dp, enum dp_table table, const void *keys,
+		     const void *values, size_t n, size_t *ret_done);
+int dataplane_delete(struct dataplane *dp, enum dp_table table, const void *keys, size_t n,
+		     size_t *ret_done);
+typedef int (*dataplane_visit_fn)(const void *key, const void *value, void *ctx); /* not 0 stops */
+int dataplane_visit(struct dataplane *dp, enum dp_table table, dataplane_visit_fn fn, void *ctx);
+
+/* The two mmapped arrays. Writers store wag_svc_state.slots with one aligned 8-byte store. */
+struct wag_svc_state *dataplane_svc_state(struct dataplane *dp, size_t *ret_n);
+struct wag_slot *dataplane_slots(struct dataplane *dp, size_t *ret_n);
+
+/* Returns once every BPF program that was running has finished (membarrier; else a 100 ms wait). */
+void dataplane_grace(struct dataplane *dp);
+
+/* Failed map operations since start, by table and errno: visits those that are not 0. */
+typedef void (*dataplane_error_fn)(const char *map, int err, uint64_t count, void *ctx);
+void dataplane_visit_errors(struct dataplane *dp, dataplane_error_fn fn, void *ctx);
+
+void dataplane_free(struct dataplane *dp);
+void dataplane_freep(struct dataplane **dp);
