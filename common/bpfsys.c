@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <linux/bpf.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <waggle/bpfsys.h>
+
+/* Younger than the kernel headers we must build with. */
+#define TCX_INGRESS 46
+#define TCX_EGRESS 47
+
+/* The kernel demands zero in every byte of the union behind what the command knows. */
+static void attr_clear(union bpf_attr *attr)
+{
+	memset(attr, 0, sizeof(*attr));
+}
+
+static uint64_t ptr_u64(const void *p)
+{
+	return (uint64_t)(uintptr_t)p;
+}
+
+static int bpfsys(int cmd, union bpf_attr *attr)
+{
+	long r = syscall(__NR_bpf, cmd, attr, sizeof(*attr));
+
+	return r < 0 ? -errno : (int)r;
+}
+
+int bpfsys_obj_get(const char *path)
+{
+	union bpf_attr attr;
+
+	attr_clear(&attr);
+	attr.pathname = ptr_u64(path);
+	return bpfsys(BPF_OBJ_GET, &attr);
+}
+
+int bpfsys_obj_pin(int fd, const char *path)
+{
+	union bpf_attr attr;
+
+	attr_clear(&attr);
+	attr.pathname = ptr_u64(path);
+	attr.bpf_fd = fd;
+	return bpfsys(BPF_OBJ_PIN, &attr);
+}
+
+int bpfsys_map_lookup(int fd, const void *key, void *value)
+{
+	union bpf_attr attr;
+
+	attr_clear(&attr);
+	attr.map_fd = fd;
+	attr.key = ptr_u64(key);
+	attr.value = ptr_u64(value);
+	return bpfsys(BPF_MAP_LOOKUP_ELEM, &attr);
+}
+
+int bpfsys_map_update(int fd, const void *key, const void *value, uint64_t flags)
+{
+	union bpf_attr attr;
+
+	attr_clear(&attr);
+	attr.map_fd = fd;
+	attr.key = ptr_u64(key);
+	attr.value = ptr_u64(value);
+	attr.flags = flags;
+	return bpfsys(BPF_MAP_UPDATE_ELEM, &attr);
+}
+
+int bpfsys_map_delete(int fd, const void *key)
+{
+	union bpf_attr attr;
+
+	attr_clear(&attr);
+	attr.map_fd = fd;
+	attr.key = ptr_u64(key);
+	return bpfsys(BPF_MAP_DELETE_ELEM, &attr);
+}
+
+int bpfsys_map_next_key(int fd, const void *key, void *next)
+{
+	union bpf_attr attr;
+
+	attr_clear(&attr);
+	attr.map_fd = fd;
+	attr.key = ptr_u64(key);
+	attr.next_key = ptr_u64(next);
+	return bpfsys(BPF_MAP_GET_NEXT_KEY, &attr);
+}
+
+int bpfsys_tcx_attach(int prog_fd, uint32_t ifindex, int egress)
+{
+	union bpf_attr attr;
+
+	attr_clear(&attr);
+	attr.link_create.prog_fd = prog_fd;
+	attr.link_create.target_ifindex = ifindex;
+	attr.link_create.attach_type = egress ? TCX_EGRESS : TCX_INGRESS;
+	return bpfsys(BPF_LINK_CREATE, &attr);
+}

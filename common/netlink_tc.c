@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+/* tc filters for kernels without TCX, and the watch over links and addresses. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/if_ether.h>
+#include <linux/pkt_cls.h>
+#include <linux/pkt_sched.h>
+#include <unistd.h>
+
+#include <waggle/cleanup.h>
+
+#include "netlink_wire.h"
+
+static struct tcmsg filter_tcm(uint32_t ifindex, bool egress)
+{
+	struct tcmsg tcm = { .tcm_family = AF_UNSPEC, .tcm_ifindex = ifindex };
+
+	tcm.tcm_parent = TC_H_MAKE(TC_H_CLSACT, egress ? TC_H_MIN_EGRESS : TC_H_MIN_INGRESS);
+	tcm.tcm_handle = NL_TC_HANDLE;
+	tcm.tcm_info = TC_H_MAKE((uint32_t)NL_TC_PRIO << 16, htons(ETH_P_ALL));
+	return tcm;
+}
+
+static int clsact_ensure(struct nl *nl, uint32_t ifindex)
+{
+	struct tcmsg tcm = { .tcm_family = AF_UNSPEC,
+			     .tcm_ifindex = ifindex,
+			     .tcm_handle = TC_H_MAKE(TC_H_CLSACT, 0),
+			     .tcm_parent = TC_H_CLSACT };
+	struct nl_msg m;
+	int r;
+
+	nl_msg_init(&m, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, &tcm, sizeof(tcm));
+	nl_put_str(&m, TCA_KIND, "clsact");
+	r = nl_call(nl, &m, NULL, NULL);
+	return r == -EEXIST ? 0 : r;
+}
+
+int nl_tc_attach(struct nl *nl, uint32_t ifindex, bool egress, int prog_fd, const char *name)
+{
+	struct tcmsg tcm = filter_tcm(ifindex, egress);
+	struct rtattr *options;
+	struct nl_msg m;
+	int r;
+
+	r = clsact_ensure(nl, ifindex);
+	if (r < 0)
+		return r;
+	nl_msg_init(&m, RTM_NEWTFILTER, NLM_F_CREATE, &tcm, sizeof(tcm));
+	nl_put_str(&m, TCA_KIND, "bpf");
+	options = nl_nest(&m, TCA_OPTIONS);
+	nl_put_u32(&m, TCA_BPF_FD, prog_fd);
+	nl_put_str(&m, TCA_BPF_NAME, name);
+	nl_put_u32(&m, TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT);
+	nl_nest_end(&m, options);
+	return nl_call(nl, &m, NULL, NULL);
+}
+
+int nl_tc_detach(struct nl *nl, uint32_t ifindex, bool egress)
+{
+	struct tcmsg tcm = filter_tcm(ifindex, egress);
+	struct nl_msg m;
+
+	nl_msg_init(&m, RTM_DELTFILTER, 0, &tcm, sizeof(tcm));
+	nl_put_str(&m, TCA_KIND, "bpf");
+	return nl_call(nl, &m, NULL, NULL);
+}
+
+int nl_monitor_open(void)
+{
+	struct sockaddr_nl groups = { .nl_family = AF_NETLINK,
+				      .nl_groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR |
+						   RTMGRP_IPV6_IFADDR };
+	_cleanup_close_ int fd = -1;
+
+	fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
+	if (fd < 0)
+		return -errno;
+	if (bind(fd, (void *)&groups, sizeof(groups)) < 0)
+		return -errno;
+	return TAKE_FD(fd);
+}
+
+int nl_monitor_read(int fd)
+{
+	char byte;
+	int changed = 0;
+
+	/* What changed is not read from here: the caller lists anew, so one byte of each will do. */
+	for (;;) {
+		ssize_t n = recv(fd, &byte, sizeof(byte), MSG_TRUNC);
+
+		if (n >= 0)
+			changed = 1;
+		else if (errno == EAGAIN)
+			return changed;
+		else if (errno != EINTR)
+			return -errno;
+	}
+}

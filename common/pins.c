@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <waggle/cleanup.h>
+#include <waggle/pins.h>
+
+__attribute__((format(printf, 3, 4))) static int path_format(char *buf, size_t size,
+							     const char *fmt, ...)
+{
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(buf, size, fmt, ap);
+	va_end(ap);
+	if (n < 0 || (size_t)n >= size)
+		return -ENAMETOOLONG;
+	return 0;
+}
+
+int pins_map_path(char *buf, size_t size, const char *pin_dir, const char *map)
+{
+	return path_format(buf, size, "%s/maps/%s", pin_dir, map);
+}
+
+int pins_prog_path(char *buf, size_t size, const char *pin_dir, const char *prog)
+{
+	return path_format(buf, size, "%s/progs/%s", pin_dir, prog);
+}
+
+int pins_tcx_path(char *buf, size_t size, const char *pin_dir, const char *ifname, uint32_t ifindex,
+		  int egress)
+{
+	char name[64];
+	int r;
+
+	r = path_format(name, sizeof(name), "%s_%u_%s", ifname, ifindex,
+			egress ? "egress" : "ingress");
+	if (r < 0)
+		return r;
+	/* bpffs refuses a dot, VLAN devices have one; the ifindex keeps the name unique. */
+	for (char *c = name; *c; c++)
+		if (*c == '.')
+			*c = '_';
+	return path_format(buf, size, "%s/links/%s", pin_dir, name);
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+int pins_lock(const char *pin_dir, int timeout_ms)
+{
+	int64_t end = now_ms() + timeout_ms;
+	struct timespec pause = { .tv_nsec = 500000 };
+	_cleanup_close_ int fd = -1;
+
+	fd = open(pin_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return -errno;
+		if (now_ms() >= end)
+			return -EWOULDBLOCK;
+		/* There is no flock with a deadline, and a library must not play with signals. */
+		nanosleep(&pause, NULL);
+		if (pause.tv_nsec < 4000000)
+			pause.tv_nsec *= 2;
+	}
+	return TAKE_FD(fd);
+}
+
+int pins_mkdir_p(const char *path, unsigned mode)
+{
+	char buf[PATH_MAX];
+	struct stat st;
+	size_t len = strlen(path);
+
+	if (!len || len >= sizeof(buf))
+		return len ? -ENAMETOOLONG : -EINVAL;
+	memcpy(buf, path, len + 1);
+	for (char *c = buf + 1;; c++) {
+		char end = *c;
+
+		if (end && end != '/')
+			continue;
+		*c = '\0';
+		if (mkdir(buf, mode) < 0 && errno != EEXIST)
+			return -errno;
+		*c = end;
+		if (!end)
+			break;
+	}
+	if (stat(path, &st) < 0)
+		return -errno;
+	return S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
+}
