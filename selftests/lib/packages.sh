@@ -14,7 +14,7 @@ cpio zstd curl ca-certificates"
 find_bpftool() {
 	local t
 
-	# Ubuntu's /usr/sbin/bpftool only finds the one of the running kernel: try it first, then all.
+	# Ubuntu's /usr/sbin/bpftool only finds the running kernel's: try it first, then all.
 	for t in "$(command -v bpftool || true)" /usr/sbin/bpftool /usr/lib/linux-tools/*/bpftool \
 		/usr/lib/linux-tools-*/bpftool; do
 		if [ -n "$t" ] && [ -x "$t" ] && "$t" version >/dev/null 2>&1; then
@@ -29,7 +29,6 @@ missing() {
 	local p
 
 	for p in "$@"; do
-		# "Provides" counts: a package may have been replaced by another of the same use.
 		dpkg-query -W -f '${Status}\n' "$p" 2>/dev/null | grep -q '^install ok installed$' ||
 			echo "$p"
 	done
@@ -37,10 +36,11 @@ missing() {
 
 # The sanitizer and fuzzer runtime has the compiler's number in its name.
 clang_runtime() {
-	local v
+	local v dir
 
-	v=$(clang -dumpversion 2>/dev/null | cut -d. -f1) || return 0
-	if [ -n "$v" ] && ! ls "$(clang -print-resource-dir)"/lib/*/libclang_rt.fuzzer*.a >/dev/null 2>&1; then
+	v=$(clang -dumpversion | cut -d. -f1)
+	dir=$(clang -print-resource-dir)/lib
+	if ! ls "$dir"/*/libclang_rt.fuzzer*.a >/dev/null 2>&1; then
 		echo "libclang-rt-$v-dev"
 	fi
 }
@@ -48,7 +48,7 @@ clang_runtime() {
 apt_install() {
 	echo "installing: $*" >&2
 	if [ "$(id -u)" != 0 ]; then
-		echo "packages.sh: these packages are missing and only root can install them: $*" >&2
+		echo "packages.sh: only root can install the missing packages: $*" >&2
 		exit 1
 	fi
 	if [ -z "${apt_updated:-}" ]; then
