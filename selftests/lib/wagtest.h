@@ -57,4 +57,6 @@ bool stopping(void);
 int wait_fd(int fd, short events, int timeout_ms);
 /* a socket, bound to src when src is given */
 int open_socket(const struct opts *o, const union sa *dst, int type, const union sa *src);
+/* raises the limit of open files */
+void allow_files(void);
 uint16_t inet_sum(const void *data, size_t len, uint32_t start);

@@ -112,6 +112,7 @@ int run_echo(const struct opts *o)
 	int ep = epoll_create1(EPOLL_CLOEXEC), r = listen_all(o, ep);
 	struct epoll_event ev[64];
 
+	allow_files();
 	if (r < 0) {
 		fprintf(stderr, "wagtest echo: %s\n", errno_name(-r));
 		return 1;

@@ -94,7 +94,7 @@ static void print_tally(const char *what, const struct tally *t)
 	       (unsigned long long)t->max_us);
 }
 
-static void allow_files(void)
+void allow_files(void)
 {
 	struct rlimit r = { .rlim_cur = 65536, .rlim_max = 65536 };
 
@@ -171,7 +171,7 @@ int run_flood(const struct opts *o)
 			if (!c->dead && read_label(o, c, &f.t))
 				finish(o, c);
 		}
-		flood_expire(&f, now);
+		flood_expire(&f, now_us());
 	}
 	print_tally("flood", &f.t);
 	free(f.c);
@@ -261,7 +261,7 @@ int run_hold(const struct opts *o)
 		}
 		if (now - ticked < 2000)
 			continue;
-		ticked = now;
+		ticked = now = now_us();
 		for (unsigned int i = 0; i < o->conns; i++)
 			hold_tick(o, &c[i], &t, now);
 	}
