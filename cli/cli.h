@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What every verb of the waggle command gets, and the verbs themselves. */
+#pragma once
+
+#include <stdbool.h>
+#include <waggle/err.h>
+#include "output.h"
+
+struct cli {
+	const char *pin_dir;
+	const char *state_dir;
+	const char *health_addr;
+	enum output_format format;
+	bool all;     /* --all: also elements that are all zero */
+	bool expired; /* --expired: only flows that are past their time */
+};
+
+/* A verb: argv holds its own arguments only. 0, or -errno with err filled; > 0 is an exit status
+ * whose reason was already printed. */
+typedef int (*cmd_fn)(const struct cli *cli, int argc, char **argv, struct wag_err *err);
+
+int cmd_status(const struct cli *cli, int argc, char **argv, struct wag_err *err);
+int cmd_service_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);
+int cmd_endpoint_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);
+int cmd_bpf_lb_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);
+int cmd_bpf_ct_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);
+int cmd_bpf_map_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);
+int cmd_bpf_map_dump(const struct cli *cli, int argc, char **argv, struct wag_err *err);
+int cmd_bpf_prog_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);
+int cmd_metrics(const struct cli *cli, int argc, char **argv, struct wag_err *err);

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+/* waggle: look at what the agent and the datapath have, with or without a running agent. */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <bpf/libbpf.h>
+#include <waggle/cleanup.h>
+#include <waggle/pins.h>
+#include "cli.h"
+#include "suggest.h"
+
+#define MAX_WORDS 3
+
+static int cmd_version(const struct cli *cli, int argc, char **argv, struct wag_err *err);
+
+struct verb {
+	const char *name; /* the words, one blank between */
+	cmd_fn run;
+	int max_args;
+	const char *args;
+	const char *help;
+};
+
+static const struct verb verbs[] = {
+	{ "status", cmd_status, 0, "", "is the agent ready, what is not, how full are the maps" },
+	{ "service list", cmd_service_list, 0, "", "Services with their backends" },
+	{ "endpoint list", cmd_endpoint_list, 0, "", "pods of this node" },
+	{ "bpf lb list", cmd_bpf_lb_list, 0, "", "load-balancing tables of the datapath" },
+	{ "bpf ct list", cmd_bpf_ct_list, 0, "[--expired]", "tracked flows" },
+	{ "bpf map list", cmd_bpf_map_list, 0, "", "pinned maps, their fill and memory" },
+	{ "bpf map dump", cmd_bpf_map_dump, 1, "NAME [--all]", "any map, read through its BTF" },
+	{ "bpf prog list", cmd_bpf_prog_list, 0, "", "loaded programs that use these maps" },
+	{ "metrics", cmd_metrics, 0, "", "the agent's metrics, or the datapath's counters" },
+	{ "version", cmd_version, 0, "", "the version of this command" },
+};
+#define N_VERBS (sizeof(verbs) / sizeof(verbs[0]))
+
+enum { OPT_ALL = 256, OPT_EXPIRED, OPT_VERSION };
+
+static const struct option options[] = {
+	{ "pin-dir", required_argument, NULL, 'p' },
+	{ "state-dir", required_argument, NULL, 's' },
+	{ "health-addr", required_argument, NULL, 'a' },
+	{ "output", required_argument, NULL, 'o' },
+	{ "all", no_argument, NULL, OPT_ALL },
+	{ "expired", no_argument, NULL, OPT_EXPIRED },
+	{ "help", no_argument, NULL, 'h' },
+	{ "version", no_argument, NULL, OPT_VERSION },
+	{ NULL, 0, NULL, 0 },
+};
+
+static void usage(FILE *f)
+{
+	fprintf(f, "usage: waggle [options] COMMAND\n\n");
+	for (size_t i = 0; i < N_VERBS; i++)
+		fprintf(f, "  %-14s %-13s %s\n", verbs[i].name, verbs[i].args, verbs[i].help);
+	fprintf(f,
+		"\n"
+		"  -o, --output table|json|yaml   (default: table)\n"
+		"      --pin-dir DIR              where the agent pins (default: %s)\n"
+		"      --state-dir DIR            (default: %s)\n"
+		"      --health-addr HOST:PORT    where the agent answers (default: 127.0.0.1:9879)\n"
+		"      --all                      map dump: also elements that are all zero\n"
+		"      --expired                  ct list: only flows past their time\n"
+		"\nOptions may stand before or after the command. Exit status: 0, or 1 on error and\n"
+		"when 'status' finds something not ready, or 2 for wrong usage.\n",
+		WAG_PIN_DIR, WAG_STATE_DIR);
+}
+
+static int cmd_version(const struct cli *cli, int argc, char **argv, struct wag_err *err)
+{
+	static const struct output_column columns[] = { { "VERSION", "version" },
+							{ "MAP LAYOUT", "abi" } };
+	_cleanup_json_ json_t *doc = json_pack("{s:s, s:i}", "version", WAGGLE_VERSION, "abi", 1);
+	_cleanup_json_ json_t *rows = json_pack("[O]", doc);
+
+	if (cli->format == OUTPUT_TABLE) {
+		printf("waggle %s\n", WAGGLE_VERSION);
+		return 0;
+	}
+	return output_print(cli->format, doc, rows, columns, 2);
+}
+
+/* How many leading words of argv spell the verb; 0: it is another one. */
+static int match(const char *name, int argc, char **argv)
+{
+	int words = 0;
+
+	while (*name) {
+		size_t len = strcspn(name, " ");
+
+		if (words == argc || strlen(argv[words]) != len ||
+		    strncmp(argv[words], name, len) != 0)
+			return 0;
+		words++;
+		name += len + (name[len] == ' ');
+	}
+	return words;
+}
+
+static int unknown_command(int argc, char **argv)
+{
+	const char *names[N_VERBS], *close;
+	char typed[128] = "";
+	size_t len = 0;
+
+	for (size_t i = 0; i < N_VERBS; i++)
+		names[i] = verbs[i].name;
+	for (int i = 0; i < argc && i < MAX_WORDS && len < sizeof(typed); i++)
+		len += snprintf(typed + len, sizeof(typed) - len, "%s%s", i ? " " : "", argv[i]);
+	close = suggest(typed, names, N_VERBS);
+	fprintf(stderr, "waggle: no command '%s'", typed);
+	if (close)
+		fprintf(stderr, "; did you mean '%s'?\n", close);
+	else
+		fprintf(stderr, "; 'waggle --help' lists them\n");
+	return 2;
+}
+
+static int run(const struct cli *cli, int argc, char **argv)
+{
+	struct wag_err err = {};
+	int words, r;
+
+	for (size_t i = 0; i < N_VERBS; i++) {
+		words = match(verbs[i].name, argc, argv);
+		if (!words)
+			continue;
+		if (argc - words > verbs[i].max_args) {
+			fprintf(stderr, "waggle: %s takes no '%s'\n", verbs[i].name,
+				argv[words + verbs[i].max_args]);
+			return 2;
+		}
+		r = verbs[i].run(cli, argc - words, argv + words, &err);
+		/* Whoever reads us may stop early ("| head"): no news. */
+		if (r < 0 && r != -EPIPE)
+			fprintf(stderr, "waggle: %s\n", err.msg[0] ? err.msg : strerror(-r));
+		return r == 0 ? 0 : 1;
+	}
+	return unknown_command(argc, argv);
+}
+
+static int quiet(enum libbpf_print_level level, const char *format, va_list args)
+{
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct cli cli = {
+		.pin_dir = WAG_PIN_DIR,
+		.state_dir = WAG_STATE_DIR,
+		.health_addr = "127.0.0.1:9879",
+	};
+	int c;
+
+	signal(SIGPIPE, SIG_IGN);
+	libbpf_set_print(quiet); /* its words are about ELF files; ours are about maps */
+	while ((c = getopt_long(argc, argv, "o:h", options, NULL)) != -1) {
+		switch (c) {
+		case 'p':
+			cli.pin_dir = optarg;
+			break;
+		case 's':
+			cli.state_dir = optarg;
+			break;
+		case 'a':
+			cli.health_addr = optarg;
+			break;
+		case 'o':
+			if (output_format_parse(optarg, &cli.format) < 0) {
+				fprintf(stderr, "waggle: -o %s: one of table, json, yaml\n", optarg);
+				return 2;
+			}
+			break;
+		case OPT_ALL:
+			cli.all = true;
+			break;
+		case OPT_EXPIRED:
+			cli.expired = true;
+			break;
+		case OPT_VERSION:
+			return cmd_version(&cli, 0, NULL, NULL);
+		case 'h':
+			usage(stdout);
+			return 0;
+		default:
+			fprintf(stderr, "'waggle --help' lists the options\n");
+			return 2;
+		}
+	}
+	if (optind == argc) {
+		usage(stderr);
+		return 2;
+	}
+	return run(&cli, argc - optind, argv + optind);
+}

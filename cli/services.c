@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <waggle/addr.h>
+#include <waggle/cleanup.h>
+#include "bpf_maps.h"
+#include "services.h"
+
+struct frontend {
+	struct wag_svc_key key;
+	struct wag_svc svc;
+};
+
+struct frontends {
+	struct frontend *items;
+	size_t n, size;
+};
+
+struct tables {
+	struct pinned_map svc, state, slot, name;
+};
+
+static void frontends_done(struct frontends *list)
+{
+	free(list->items);
+}
+
+static void tables_done(struct tables *t)
+{
+	pinned_map_done(&t->svc);
+	pinned_map_done(&t->state);
+	pinned_map_done(&t->slot);
+	pinned_map_done(&t->name);
+}
+
+static int tables_open(const struct cli *cli, struct tables *t, struct wag_err *err)
+{
+	int r;
+
+	r = pinned_map_open_typed(cli, "wag_svc", sizeof(struct wag_svc_key),
+				  sizeof(struct wag_svc), &t->svc, err);
+	if (r == 0)
+		r = pinned_map_open_typed(cli, "wag_svc_state", sizeof(__u32),
+					  sizeof(struct wag_svc_state), &t->state, err);
+	if (r == 0)
+		r = pinned_map_open_typed(cli, "wag_slot", sizeof(__u32), sizeof(struct wag_slot),
+					  &t->slot, err);
+	if (r == 0)
+		r = pinned_map_open_typed(cli, "wag_svc_name", sizeof(__u32),
+					  sizeof(struct wag_svc_name), &t->name, err);
+	return r;
+}
+
+static int keep_frontend(const void *key, const void *value, void *ctx)
+{
+	struct frontends *list = ctx;
+
+	if (list->n == list->size) {
+		size_t size = list->size ? list->size * 2 : 64;
+		struct frontend *items = realloc(list->items, size * sizeof(*items));
+
+		if (!items)
+			return -ENOMEM;
+		list->items = items;
+		list->size = size;
+	}
+	memcpy(&list->items[list->n].key, key, sizeof(struct wag_svc_key));
+	memcpy(&list->items[list->n].svc, value, sizeof(struct wag_svc));
+	list->n++;
+	return 0;
+}
+
+static int compare_frontends(const void *a, const void *b)
+{
+	const struct frontend *x = a, *y = b;
+
+	if (x->svc.index != y->svc.index)
+		return x->svc.index < y->svc.index ? -1 : 1;
+	return memcmp(&x->key, &y->key, sizeof(x->key));
+}
+
+static void address_text(const struct wag_addr *addr, __be16 port, __u8 proto, char *buf,
+			 size_t size)
+{
+	char text[64];
+
+	wag_addr_port_format(addr, port, text, sizeof(text));
+	snprintf(buf, size, "%s/%s", text, wag_proto_name(proto));
+}
+
+static json_t *kinds_json(__u32 flags)
+{
+	static const struct {
+		__u32 flag;
+		const char *name;
+	} kinds[] = {
+		{ WAG_SVC_CLUSTER_IP, "ClusterIP" },
+		{ WAG_SVC_NODE_PORT, "NodePort" },
+		{ WAG_SVC_EXTERNAL_IP, "ExternalIP" },
+		{ WAG_SVC_LOAD_BALANCER, "LoadBalancer" },
+	};
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		if (flags & kinds[i].flag)
+			json_array_append_new(list, json_string(kinds[i].name));
+	return list;
+}
+
+static json_t *backends_json(const struct tables *t, const struct wag_svc_state *state, __u8 proto)
+{
+	json_t *list = json_array();
+
+	for (__u32 i = 0; i < WAG_SLOTS_COUNT(state->slots); i++) {
+		__u32 index = WAG_SLOTS_BASE(state->slots) + i;
+		struct wag_slot slot;
+		char text[80];
+
+		if (pinned_map_lookup(&t->slot, &index, &slot) < 0 ||
+		    slot.svc_id != state->svc_id)
+			continue;
+		address_text(&slot.addr, slot.port, proto, text, sizeof(text));
+		json_array_append_new(list, json_pack("{s:i, s:s}", "slot", (int)i + 1, "address",
+						      text));
+	}
+	return list;
+}
+
+static json_t *frontend_json(const struct tables *t, const struct frontend *f)
+{
+	struct wag_svc_state state = {};
+	struct wag_svc_name name = {};
+	char text[80];
+
+	if (pinned_map_lookup(&t->state, &f->svc.index, &state) < 0)
+		state.slots = 0;
+	/* A name of the index's former owner is nobody's name. */
+	if (pinned_map_lookup(&t->name, &f->svc.index, &name) < 0 || name.svc_id != state.svc_id)
+		memset(&name, 0, sizeof(name));
+	name.ns[sizeof(name.ns) - 1] = name.name[sizeof(name.name) - 1] = '\0';
+	name.port_name[sizeof(name.port_name) - 1] = name.type[sizeof(name.type) - 1] = '\0';
+	address_text(&f->key.addr, f->key.port, f->key.proto, text, sizeof(text));
+	return json_pack("{s:i, s:s, s:s, s:s, s:s, s:o, s:s, s:s, s:i, s:o}",
+			 "id", (int)f->svc.index, "namespace", name.ns, "name", name.name,
+			 "portName", name.port_name, "type", name.type,
+			 "kinds", kinds_json(f->svc.flags), "frontend", text,
+			 "protocol", wag_proto_name(f->key.proto),
+			 "affinitySeconds", (int)state.affinity_s,
+			 "backends", backends_json(t, &state, f->key.proto));
+}
+
+int services_read(const struct cli *cli, json_t **ret, struct wag_err *err)
+{
+	_cleanup_(tables_done) struct tables t = {
+		.svc = PINNED_MAP_NONE, .state = PINNED_MAP_NONE,
+		.slot = PINNED_MAP_NONE, .name = PINNED_MAP_NONE,
+	};
+	_cleanup_(frontends_done) struct frontends list = {};
+	_cleanup_json_ json_t *doc = json_array();
+	int r;
+
+	r = tables_open(cli, &t, err);
+	if (r < 0)
+		return r;
+	r = pinned_map_each(&t.svc, keep_frontend, &list);
+	if (r < 0)
+		return wag_err_set(err, r, "wag_svc: %s", strerror(-r));
+	if (list.n)
+		qsort(list.items, list.n, sizeof(*list.items), compare_frontends);
+	for (size_t i = 0; i < list.n; i++)
+		if (json_array_append_new(doc, frontend_json(&t, &list.items[i])) < 0)
+			return wag_err_set(err, -ENOMEM, "out of memory");
+	*ret = TAKE_PTR(doc);
+	return 0;
+}
