@@ -113,6 +113,7 @@ struct object {
 	char *name;
 	char *resource_version; /* may be NULL (manifests) */
 	uint64_t origin; /* source's own mark: which file, which list generation */
+	bool packed;	 /* one allocation: the model's own form, see object.h */
 	union {
 		struct service service;
 		struct slice slice;
@@ -156,13 +157,17 @@ int model_visit_slices(const struct model *m, const char *ns, const char *servic
 
 /*
  * Dirty marks: the ns/name of every Service touched by itself or by a slice since the last call,
- * each once. model_take_dirty_services() calls fn for each and clears them. Nodes, Namespaces and
- * Pods have one mark per kind.
+ * each once. model_take_dirty_services() calls fn for each and clears them; a fn that returns not
+ * 0 stops the walk, and the mark it was called for stays with those not yet seen. Nodes,
+ * Namespaces and Pods have one mark per kind.
  */
 typedef int (*model_dirty_fn)(const char *ns, const char *name, void *ctx);
 int model_take_dirty_services(struct model *m, model_dirty_fn fn, void *ctx);
 bool model_take_dirty(struct model *m, enum model_kind kind);
-/* fn is called (from the thread that changes the model) when the model turns from clean to dirty. */
+/*
+ * fn is called (from the thread that changes the model) when the model turns from clean to dirty,
+ * and once more when a kind becomes synced: an empty cluster has to be applied too.
+ */
 void model_on_dirty(struct model *m, void (*fn)(void *ctx), void *ctx);
 
 /* Address -> "ns/pod" of a Pod or of an endpoint's targetRef; NULL if unknown. */

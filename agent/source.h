@@ -59,5 +59,15 @@ int source_new_manifests(struct source **ret, struct event_base *base, struct mo
 			 const char *dir, const struct source_reporter *reporter,
 			 struct wag_err *err);
 void source_status(const struct source *s, struct source_status *ret);
-void source_free(struct source *s);
+void source_free(struct source *s); /* NULL is fine */
 void source_freep(struct source **s);
+
+/* What a source is made of: for its implementations only, who embed struct source first. */
+struct source_ops {
+	void (*status)(const struct source *s, struct source_status *ret);
+	void (*free)(struct source *s);
+};
+
+struct source {
+	const struct source_ops *ops;
+};

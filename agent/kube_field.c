@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdarg.h>
+#include <string.h>
+#include <waggle/addr.h>
+
+#include "kube_field.h"
+#include "object.h"
+
+int field_bad(const struct reader *rd, const json_t *at, const char *fmt, ...)
+{
+	const struct kube_ident *id = rd->ident;
+	char text[320];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	if (at)
+		rd->ident->at = at;
+	return wag_err_set(rd->err, -EINVAL, "%s %.63s%s%.253s: %s", id->kind, id->ns,
+			   id->ns[0] ? "/" : "", id->name[0] ? id->name : "(no name)", text);
+}
+
+int field_no_memory(const struct reader *rd)
+{
+	return wag_err_set(rd->err, -ENOMEM, "out of memory");
+}
+
+const json_t *field_member(const json_t *tree, const char *key)
+{
+	const json_t *value = json_object_get(tree, key);
+
+	return json_is_null(value) ? NULL : value;
+}
+
+int field_typed(const struct reader *rd, const json_t *tree, const char *path, const char *key,
+		json_type type, const json_t **ret)
+{
+	static const char *const names[] = { "an object", "a list",    "a string",  "an integer",
+					     "a number",  "a boolean", "a boolean", "null" };
+	const json_t *value = field_member(tree, key);
+	bool fits =
+		!value || json_typeof(value) == type || (type == JSON_TRUE && json_is_false(value));
+
+	*ret = NULL;
+	if (!fits)
+		return field_bad(rd, value, "%s%s: must be %s, is %s", path, key, names[type],
+				 names[json_typeof(value)]);
+	*ret = value;
+	return 0;
+}
+
+int field_str(const struct reader *rd, const json_t *tree, const char *path, const char *key,
+	      const char **ret)
+{
+	const json_t *value;
+	int r;
+
+	r = field_typed(rd, tree, path, key, JSON_STRING, &value);
+	if (r < 0)
+		return r;
+	*ret = value ? json_string_value(value) : "";
+	return 0;
+}
+
+int field_bool(const struct reader *rd, const json_t *tree, const char *path, const char *key,
+	       bool fallback, bool *ret)
+{
+	const json_t *value;
+	int r;
+
+	r = field_typed(rd, tree, path, key, JSON_TRUE, &value);
+	if (r < 0)
+		return r;
+	*ret = value ? json_is_true(value) : fallback;
+	return 0;
+}
+
+int field_int(const struct reader *rd, const json_t *tree, const char *path, const char *key,
+	      json_int_t min, json_int_t max, json_int_t *ret)
+{
+	const json_t *value;
+	int r;
+
+	r = field_typed(rd, tree, path, key, JSON_INTEGER, &value);
+	if (r < 0)
+		return r;
+	*ret = value ? json_integer_value(value) : 0;
+	if (value && (*ret < min || *ret > max))
+		return field_bad(rd, value,
+				 "%s%s: %" JSON_INTEGER_FORMAT " is not in %" JSON_INTEGER_FORMAT
+				 "..%" JSON_INTEGER_FORMAT,
+				 path, key, *ret, min, max);
+	return 0;
+}
+
+int field_copy(const struct reader *rd, const char *text, char **ret)
+{
+	*ret = strdup(text);
+	return *ret ? 0 : field_no_memory(rd);
+}
+
+int field_dup(const struct reader *rd, const json_t *tree, const char *path, const char *key,
+	      char **ret)
+{
+	const char *text;
+	int r;
+
+	r = field_str(rd, tree, path, key, &text);
+	if (r < 0 || !text[0])
+		return r;
+	return field_copy(rd, text, ret);
+}
+
+int field_add_addr(const struct reader *rd, const json_t *value, const char *path,
+		   struct wag_addr **addrs, size_t *n)
+{
+	struct wag_addr addr, *at;
+
+	if (!json_is_string(value))
+		return field_bad(rd, value, "%s: must be a string", path);
+	if (wag_addr_parse(json_string_value(value), &addr) < 0)
+		return field_bad(rd, value, "%s: \"%.64s\" is no IP address", path,
+				 json_string_value(value));
+	at = array_grow(addrs, n, sizeof(*at));
+	if (!at)
+		return field_no_memory(rd);
+	*at = addr;
+	return 0;
+}
+
+int field_addrs(const struct reader *rd, const json_t *tree, const char *path, const char *key,
+		struct wag_addr **addrs, size_t *n)
+{
+	const json_t *list, *value;
+	char where[64];
+	size_t i;
+	int r;
+
+	r = field_typed(rd, tree, path, key, JSON_ARRAY, &list);
+	if (r < 0)
+		return r;
+	json_array_foreach(list, i, value)
+	{
+		snprintf(where, sizeof(where), "%s%s[%zu]", path, key, i);
+		r = field_add_addr(rd, value, where, addrs, n);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int field_proto(const struct reader *rd, const json_t *tree, const char *path, uint8_t *ret)
+{
+	const char *text;
+	__u8 proto = IPPROTO_TCP;
+	int r;
+
+	r = field_str(rd, tree, path, "protocol", &text);
+	if (r < 0)
+		return r;
+	if (text[0] && (wag_proto_parse(text, &proto) < 0 ||
+			(proto != IPPROTO_TCP && proto != IPPROTO_UDP && proto != IPPROTO_SCTP)))
+		return field_bad(rd, field_member(tree, "protocol"),
+				 "%sprotocol: \"%.32s\" is not TCP, UDP or SCTP", path, text);
+	*ret = proto;
+	return 0;
+}
+
+int field_labels(const struct reader *rd, const json_t *tree, struct label **labels, size_t *n)
+{
+	const json_t *map, *value;
+	const char *key;
+	int r;
+
+	r = field_typed(rd, field_member(tree, "metadata"), "metadata.", "labels", JSON_OBJECT,
+			&map);
+	if (r < 0)
+		return r;
+	json_object_foreach((json_t *)map, key, value)
+	{
+		struct label *label;
+
+		if (!json_is_string(value))
+			return field_bad(rd, value, "metadata.labels[%.80s]: must be a string",
+					 key);
+		label = array_grow(labels, n, sizeof(*label));
+		if (!label)
+			return field_no_memory(rd);
+		label->key = strdup(key);
+		label->value = strdup(json_string_value(value));
+		if (!label->key || !label->value)
+			return field_no_memory(rd);
+	}
+	return 0;
+}
+
+int field_label(const struct reader *rd, const json_t *tree, const char *key, const char **ret)
+{
+	const json_t *map;
+	int r;
+
+	r = field_typed(rd, field_member(tree, "metadata"), "metadata.", "labels", JSON_OBJECT,
+			&map);
+	if (r < 0)
+		return r;
+	return field_str(rd, map, "metadata.labels.", key, ret);
+}

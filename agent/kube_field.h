@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Typed reading of JSON members, with errors that name the object and the field. */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <waggle/err.h>
+
+#include "kube_parse.h"
+
+/* One object being read: whom to name in an error, and where it goes. */
+struct reader {
+	const struct kube_sink *sink;
+	struct kube_ident *ident;
+	struct wag_err *err;
+};
+
+/* Names the object and fills rd->err; at is the value in question, NULL: the object. -EINVAL. */
+int field_bad(const struct reader *rd, const json_t *at, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+int field_no_memory(const struct reader *rd);
+/* NULL for an absent member and for null alike: the API writes either. */
+const json_t *field_member(const json_t *tree, const char *key);
+/* Every reader: 0 or -errno with rd->err filled. path is what stands before key in an error. */
+int field_typed(const struct reader *rd, const json_t *tree, const char *path, const char *key,
+		json_type type, const json_t **ret);
+/* *ret is "" when absent; the string belongs to the tree. */
+int field_str(const struct reader *rd, const json_t *tree, const char *path, const char *key,
+	      const char **ret);
+int field_bool(const struct reader *rd, const json_t *tree, const char *path, const char *key,
+	       bool fallback, bool *ret);
+/* 0 in *ret when absent. */
+int field_int(const struct reader *rd, const json_t *tree, const char *path, const char *key,
+	      json_int_t min, json_int_t max, json_int_t *ret);
+int field_copy(const struct reader *rd, const char *text, char **ret);
+/* Like field_str, but *ret is the caller's own, NULL when absent or empty. */
+int field_dup(const struct reader *rd, const json_t *tree, const char *path, const char *key,
+	      char **ret);
+int field_add_addr(const struct reader *rd, const json_t *value, const char *path,
+		   struct wag_addr **addrs, size_t *n);
+/* Appends to an array; the caller owns it also on error. */
+int field_addrs(const struct reader *rd, const json_t *tree, const char *path, const char *key,
+		struct wag_addr **addrs, size_t *n);
+int field_proto(const struct reader *rd, const json_t *tree, const char *path, uint8_t *ret);
+int field_labels(const struct reader *rd, const json_t *tree, struct label **labels, size_t *n);
+int field_label(const struct reader *rd, const json_t *tree, const char *key, const char **ret);

@@ -1,0 +1,710 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <waggle/addr.h>
+#include <waggle/cleanup.h>
+
+#include "kube_field.h"
+#include "kube_parse.h"
+#include "object.h"
+
+#define LIST_DEPTH_MAX 4
+#define NAME_MAX_LEN 253 /* of a Kubernetes name; a namespace has 63 */
+#define NS_MAX_LEN 63
+
+static const char *const kind_names[MODEL_KINDS] = {
+	[MODEL_SERVICE] = "Service", [MODEL_SLICE] = "EndpointSlice",
+	[MODEL_NODE] = "Node",	     [MODEL_NAMESPACE] = "Namespace",
+	[MODEL_POD] = "Pod",
+};
+
+static const char *const kind_apis[MODEL_KINDS] = {
+	[MODEL_SERVICE] = "v1", [MODEL_SLICE] = "discovery.k8s.io/v1",
+	[MODEL_NODE] = "v1",	[MODEL_NAMESPACE] = "v1",
+	[MODEL_POD] = "v1",
+};
+
+const char *kube_kind_name(enum model_kind kind)
+{
+	return kind < MODEL_KINDS ? kind_names[kind] : "?";
+}
+
+static int svc_port(const struct reader *rd, const json_t *tree, size_t i, struct service *svc)
+{
+	json_int_t port, node_port;
+	struct svc_port *at;
+	const char *name;
+	char path[48];
+	int r;
+
+	snprintf(path, sizeof(path), "spec.ports[%zu]", i);
+	if (!json_is_object(tree))
+		return field_bad(rd, tree, "%s: must be an object", path);
+	snprintf(path, sizeof(path), "spec.ports[%zu].", i);
+	at = array_grow(&svc->ports, &svc->n_ports, sizeof(*at));
+	if (!at)
+		return field_no_memory(rd);
+	if ((r = field_str(rd, tree, path, "name", &name)) < 0 ||
+	    (r = field_copy(rd, name, &at->name)) < 0 ||
+	    (r = field_proto(rd, tree, path, &at->proto)) < 0 ||
+	    (r = field_int(rd, tree, path, "port", 1, 65535, &port)) < 0 ||
+	    (r = field_int(rd, tree, path, "nodePort", 0, 65535, &node_port)) < 0)
+		return r;
+	if (port == 0)
+		return field_bad(rd, tree, "%sport: is missing", path);
+	if (rd->sink->manifests && node_port == 0 && svc->type == SVC_NODE_PORT)
+		return field_bad(rd, tree,
+				 "%snodePort is empty: no API server allocates one here; set it",
+				 path);
+	at->port = port;
+	at->node_port = node_port;
+	return 0;
+}
+
+static int svc_type(const struct reader *rd, const json_t *spec, enum svc_type *ret)
+{
+	static const char *const names[] = {
+		[SVC_CLUSTER_IP] = "ClusterIP",
+		[SVC_NODE_PORT] = "NodePort",
+		[SVC_LOAD_BALANCER] = "LoadBalancer",
+		[SVC_EXTERNAL_NAME] = "ExternalName",
+	};
+	const char *text;
+	int r;
+
+	r = field_str(rd, spec, "spec.", "type", &text);
+	if (r < 0)
+		return r;
+	*ret = SVC_CLUSTER_IP;
+	if (!text[0])
+		return 0;
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (strcmp(text, names[i]) == 0) {
+			*ret = i;
+			return 0;
+		}
+	}
+	return field_bad(rd, field_member(spec, "type"), "spec.type: \"%.32s\" is unknown", text);
+}
+
+/* clusterIPs, or clusterIP where an old or hand-written object has only that; "None": headless. */
+static int svc_cluster_ips(const struct reader *rd, const json_t *spec, struct service *svc)
+{
+	const char *single;
+	const json_t *list, *value;
+	size_t i;
+	int r;
+
+	r = field_str(rd, spec, "spec.", "clusterIP", &single);
+	if (r < 0)
+		return r;
+	r = field_typed(rd, spec, "spec.", "clusterIPs", JSON_ARRAY, &list);
+	if (r < 0)
+		return r;
+	json_array_foreach(list, i, value)
+	{
+		if (json_is_string(value) && strcmp(json_string_value(value), "None") == 0)
+			svc->headless = true;
+	}
+	if (strcmp(single, "None") == 0)
+		svc->headless = true;
+	if (svc->headless || svc->type == SVC_EXTERNAL_NAME)
+		return 0;
+	if (json_array_size(list) > 0)
+		return field_addrs(rd, spec, "spec.", "clusterIPs", &svc->cluster_ips,
+				   &svc->n_cluster_ips);
+	if (single[0])
+		return field_add_addr(rd, field_member(spec, "clusterIP"), "spec.clusterIP",
+				      &svc->cluster_ips, &svc->n_cluster_ips);
+	if (rd->sink->manifests)
+		return field_bad(
+			rd, spec,
+			"spec.clusterIP is empty: no API server allocates one here; set it");
+	return 0;
+}
+
+static int svc_lb_ips(const struct reader *rd, const json_t *tree, struct service *svc)
+{
+	const json_t *status, *lb, *list, *value;
+	size_t i;
+	int r;
+
+	if ((r = field_typed(rd, tree, "", "status", JSON_OBJECT, &status)) < 0 ||
+	    (r = field_typed(rd, status, "status.", "loadBalancer", JSON_OBJECT, &lb)) < 0 ||
+	    (r = field_typed(rd, lb, "status.loadBalancer.", "ingress", JSON_ARRAY, &list)) < 0)
+		return r;
+	json_array_foreach(list, i, value)
+	{
+		const char *ip, *mode;
+		struct lb_ingress *at;
+		struct wag_addr addr;
+		char path[64];
+
+		snprintf(path, sizeof(path), "status.loadBalancer.ingress[%zu].", i);
+		if ((r = field_str(rd, value, path, "ip", &ip)) < 0 ||
+		    (r = field_str(rd, value, path, "ipMode", &mode)) < 0)
+			return r;
+		if (!ip[0])
+			continue; /* a hostname only */
+		if (wag_addr_parse(ip, &addr) < 0)
+			return field_bad(rd, value, "%sip: \"%.64s\" is no IP address", path, ip);
+		at = array_grow(&svc->lb_ips, &svc->n_lb_ips, sizeof(*at));
+		if (!at)
+			return field_no_memory(rd);
+		at->addr = addr;
+		at->proxy = strcmp(mode, "Proxy") == 0;
+	}
+	return 0;
+}
+
+static int svc_affinity(const struct reader *rd, const json_t *spec, struct service *svc)
+{
+	const json_t *config, *client;
+	const char *affinity;
+	json_int_t seconds = 0;
+	int r;
+
+	r = field_str(rd, spec, "spec.", "sessionAffinity", &affinity);
+	if (r < 0 || strcmp(affinity, "ClientIP") != 0)
+		return r;
+	if ((r = field_typed(rd, spec, "spec.", "sessionAffinityConfig", JSON_OBJECT, &config)) <
+		    0 ||
+	    (r = field_typed(rd, config, "spec.sessionAffinityConfig.", "clientIP", JSON_OBJECT,
+			     &client)) < 0 ||
+	    (r = field_int(rd, client, "spec.sessionAffinityConfig.clientIP.", "timeoutSeconds", 1,
+			   86400, &seconds)) < 0)
+		return r;
+	svc->affinity_s = seconds ? seconds : 10800;
+	return 0;
+}
+
+static int parse_service(const struct reader *rd, const json_t *tree, struct object *obj)
+{
+	struct service *svc = &obj->service;
+	const char *external, *internal, *proxy;
+	const json_t *spec, *ports, *value;
+	size_t i;
+	int r;
+
+	if ((r = field_typed(rd, tree, "", "spec", JSON_OBJECT, &spec)) < 0 ||
+	    (r = svc_type(rd, spec, &svc->type)) < 0 ||
+	    (r = field_label(rd, tree, "service.kubernetes.io/service-proxy-name", &proxy)) < 0 ||
+	    (r = field_str(rd, spec, "spec.", "externalTrafficPolicy", &external)) < 0 ||
+	    (r = field_str(rd, spec, "spec.", "internalTrafficPolicy", &internal)) < 0 ||
+	    (r = field_bool(rd, spec, "spec.", "publishNotReadyAddresses", false,
+			    &svc->publish_not_ready)) < 0 ||
+	    (r = svc_affinity(rd, spec, svc)) < 0 || (r = svc_cluster_ips(rd, spec, svc)) < 0 ||
+	    (r = field_addrs(rd, spec, "spec.", "externalIPs", &svc->external_ips,
+			     &svc->n_external_ips)) < 0 ||
+	    (r = svc_lb_ips(rd, tree, svc)) < 0 ||
+	    (r = field_typed(rd, spec, "spec.", "ports", JSON_ARRAY, &ports)) < 0)
+		return r;
+	svc->other_proxy = json_is_string(
+		json_object_get(json_object_get(json_object_get(tree, "metadata"), "labels"),
+				"service.kubernetes.io/service-proxy-name"));
+	svc->external_local = strcmp(external, "Local") == 0;
+	svc->internal_local = strcmp(internal, "Local") == 0;
+	json_array_foreach(ports, i, value)
+	{
+		r = svc_port(rd, value, i, svc);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int slice_port(const struct reader *rd, const json_t *tree, const char *path,
+		      struct slice *slice)
+{
+	struct slice_port *at;
+	const char *name;
+	json_int_t port;
+	int r;
+
+	if (!json_is_object(tree))
+		return field_bad(rd, tree, "%s: must be an object", path);
+	at = array_grow(&slice->ports, &slice->n_ports, sizeof(*at));
+	if (!at)
+		return field_no_memory(rd);
+	if ((r = field_str(rd, tree, path, "name", &name)) < 0 ||
+	    (r = field_copy(rd, name, &at->name)) < 0 ||
+	    (r = field_proto(rd, tree, path, &at->proto)) < 0 ||
+	    (r = field_int(rd, tree, path, "port", 1, 65535, &port)) < 0)
+		return r;
+	at->port = port;
+	return 0;
+}
+
+static int endpoint_target(const struct reader *rd, const json_t *tree, const char *path,
+			   struct slice_endpoint *ep)
+{
+	const json_t *ref;
+	const char *kind;
+	char where[96];
+	int r;
+
+	r = field_typed(rd, tree, path, "targetRef", JSON_OBJECT, &ref);
+	if (r < 0 || !ref)
+		return r;
+	snprintf(where, sizeof(where), "%stargetRef.", path);
+	r = field_str(rd, ref, where, "kind", &kind);
+	if (r < 0 || strcmp(kind, "Pod") != 0)
+		return r;
+	r = field_dup(rd, ref, where, "namespace", &ep->target_ns);
+	if (r < 0)
+		return r;
+	return field_dup(rd, ref, where, "name", &ep->target_name);
+}
+
+static int slice_endpoint(const struct reader *rd, const json_t *tree, size_t i,
+			  struct slice *slice)
+{
+	struct slice_endpoint *ep;
+	const json_t *conditions;
+	char path[64], where[96];
+	int r;
+
+	snprintf(path, sizeof(path), "endpoints[%zu]", i);
+	if (!json_is_object(tree))
+		return field_bad(rd, tree, "%s: must be an object", path);
+	snprintf(path, sizeof(path), "endpoints[%zu].", i);
+	snprintf(where, sizeof(where), "%sconditions.", path);
+	ep = array_grow(&slice->endpoints, &slice->n_endpoints, sizeof(*ep));
+	if (!ep)
+		return field_no_memory(rd);
+	if ((!slice->fqdn &&
+	     (r = field_addrs(rd, tree, path, "addresses", &ep->addrs, &ep->n_addrs)) < 0) ||
+	    (r = field_typed(rd, tree, path, "conditions", JSON_OBJECT, &conditions)) < 0 ||
+	    (r = field_bool(rd, conditions, where, "ready", true, &ep->ready)) < 0 ||
+	    (r = field_bool(rd, conditions, where, "serving", ep->ready, &ep->serving)) < 0 ||
+	    (r = field_bool(rd, conditions, where, "terminating", false, &ep->terminating)) < 0 ||
+	    (r = field_dup(rd, tree, path, "nodeName", &ep->node_name)) < 0 ||
+	    (r = field_dup(rd, tree, path, "zone", &ep->zone)) < 0)
+		return r;
+	for (size_t k = 0; k < ep->n_addrs; k++) {
+		if (wag_addr_is_v4(&ep->addrs[k]) == slice->v6)
+			return field_bad(rd, field_member(tree, "addresses"),
+					 "%saddresses[%zu]: is not of addressType %s", path, k,
+					 slice->v6 ? "IPv6" : "IPv4");
+	}
+	return endpoint_target(rd, tree, path, ep);
+}
+
+static int parse_slice(const struct reader *rd, const json_t *tree, struct object *obj)
+{
+	struct slice *slice = &obj->slice;
+	const json_t *ports, *endpoints, *value;
+	const char *type, *service;
+	char path[48];
+	size_t i;
+	int r;
+
+	if ((r = field_str(rd, tree, "", "addressType", &type)) < 0 ||
+	    (r = field_label(rd, tree, "kubernetes.io/service-name", &service)) < 0 ||
+	    (r = field_typed(rd, tree, "", "ports", JSON_ARRAY, &ports)) < 0 ||
+	    (r = field_typed(rd, tree, "", "endpoints", JSON_ARRAY, &endpoints)) < 0)
+		return r;
+	slice->v6 = strcmp(type, "IPv6") == 0;
+	slice->fqdn = strcmp(type, "FQDN") == 0;
+	if (!slice->v6 && !slice->fqdn && strcmp(type, "IPv4") != 0)
+		return field_bad(rd, field_member(tree, "addressType"),
+				 "addressType: \"%.32s\" is not IPv4, IPv6 or FQDN", type);
+	if (service[0] && (r = field_copy(rd, service, &slice->service)) < 0)
+		return r;
+	json_array_foreach(ports, i, value)
+	{
+		snprintf(path, sizeof(path), "ports[%zu].", i);
+		r = slice_port(rd, value, path, slice);
+		if (r < 0)
+			return r;
+	}
+	json_array_foreach(endpoints, i, value)
+	{
+		r = slice_endpoint(rd, value, i, slice);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* InternalIPs first, then ExternalIPs; host names are of no use here. */
+static int node_addrs(const struct reader *rd, const json_t *list, const char *want,
+		      struct node *node)
+{
+	const json_t *value;
+	size_t i;
+	int r;
+
+	json_array_foreach(list, i, value)
+	{
+		const char *type;
+		char path[64];
+
+		snprintf(path, sizeof(path), "status.addresses[%zu].", i);
+		r = field_str(rd, value, path, "type", &type);
+		if (r < 0)
+			return r;
+		if (strcmp(type, want) != 0)
+			continue;
+		snprintf(path, sizeof(path), "status.addresses[%zu].address", i);
+		r = field_add_addr(rd, json_object_get(value, "address"), path, &node->addrs,
+				   &node->n_addrs);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int node_cidr(const struct reader *rd, const json_t *value, const char *path,
+		     struct node *node)
+{
+	struct wag_addr addr;
+	unsigned bits;
+	char **at;
+
+	if (!json_is_string(value) || wag_cidr_parse(json_string_value(value), &addr, &bits) < 0)
+		return field_bad(rd, value, "%s: is no CIDR", path);
+	at = array_grow(&node->pod_cidrs, &node->n_pod_cidrs, sizeof(*at));
+	if (!at)
+		return field_no_memory(rd);
+	return field_copy(rd, json_string_value(value), at);
+}
+
+static int parse_node(const struct reader *rd, const json_t *tree, struct object *obj)
+{
+	const json_t *spec, *status, *addrs, *cidrs, *value;
+	struct node *node = &obj->node;
+	const char *zone;
+	char path[48];
+	size_t i;
+	int r;
+
+	if ((r = field_typed(rd, tree, "", "spec", JSON_OBJECT, &spec)) < 0 ||
+	    (r = field_typed(rd, tree, "", "status", JSON_OBJECT, &status)) < 0 ||
+	    (r = field_typed(rd, status, "status.", "addresses", JSON_ARRAY, &addrs)) < 0 ||
+	    (r = field_typed(rd, spec, "spec.", "podCIDRs", JSON_ARRAY, &cidrs)) < 0 ||
+	    (r = field_label(rd, tree, "topology.kubernetes.io/zone", &zone)) < 0 ||
+	    (r = node_addrs(rd, addrs, "InternalIP", node)) < 0 ||
+	    (r = node_addrs(rd, addrs, "ExternalIP", node)) < 0)
+		return r;
+	json_array_foreach(cidrs, i, value)
+	{
+		snprintf(path, sizeof(path), "spec.podCIDRs[%zu]", i);
+		r = node_cidr(rd, value, path, node);
+		if (r < 0)
+			return r;
+	}
+	if (!cidrs && (value = field_member(spec, "podCIDR"))) {
+		r = node_cidr(rd, value, "spec.podCIDR", node);
+		if (r < 0)
+			return r;
+	}
+	return zone[0] ? field_copy(rd, zone, &node->zone) : 0;
+}
+
+static int parse_pod(const struct reader *rd, const json_t *tree, struct object *obj)
+{
+	const json_t *spec, *status, *ips, *value;
+	struct pod *pod = &obj->pod;
+	char path[64];
+	size_t i;
+	int r;
+
+	if ((r = field_typed(rd, tree, "", "spec", JSON_OBJECT, &spec)) < 0 ||
+	    (r = field_typed(rd, tree, "", "status", JSON_OBJECT, &status)) < 0 ||
+	    (r = field_typed(rd, status, "status.", "podIPs", JSON_ARRAY, &ips)) < 0 ||
+	    (r = field_dup(rd, spec, "spec.", "nodeName", &pod->node_name)) < 0 ||
+	    (r = field_bool(rd, spec, "spec.", "hostNetwork", false, &pod->host_network)) < 0 ||
+	    (r = field_dup(rd, status, "status.", "phase", &pod->phase)) < 0 ||
+	    (r = field_labels(rd, tree, &pod->labels, &pod->n_labels)) < 0)
+		return r;
+	json_array_foreach(ips, i, value)
+	{
+		snprintf(path, sizeof(path), "status.podIPs[%zu].ip", i);
+		r = field_add_addr(rd, json_object_get(value, "ip"), path, &pod->addrs,
+				   &pod->n_addrs);
+		if (r < 0)
+			return r;
+	}
+	if (!ips && (value = field_member(status, "podIP")) && json_string_length(value) > 0)
+		return field_add_addr(rd, value, "status.podIP", &pod->addrs, &pod->n_addrs);
+	return 0;
+}
+
+static int parse_namespace(const struct reader *rd, const json_t *tree, struct object *obj)
+{
+	return field_labels(rd, tree, &obj->namespace.labels, &obj->namespace.n_labels);
+}
+
+static bool is_namespaced(enum model_kind kind)
+{
+	return kind != MODEL_NODE && kind != MODEL_NAMESPACE;
+}
+
+/* Fills ident; checks what makes an object an object: a name, and a namespace where one belongs. */
+static int read_ident(const struct reader *rd, const json_t *tree, bool namespaced)
+{
+	const json_t *meta;
+	int r;
+
+	rd->ident->at = tree;
+	if (!json_is_object(tree))
+		return field_bad(rd, tree, "must be an object");
+	r = field_typed(rd, tree, "", "metadata", JSON_OBJECT, &meta);
+	if (r < 0)
+		return r;
+	if ((r = field_str(rd, meta, "metadata.", "name", &rd->ident->name)) < 0)
+		return r;
+	if (namespaced && (r = field_str(rd, meta, "metadata.", "namespace", &rd->ident->ns)) < 0)
+		return r;
+	if (namespaced && !rd->ident->ns[0] && rd->sink->default_ns)
+		rd->ident->ns = rd->sink->default_ns;
+	if (!rd->ident->name[0])
+		return field_bad(rd, meta ? meta : tree, "metadata.name: is missing");
+	if (namespaced && !rd->ident->ns[0])
+		return field_bad(rd, meta, "metadata.namespace: is missing");
+	if (strlen(rd->ident->name) > NAME_MAX_LEN || strlen(rd->ident->ns) > NS_MAX_LEN)
+		return field_bad(rd, meta, "metadata: name or namespace is too long");
+	return 0;
+}
+
+int kube_parse_object(enum model_kind kind, const json_t *tree, const struct kube_sink *sink,
+		      struct object **ret, struct kube_ident *ident, struct wag_err *err)
+{
+	static int (*const parsers[MODEL_KINDS])(const struct reader *, const json_t *,
+						 struct object *) = {
+		[MODEL_SERVICE] = parse_service, [MODEL_SLICE] = parse_slice,
+		[MODEL_NODE] = parse_node,	 [MODEL_NAMESPACE] = parse_namespace,
+		[MODEL_POD] = parse_pod,
+	};
+	_cleanup_(object_freep) struct object *obj = NULL;
+	const struct reader rd = { .sink = sink, .ident = ident, .err = err };
+	int r;
+
+	*ident = (struct kube_ident){ .kind = kube_kind_name(kind), .ns = "", .name = "" };
+	r = read_ident(&rd, tree, is_namespaced(kind));
+	if (r < 0)
+		return r;
+	obj = object_new(kind, ident->ns, ident->name);
+	if (!obj)
+		return field_no_memory(&rd);
+	r = field_dup(&rd, json_object_get(tree, "metadata"), "metadata.", "resourceVersion",
+		      &obj->resource_version);
+	if (r < 0)
+		return r;
+	r = parsers[kind](&rd, tree, obj);
+	if (r < 0)
+		return r;
+	*ret = TAKE_PTR(obj);
+	return 0;
+}
+
+static int walk_object(enum model_kind kind, const json_t *tree, const struct kube_sink *sink)
+{
+	struct object *obj = NULL;
+	struct kube_ident ident;
+	struct wag_err err;
+	int r;
+
+	r = kube_parse_object(kind, tree, sink, &obj, &ident, &err);
+	if (r == -ENOMEM)
+		return r;
+	if (r < 0) {
+		sink->bad(sink->ctx, &ident, &err);
+		return 0;
+	}
+	return sink->object(sink->ctx, obj, tree);
+}
+
+/* Endpoints of one family of one subset, appended to the slice. */
+static int legacy_endpoints(const struct reader *rd, const json_t *subset, size_t index,
+			    const char *key, bool ready, struct slice *slice)
+{
+	const json_t *list, *value;
+	char path[64];
+	size_t i;
+	int r;
+
+	snprintf(path, sizeof(path), "subsets[%zu].", index);
+	r = field_typed(rd, subset, path, key, JSON_ARRAY, &list);
+	if (r < 0)
+		return r;
+	json_array_foreach(list, i, value)
+	{
+		struct slice_endpoint *ep;
+		struct wag_addr addr;
+		const char *ip;
+
+		snprintf(path, sizeof(path), "subsets[%zu].%s[%zu].", index, key, i);
+		r = field_str(rd, value, path, "ip", &ip);
+		if (r < 0)
+			return r;
+		if (wag_addr_parse(ip, &addr) < 0)
+			return field_bad(rd, value, "%sip: \"%.64s\" is no IP address", path, ip);
+		if (wag_addr_is_v4(&addr) == slice->v6)
+			continue;
+		ep = array_grow(&slice->endpoints, &slice->n_endpoints, sizeof(*ep));
+		if (!ep)
+			return field_no_memory(rd);
+		ep->ready = ep->serving = ready;
+		if ((r = field_add_addr(rd, json_object_get(value, "ip"), path, &ep->addrs,
+					&ep->n_addrs)) < 0 ||
+		    (r = field_dup(rd, value, path, "nodeName", &ep->node_name)) < 0 ||
+		    (r = endpoint_target(rd, value, path, ep)) < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int legacy_slice(const struct reader *rd, const json_t *subset, size_t index, bool v6,
+			struct object **ret)
+{
+	_cleanup_(object_freep) struct object *obj = NULL;
+	const json_t *ports, *value;
+	char name[NAME_MAX_LEN + 64], path[64];
+	size_t i;
+	int r;
+
+	snprintf(name, sizeof(name), "%s" KUBE_LEGACY_SUFFIX "%zu%s", rd->ident->name, index,
+		 v6 ? "-v6" : "");
+	obj = object_new(MODEL_SLICE, rd->ident->ns, name);
+	if (!obj)
+		return field_no_memory(rd);
+	obj->origin = KUBE_ORIGIN_LEGACY;
+	obj->slice.v6 = v6;
+	snprintf(path, sizeof(path), "subsets[%zu].", index);
+	if ((r = field_copy(rd, rd->ident->name, &obj->slice.service)) < 0 ||
+	    (r = field_typed(rd, subset, path, "ports", JSON_ARRAY, &ports)) < 0 ||
+	    (r = legacy_endpoints(rd, subset, index, "addresses", true, &obj->slice)) < 0 ||
+	    (r = legacy_endpoints(rd, subset, index, "notReadyAddresses", false, &obj->slice)) < 0)
+		return r;
+	json_array_foreach(ports, i, value)
+	{
+		snprintf(path, sizeof(path), "subsets[%zu].ports[%zu].", index, i);
+		r = slice_port(rd, value, path, &obj->slice);
+		if (r < 0)
+			return r;
+	}
+	*ret = TAKE_PTR(obj);
+	return 0;
+}
+
+static int walk_legacy(const json_t *tree, const struct kube_sink *sink)
+{
+	struct kube_ident ident = { .kind = "Endpoints", .ns = "", .name = "" };
+	struct wag_err err;
+	const struct reader rd = { .sink = sink, .ident = &ident, .err = &err };
+	const json_t *subsets, *subset;
+	size_t i;
+	int r;
+
+	if ((r = read_ident(&rd, tree, true)) == 0)
+		r = field_typed(&rd, tree, "", "subsets", JSON_ARRAY, &subsets);
+	if (r < 0)
+		goto bad;
+	json_array_foreach(subsets, i, subset)
+	{
+		for (int v6 = 0; v6 < 2; v6++) {
+			struct object *obj = NULL;
+
+			r = legacy_slice(&rd, subset, i, v6, &obj);
+			if (r < 0)
+				goto bad;
+			if (obj->slice.n_endpoints == 0) {
+				object_free(obj);
+				continue;
+			}
+			r = sink->object(sink->ctx, obj, tree);
+			if (r)
+				return r;
+		}
+	}
+	return 0;
+bad:
+	if (r == -ENOMEM)
+		return r;
+	sink->bad(sink->ctx, &ident, &err);
+	return 0;
+}
+
+static int walk_tree(const json_t *tree, const char *list_kind, const struct kube_sink *sink,
+		     int depth);
+
+static int walk_list(const json_t *tree, const char *kind, const struct kube_sink *sink, int depth)
+{
+	struct kube_ident ident = { .kind = kind, .ns = "", .name = "", .at = tree };
+	char item_kind[64];
+	const json_t *items = field_member(tree, "items"), *item;
+	struct wag_err err;
+	size_t i;
+	int r;
+
+	if (depth >= LIST_DEPTH_MAX || (items && !json_is_array(items))) {
+		wag_err_set(&err, -EINVAL, "%s: %s", kind,
+			    depth >= LIST_DEPTH_MAX ? "lists nested too deep"
+						    : "items: must be a list");
+		sink->bad(sink->ctx, &ident, &err);
+		return 0;
+	}
+	snprintf(item_kind, sizeof(item_kind), "%.*s", (int)(strlen(kind) - strlen("List")), kind);
+	json_array_foreach(items, i, item)
+	{
+		r = walk_tree(item, item_kind, sink, depth + 1);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static int walk_tree(const json_t *tree, const char *list_kind, const struct kube_sink *sink,
+		     int depth)
+{
+	const char *kind = json_string_value(json_object_get(tree, "kind"));
+	const char *api = json_string_value(json_object_get(tree, "apiVersion"));
+	struct kube_ident ident = { .kind = "object", .ns = "", .name = "", .at = tree };
+	struct wag_err err;
+	size_t len;
+
+	if (!kind)
+		kind = list_kind; /* the items of a typed list do not repeat it */
+	if (!json_is_object(tree) || !kind || !kind[0]) {
+		wag_err_set(&err, -EINVAL, "not a Kubernetes object: %s",
+			    json_is_object(tree) ? "kind is missing" : "it is no mapping");
+		sink->bad(sink->ctx, &ident, &err);
+		return 0;
+	}
+	for (int k = 0; k < MODEL_KINDS; k++) {
+		if (strcmp(kind, kind_names[k]) == 0 && (!api || strcmp(api, kind_apis[k]) == 0))
+			return walk_object(k, tree, sink);
+	}
+	if (strcmp(kind, "Endpoints") == 0 && (!api || strcmp(api, "v1") == 0))
+		return walk_legacy(tree, sink);
+	len = strlen(kind);
+	if (len >= 4 && strcmp(kind + len - 4, "List") == 0 && json_object_get(tree, "items"))
+		return walk_list(tree, kind, sink, depth);
+	return 0;
+}
+
+int kube_parse_any(const json_t *tree, const struct kube_sink *sink)
+{
+	return walk_tree(tree, NULL, sink, 0);
+}
+
+bool kube_parse_status(const json_t *tree, struct kube_status *ret)
+{
+	const char *kind = json_string_value(json_object_get(tree, "kind"));
+	const char *reason = json_string_value(json_object_get(tree, "reason"));
+	const char *message = json_string_value(json_object_get(tree, "message"));
+	json_int_t retry;
+
+	if (!kind || strcmp(kind, "Status") != 0)
+		return false;
+	*ret = (struct kube_status){ .code = json_integer_value(json_object_get(tree, "code")) };
+	retry = json_integer_value(
+		json_object_get(json_object_get(tree, "details"), "retryAfterSeconds"));
+	ret->retry_after_s = retry > 0 && retry < 3600 ? retry : 0;
+	snprintf(ret->reason, sizeof(ret->reason), "%s", reason ? reason : "");
+	snprintf(ret->message, sizeof(ret->message), "%s", message ? message : "");
+	return true;
+}

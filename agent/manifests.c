@@ -1,0 +1,728 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <uthash.h>
+#include <waggle/cleanup.h>
+
+#include "kube_parse.h"
+#include "kube_yaml.h"
+#include "manifests.h"
+#include "object.h"
+
+#define FILE_MAX_BYTES (64 << 20)
+#define OBJECTS_MAX 1000000 /* of one file: aliases can multiply a small text */
+#define ROUNDS_MAX 8
+#define KEY_MAX 1024
+
+struct file;
+
+/* One object's name, and the files that hold an object of it, by file name: the last one counts. */
+struct claim {
+	struct file **files;
+	size_t n_files;
+	uint64_t load; /* the load that met it last */
+	bool hidden;   /* made of Endpoints, and its Service has real slices */
+	char *service; /* made of Endpoints: of this Service; else NULL */
+	UT_hash_handle hh;
+	enum model_kind kind;
+	size_t key_len;
+	char key[]; /* kind, ns, NUL, name */
+};
+
+struct file {
+	char *name;
+	struct stat st; /* of the content in force, or of the one found broken */
+	bool stale, seen;
+	uint64_t hold_until_ms;
+	char *error; /* first problem of the content; NULL: none */
+	struct claim **claims;
+	size_t n_claims;
+	UT_hash_handle hh;
+};
+
+struct manifests {
+	char *dir;
+	struct model *model;
+	struct source_reporter reporter;
+	struct file *files;
+	struct claim *claims;
+	size_t n_legacy;
+	uint64_t loads;
+	struct manifests_stats stats;
+	bool dir_failed;
+};
+
+/* An object that could not be used: what this file said of it before stays in force. */
+struct bad_name {
+	const char *kind; /* static */
+	char *ns, *name;
+};
+
+/* One reading of one file, before any of it touches the model. */
+struct batch {
+	struct manifests *m;
+	struct file *file;
+	struct kube_yaml *yaml; /* NULL while a plain JSON text is walked */
+	struct object **objects;
+	size_t n_objects;
+	struct bad_name *bad;
+	size_t n_bad;
+};
+
+static void report(const struct manifests *m, enum wag_log_level level, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+static void report(const struct manifests *m, enum wag_log_level level, const char *fmt, ...)
+{
+	char msg[1024];
+	va_list ap;
+
+	if (!m->reporter.fn)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(msg, sizeof(msg), fmt, ap);
+	va_end(ap);
+	m->reporter.fn(m->reporter.ctx, level, msg);
+}
+
+static void report_file(struct manifests *m, struct file *f, unsigned line, const char *text)
+{
+	char where[32] = "";
+
+	if (line)
+		snprintf(where, sizeof(where), "%u: ", line);
+	if (!f->error &&
+	    asprintf(&f->error, "%s:%s%s%s", f->name, where, line ? "" : " ", text) < 0)
+		f->error = NULL;
+	report(m, WAG_LOG_ERROR, "%s/%s:%s%s%s", m->dir, f->name, where, line ? "" : " ", text);
+}
+
+static void batch_done(struct batch *b)
+{
+	for (size_t i = 0; i < b->n_objects; i++)
+		object_free(b->objects[i]);
+	for (size_t i = 0; i < b->n_bad; i++) {
+		free(b->bad[i].ns);
+		free(b->bad[i].name);
+	}
+	free(b->objects);
+	free(b->bad);
+	b->objects = NULL;
+	b->bad = NULL;
+	b->n_objects = b->n_bad = 0;
+	kube_yaml_freep(&b->yaml);
+	b->yaml = NULL;
+}
+
+static int batch_object(void *ctx, struct object *obj, const json_t *tree)
+{
+	_cleanup_(object_freep) struct object *given = obj;
+	struct batch *b = ctx;
+	struct object **at;
+
+	if (b->n_objects >= OBJECTS_MAX)
+		return -E2BIG;
+	/* Grows by doubling: a file may hold tens of thousands. */
+	if ((b->n_objects & (b->n_objects - 1)) == 0) {
+		at = reallocarray(b->objects, b->n_objects ? b->n_objects * 2 : 1, sizeof(*at));
+		if (!at)
+			return -ENOMEM;
+		b->objects = at;
+	}
+	b->objects[b->n_objects] = object_pack(given);
+	if (!b->objects[b->n_objects])
+		return -ENOMEM;
+	b->n_objects++;
+	return 0;
+}
+
+static void batch_bad(void *ctx, const struct kube_ident *ident, const struct wag_err *err)
+{
+	struct batch *b = ctx;
+	struct bad_name *at;
+
+	b->m->stats.bad_objects++;
+	report_file(b->m, b->file, b->yaml ? kube_yaml_line(b->yaml, ident->at) : 0, err->msg);
+	if (!ident->name[0])
+		return;
+	at = array_grow(&b->bad, &b->n_bad, sizeof(*at));
+	if (!at)
+		return;
+	at->kind = ident->kind;
+	at->ns = strdup(ident->ns);
+	at->name = strdup(ident->name);
+	if (!at->ns || !at->name) {
+		free(at->ns);
+		free(at->name);
+		b->n_bad--;
+	}
+}
+
+static int batch_walk(struct batch *b, const json_t *tree)
+{
+	const struct kube_sink sink = {
+		.object = batch_object,
+		.bad = batch_bad,
+		.ctx = b,
+		.default_ns = "default",
+		.manifests = true,
+	};
+
+	return kube_parse_any(tree, &sink);
+}
+
+static int batch_read_yaml(struct batch *b, const char *text, size_t size, struct wag_err *err)
+{
+	json_t *tree;
+	int r;
+
+	r = kube_yaml_new(&b->yaml, text, size);
+	if (r < 0)
+		return wag_err_set(err, r, "%s", strerror(-r));
+	while ((r = kube_yaml_next(b->yaml, &tree, err)) > 0) {
+		r = tree ? batch_walk(b, tree) : 0;
+		if (r < 0)
+			return wag_err_set(err, r, "%s", strerror(-r));
+	}
+	return r;
+}
+
+/* YAML 1.1 readers refuse some JSON, such as surrogate pairs; then the JSON reader decides. */
+static int batch_read_json(struct batch *b, const char *text, size_t size, struct wag_err *err)
+{
+	json_error_t at;
+	json_t *tree;
+	int r;
+
+	tree = json_loadb(text, size, JSON_REJECT_DUPLICATES, &at);
+	if (!tree)
+		return wag_err_set(err, -EINVAL, "line %d: %s", at.line, at.text);
+	r = batch_walk(b, tree);
+	json_decref(tree);
+	return r < 0 ? wag_err_set(err, r, "%s", strerror(-r)) : 0;
+}
+
+static bool has_suffix(const char *name, const char *suffix)
+{
+	size_t n = strlen(name), k = strlen(suffix);
+
+	return n > k && strcmp(name + n - k, suffix) == 0;
+}
+
+bool manifests_wants(const char *name)
+{
+	if (name[0] == '.' || name[0] == '#')
+		return false;
+	return has_suffix(name, ".yaml") || has_suffix(name, ".yml") || has_suffix(name, ".json");
+}
+
+static int read_text(struct manifests *m, struct file *f, char **ret, size_t *ret_size)
+{
+	_cleanup_free_ char *path = NULL, *text = NULL;
+	_cleanup_close_ int fd = -1;
+	size_t used = 0;
+	ssize_t n;
+
+	if (asprintf(&path, "%s/%s", m->dir, f->name) < 0)
+		return -ENOMEM;
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0 || fstat(fd, &f->st) < 0)
+		return -errno;
+	if (!S_ISREG(f->st.st_mode))
+		return -EISDIR;
+	if (f->st.st_size > FILE_MAX_BYTES)
+		return -EFBIG;
+	text = malloc(f->st.st_size + 1);
+	if (!text)
+		return -ENOMEM;
+	while (used < (size_t)f->st.st_size) {
+		n = read(fd, text + used, f->st.st_size - used);
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			break;
+		used += n;
+	}
+	m->stats.bytes += used;
+	*ret_size = used;
+	*ret = TAKE_PTR(text);
+	return 0;
+}
+
+static int batch_read(struct batch *b, struct wag_err *err)
+{
+	_cleanup_free_ char *text = NULL;
+	struct wag_err json_err;
+	size_t size = 0;
+	int r;
+
+	r = read_text(b->m, b->file, &text, &size);
+	if (r < 0)
+		return wag_err_set(err, r, "cannot read: %s", strerror(-r));
+	r = batch_read_yaml(b, text, size, err);
+	if (r == -EINVAL && has_suffix(b->file->name, ".json")) {
+		batch_done(b);
+		r = batch_read_json(b, text, size, &json_err);
+		if (r < 0)
+			*err = json_err;
+	}
+	return r;
+}
+
+static struct claim *claim_get(struct manifests *m, const struct object *obj)
+{
+	size_t ns_len = strlen(obj->ns), name_len = strlen(obj->name);
+	size_t len = 1 + ns_len + 1 + name_len;
+	struct claim *c;
+	char key[KEY_MAX];
+
+	if (len + 1 > sizeof(key))
+		return NULL;
+	key[0] = (char)('0' + obj->kind);
+	memcpy(key + 1, obj->ns, ns_len + 1);
+	memcpy(key + 1 + ns_len + 1, obj->name, name_len + 1);
+	HASH_FIND(hh, m->claims, key, len, c);
+	if (c)
+		return c;
+	c = calloc(1, sizeof(*c) + len + 1);
+	if (!c)
+		return NULL;
+	c->kind = obj->kind;
+	c->key_len = len;
+	memcpy(c->key, key, len + 1);
+	HASH_ADD_KEYPTR(hh, m->claims, c->key, len, c);
+	return c;
+}
+
+static const char *claim_ns(const struct claim *c)
+{
+	return c->key + 1;
+}
+
+static const char *claim_name(const struct claim *c)
+{
+	return c->key + 1 + strlen(c->key + 1) + 1;
+}
+
+static void claim_free(struct manifests *m, struct claim *c)
+{
+	HASH_DEL(m->claims, c);
+	if (c->service)
+		m->n_legacy--;
+	free(c->service);
+	free(c->files);
+	free(c);
+}
+
+static struct file *claim_winner(const struct claim *c)
+{
+	return c->n_files ? c->files[c->n_files - 1] : NULL;
+}
+
+/* Puts f among the files of c, sorted by name. Returns 1 if it was not there, 0, or -ENOMEM. */
+static int claim_add_file(struct claim *c, struct file *f)
+{
+	struct file **at;
+	size_t i;
+
+	for (i = 0; i < c->n_files; i++) {
+		if (c->files[i] == f)
+			return 0;
+	}
+	at = array_grow(&c->files, &c->n_files, sizeof(*at));
+	if (!at)
+		return -ENOMEM;
+	for (i = c->n_files - 1; i > 0 && strcmp(c->files[i - 1]->name, f->name) > 0; i--)
+		c->files[i] = c->files[i - 1];
+	c->files[i] = f;
+	return 1;
+}
+
+/* f no longer holds the object: the next file's version counts, or the object goes. */
+static void claim_drop_file(struct manifests *m, struct claim *c, struct file *f)
+{
+	bool was_winner = claim_winner(c) == f;
+	size_t i;
+
+	for (i = 0; i < c->n_files && c->files[i] != f; i++)
+		;
+	if (i == c->n_files)
+		return;
+	memmove(&c->files[i], &c->files[i + 1], (c->n_files - i - 1) * sizeof(*c->files));
+	c->n_files--;
+	if (c->n_files == 0) {
+		model_delete(m->model, c->kind, claim_ns(c), claim_name(c));
+		claim_free(m, c);
+	} else if (was_winner) {
+		claim_winner(c)->stale = true;
+	}
+}
+
+static void warn_double(struct manifests *m, const struct claim *c, const struct file *f)
+{
+	const struct file *winner = claim_winner(c);
+
+	report(m, WAG_LOG_WARN, "%s %s%s%s is in %s and in %s: %s counts (the last by name)",
+	       kube_kind_name(c->kind), claim_ns(c), claim_ns(c)[0] ? "/" : "", claim_name(c),
+	       winner == f ? c->files[c->n_files - 2]->name : f->name, winner->name, winner->name);
+}
+
+/* Takes the object over: into the model if f's version is the one that counts. */
+static int apply_object(struct manifests *m, struct file *f, struct claim ***claims, size_t *n,
+			struct object *obj)
+{
+	_cleanup_(object_freep) struct object *given = obj;
+	struct claim *c = claim_get(m, given);
+	bool legacy = given->origin == KUBE_ORIGIN_LEGACY;
+	int added;
+
+	if (!c)
+		return -ENOMEM;
+	if (c->load == m->loads) {
+		report(m, WAG_LOG_WARN, "%s/%s: %s %s/%s stands here twice: the last one counts",
+		       m->dir, f->name, kube_kind_name(c->kind), claim_ns(c), claim_name(c));
+	} else {
+		/* Sized by the caller for every object of the batch. */
+		(*claims)[(*n)++] = c;
+	}
+	c->load = m->loads;
+	if (legacy && !c->service) {
+		c->service = strdup(given->slice.service);
+		if (!c->service)
+			return -ENOMEM;
+		m->n_legacy++;
+	}
+	added = claim_add_file(c, f);
+	if (added < 0)
+		return added;
+	if (added > 0 && c->n_files > 1)
+		warn_double(m, c, f);
+	if (claim_winner(c) != f || c->hidden)
+		return 0;
+	return model_upsert(m->model, TAKE_PTR(given));
+}
+
+static bool is_bad_now(const struct batch *b, const struct claim *c)
+{
+	for (size_t i = 0; i < b->n_bad; i++) {
+		const struct bad_name *bad = &b->bad[i];
+		const char *kind = c->service ? "Endpoints" : kube_kind_name(c->kind);
+		const char *name = c->service ? c->service : claim_name(c);
+
+		if (strcmp(bad->kind, kind) == 0 && strcmp(bad->ns, claim_ns(c)) == 0 &&
+		    strcmp(bad->name, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* What f held before and does not hold now goes, except what it still names but got wrong. */
+static void apply_rest(struct batch *b, struct claim **old, size_t n_old, size_t n_room)
+{
+	struct file *f = b->file;
+
+	for (size_t i = 0; i < n_old; i++) {
+		struct claim *c = old[i];
+
+		if (c->load == b->m->loads)
+			continue;
+		if (f->n_claims < n_room && is_bad_now(b, c))
+			f->claims[f->n_claims++] = c;
+		else
+			claim_drop_file(b->m, c, f);
+	}
+}
+
+static int batch_apply(struct batch *b)
+{
+	_cleanup_free_ struct claim **old = b->file->claims;
+	size_t n_old = b->file->n_claims, n_room = b->n_objects + n_old, i;
+	struct claim **claims = calloc(n_room + 1, sizeof(*claims));
+	int r, first = 0;
+
+	if (!claims) {
+		old = NULL;
+		return -ENOMEM;
+	}
+	b->m->loads++;
+	b->file->claims = claims;
+	b->file->n_claims = 0;
+	for (i = 0; i < b->n_objects; i++) {
+		r = apply_object(b->m, b->file, &claims, &b->file->n_claims,
+				 TAKE_PTR(b->objects[i]));
+		if (r < 0 && first == 0)
+			first = r;
+	}
+	apply_rest(b, old, n_old, n_room);
+	return first;
+}
+
+static void load_file(struct manifests *m, struct file *f)
+{
+	_cleanup_(batch_done) struct batch b = { .m = m, .file = f };
+	struct wag_err err = { 0 };
+	unsigned line = 0;
+	const char *text = err.msg;
+	int r, skip = 0;
+
+	f->stale = false;
+	free(f->error);
+	f->error = NULL;
+	m->stats.files_read++;
+	r = batch_read(&b, &err);
+	if (r == 0) {
+		r = batch_apply(&b);
+		if (r < 0)
+			wag_err_set(&err, r, "cannot be applied: %s", strerror(-r));
+	}
+	if (r == 0)
+		return;
+	if (sscanf(err.msg, "line %u: %n", &line, &skip) == 1)
+		text += skip;
+	report_file(m, f, line, text);
+	if (f->n_claims)
+		report(m, WAG_LOG_WARN, "%s/%s: what it held before (%zu objects) stays in force",
+		       m->dir, f->name, f->n_claims);
+}
+
+static void drop_file(struct manifests *m, struct file *f)
+{
+	for (size_t i = 0; i < f->n_claims; i++)
+		claim_drop_file(m, f->claims[i], f);
+	HASH_DEL(m->files, f);
+	free(f->claims);
+	free(f->error);
+	free(f->name);
+	free(f);
+}
+
+static struct file *file_get(struct manifests *m, const char *name, bool create)
+{
+	struct file *f;
+
+	HASH_FIND_STR(m->files, name, f);
+	if (f || !create)
+		return f;
+	f = calloc(1, sizeof(*f));
+	if (!f)
+		return NULL;
+	f->name = strdup(name);
+	if (!f->name) {
+		free(f);
+		return NULL;
+	}
+	f->stale = true;
+	HASH_ADD_KEYPTR(hh, m->files, f->name, strlen(f->name), f);
+	return f;
+}
+
+static bool same_content(const struct stat *a, const struct stat *b)
+{
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
+	       a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+}
+
+/* Finds which files are there and which of them changed. */
+static int look(struct manifests *m)
+{
+	const struct dirent *entry;
+	struct file *f, *tmp;
+	struct stat st;
+	DIR *dir;
+
+	dir = opendir(m->dir);
+	if (!dir)
+		return -errno;
+	HASH_ITER (hh, m->files, f, tmp)
+		f->seen = false;
+	for (errno = 0; (entry = readdir(dir)); errno = 0) {
+		if (!manifests_wants(entry->d_name) ||
+		    fstatat(dirfd(dir), entry->d_name, &st, 0) < 0 || S_ISDIR(st.st_mode))
+			continue;
+		f = file_get(m, entry->d_name, true);
+		if (!f)
+			continue; /* out of memory: the next scan tries again */
+		f->seen = true;
+		if (!same_content(&st, &f->st))
+			f->stale = true;
+	}
+	closedir(dir);
+	return 0;
+}
+
+static int by_name(const struct file *a, const struct file *b)
+{
+	return strcmp(a->name, b->name);
+}
+
+static int load_stale(struct manifests *m, uint64_t now_ms)
+{
+	struct file *f, *tmp;
+	int n = 0;
+
+	HASH_SORT(m->files, by_name);
+	HASH_ITER (hh, m->files, f, tmp) {
+		if (!f->stale || f->hold_until_ms > now_ms)
+			continue;
+		f->hold_until_ms = 0;
+		load_file(m, f);
+		n++;
+	}
+	return n;
+}
+
+static int is_real_slice(const struct object *obj, void *ctx)
+{
+	return obj->origin != KUBE_ORIGIN_LEGACY;
+}
+
+/* Endpoints stand in only for a Service that has no slice of its own. */
+static void settle_legacy(struct manifests *m)
+{
+	struct claim *c, *tmp;
+
+	if (!m->n_legacy)
+		return;
+	HASH_ITER (hh, m->claims, c, tmp) {
+		bool hide;
+
+		if (!c->service)
+			continue;
+		hide = model_visit_slices(m->model, claim_ns(c), c->service, is_real_slice, NULL);
+		if (hide == c->hidden)
+			continue;
+		c->hidden = hide;
+		if (hide)
+			model_delete(m->model, c->kind, claim_ns(c), claim_name(c));
+		else if (claim_winner(c))
+			claim_winner(c)->stale = true;
+	}
+}
+
+int manifests_scan(struct manifests *m, uint64_t now_ms)
+{
+	struct file *f, *tmp;
+	int r, n, total = 0;
+
+	m->stats.scans++;
+	r = look(m);
+	if (r < 0) {
+		if (!m->dir_failed)
+			report(m, WAG_LOG_ERROR,
+			       "cannot read the folder %s: %s; what it held stays in force", m->dir,
+			       strerror(-r));
+		m->dir_failed = true;
+		return r;
+	}
+	m->dir_failed = false;
+	HASH_ITER (hh, m->files, f, tmp) {
+		if (!f->seen) {
+			drop_file(m, f);
+			total++;
+		}
+	}
+	for (int round = 0; round < ROUNDS_MAX; round++) {
+		n = load_stale(m, now_ms);
+		total += n;
+		settle_legacy(m);
+		if (n == 0 && round > 0)
+			break;
+	}
+	return total;
+}
+
+void manifests_touch(struct manifests *m, const char *name)
+{
+	struct file *f = file_get(m, name, false);
+
+	if (f)
+		f->stale = true;
+}
+
+void manifests_hold(struct manifests *m, const char *name, uint64_t until_ms)
+{
+	struct file *f;
+
+	if (!manifests_wants(name))
+		return;
+	/* A new file is held as well: half of it is no better than half of an old one. */
+	f = file_get(m, name, until_ms != 0);
+	if (f)
+		f->hold_until_ms = until_ms;
+}
+
+uint64_t manifests_next_hold(const struct manifests *m)
+{
+	const struct file *f, *tmp;
+	uint64_t first = 0;
+
+	HASH_ITER (hh, m->files, f, tmp) {
+		if (f->hold_until_ms && (!first || f->hold_until_ms < first))
+			first = f->hold_until_ms;
+	}
+	return first;
+}
+
+void manifests_stats(const struct manifests *m, struct manifests_stats *ret)
+{
+	const struct file *f, *tmp, *first = NULL;
+
+	*ret = m->stats;
+	ret->error[0] = 0;
+	HASH_ITER (hh, m->files, f, tmp) {
+		if (f->error && (!first || strcmp(f->name, first->name) < 0))
+			first = f;
+	}
+	if (m->dir_failed)
+		snprintf(ret->error, sizeof(ret->error), "cannot read the folder");
+	else if (first)
+		snprintf(ret->error, sizeof(ret->error), "%s", first->error);
+}
+
+int manifests_new(struct manifests **ret, const char *dir, struct model *model,
+		  const struct source_reporter *reporter)
+{
+	struct manifests *m = calloc(1, sizeof(*m));
+
+	if (!m)
+		return -ENOMEM;
+	m->dir = strdup(dir);
+	if (!m->dir) {
+		free(m);
+		return -ENOMEM;
+	}
+	m->model = model;
+	if (reporter)
+		m->reporter = *reporter;
+	*ret = m;
+	return 0;
+}
+
+void manifests_free(struct manifests *m)
+{
+	struct file *f, *tmp;
+	struct claim *c, *c_tmp;
+
+	if (!m)
+		return;
+	HASH_ITER (hh, m->files, f, tmp) {
+		HASH_DEL(m->files, f);
+		free(f->claims);
+		free(f->error);
+		free(f->name);
+		free(f);
+	}
+	HASH_ITER (hh, m->claims, c, c_tmp)
+		claim_free(m, c);
+	free(m->dir);
+	free(m);
+}
+
+void manifests_freep(struct manifests **m)
+{
+	manifests_free(*m);
+}

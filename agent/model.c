@@ -1,0 +1,640 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <string.h>
+#include <uthash.h>
+#include <waggle/addr.h>
+#include <waggle/cleanup.h>
+
+#include "object.h"
+
+#define KEY_MAX 1024 /* "ns\0name": Kubernetes allows 63 + 253 */
+
+struct svc_ref;
+
+struct entry {
+	struct object *obj;  /* packed */
+	uint64_t generation; /* of the relist that saw it last */
+	struct svc_ref *svc; /* slices: the Service they belong to */
+	struct entry *svc_next, *svc_prev;
+	UT_hash_handle hh;
+};
+
+/* Everything known about one Service name: its slices, and whether it waits for the compiler. */
+struct svc_ref {
+	struct entry *slices;
+	struct svc_ref *dirty_next, *dirty_prev;
+	bool dirty;
+	UT_hash_handle hh;
+	size_t key_len;
+	char key[]; /* "ns\0name" */
+};
+
+/* "This object says that it owns this address". Several may: the chain keeps them all. */
+struct claim {
+	const struct entry *entry;
+	uint32_t endpoint, addr; /* where in the object the address stands */
+	uint32_t next;		 /* index + 1 of the next claim of the bucket or free list */
+};
+
+struct addr_index {
+	struct claim *claims;
+	uint32_t *buckets; /* index + 1 of the first claim */
+	uint32_t n_buckets, n_alloc, free_head;
+};
+
+struct model {
+	struct entry *kinds[MODEL_KINDS];
+	uint64_t generation[MODEL_KINDS];
+	bool relisting[MODEL_KINDS];
+	bool synced[MODEL_KINDS];
+	bool dirty[MODEL_KINDS]; /* Nodes, Namespaces, Pods */
+	struct svc_ref *services;
+	struct svc_ref *dirty_head, *dirty_tail;
+	struct addr_index addrs;
+	void (*on_dirty)(void *ctx);
+	void *on_dirty_ctx;
+};
+
+static int make_key(char buf[KEY_MAX], const char *ns, const char *name, size_t *ret_len)
+{
+	size_t ns_len = strlen(ns), name_len = strlen(name);
+
+	if (ns_len + name_len + 2 > KEY_MAX)
+		return -ENAMETOOLONG;
+	memcpy(buf, ns, ns_len + 1);
+	memcpy(buf + ns_len + 1, name, name_len + 1);
+	*ret_len = ns_len + 1 + name_len;
+	return 0;
+}
+
+static uint32_t addr_hash(const struct wag_addr *addr)
+{
+	uint64_t h = (addr->d[0] ^ 0x9e3779b97f4a7c15ULL) * 0xbf58476d1ce4e5b9ULL;
+
+	h = (h ^ (h >> 29) ^ addr->d[1]) * 0x94d049bb133111ebULL;
+	return h ^ (h >> 32);
+}
+
+static const struct wag_addr *claim_addr(const struct claim *claim)
+{
+	const struct object *obj = claim->entry->obj;
+
+	if (obj->kind == MODEL_SLICE)
+		return &obj->slice.endpoints[claim->endpoint].addrs[claim->addr];
+	if (obj->kind == MODEL_POD)
+		return &obj->pod.addrs[claim->addr];
+	return &obj->node.addrs[claim->addr];
+}
+
+static int index_grow(struct addr_index *index)
+{
+	uint32_t n = index->n_buckets ? index->n_buckets * 2 : 64;
+	struct claim *claims = reallocarray(index->claims, n, sizeof(*claims));
+	uint32_t *buckets;
+
+	if (!claims)
+		return -ENOMEM;
+	index->claims = claims;
+	buckets = calloc(n, sizeof(*buckets));
+	if (!buckets)
+		return -ENOMEM;
+	for (uint32_t b = 0; b < index->n_buckets; b++) {
+		for (uint32_t i = index->buckets[b]; i;) {
+			struct claim *claim = &claims[i - 1];
+			uint32_t next = claim->next, *head;
+
+			head = &buckets[addr_hash(claim_addr(claim)) & (n - 1)];
+			claim->next = *head;
+			*head = i;
+			i = next;
+		}
+	}
+	free(index->buckets);
+	index->buckets = buckets;
+	index->n_buckets = n;
+	return 0;
+}
+
+static int index_add(struct addr_index *index, struct claim claim)
+{
+	uint32_t i, *head;
+	int r;
+
+	if (index->free_head) {
+		i = index->free_head;
+		index->free_head = index->claims[i - 1].next;
+	} else {
+		if (index->n_alloc == index->n_buckets) {
+			r = index_grow(index);
+			if (r < 0)
+				return r;
+		}
+		i = ++index->n_alloc;
+	}
+	head = &index->buckets[addr_hash(claim_addr(&claim)) & (index->n_buckets - 1)];
+	claim.next = *head;
+	index->claims[i - 1] = claim;
+	*head = i;
+	return 0;
+}
+
+static void index_remove(struct addr_index *index, struct claim claim)
+{
+	uint32_t *link;
+
+	if (!index->n_buckets)
+		return;
+	link = &index->buckets[addr_hash(claim_addr(&claim)) & (index->n_buckets - 1)];
+	while (*link) {
+		struct claim *at = &index->claims[*link - 1];
+		uint32_t i = *link;
+
+		if (at->entry == claim.entry && at->endpoint == claim.endpoint &&
+		    at->addr == claim.addr) {
+			*link = at->next;
+			at->next = index->free_head;
+			index->free_head = i;
+			return;
+		}
+		link = &at->next;
+	}
+}
+
+static bool pod_owns_addrs(const struct pod *pod)
+{
+	if (pod->host_network)
+		return false;
+	return !pod->phase ||
+	       (strcmp(pod->phase, "Succeeded") != 0 && strcmp(pod->phase, "Failed") != 0);
+}
+
+static int claim_change(struct model *m, const struct entry *e, size_t endpoint, size_t n, bool add)
+{
+	int r;
+
+	for (size_t i = 0; i < n; i++) {
+		struct claim claim = { .entry = e, .endpoint = endpoint, .addr = i };
+
+		if (!add) {
+			index_remove(&m->addrs, claim);
+			continue;
+		}
+		r = index_add(&m->addrs, claim);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int entry_claims(struct model *m, const struct entry *e, bool add)
+{
+	const struct object *obj = e->obj;
+	int r = 0;
+
+	if (obj->kind == MODEL_NODE)
+		return claim_change(m, e, 0, obj->node.n_addrs, add);
+	if (obj->kind == MODEL_POD)
+		return pod_owns_addrs(&obj->pod) ? claim_change(m, e, 0, obj->pod.n_addrs, add) : 0;
+	if (obj->kind != MODEL_SLICE)
+		return 0;
+	for (size_t i = 0; i < obj->slice.n_endpoints && r == 0; i++) {
+		if (obj->slice.endpoints[i].target_name)
+			r = claim_change(m, e, i, obj->slice.endpoints[i].n_addrs, add);
+	}
+	return r;
+}
+
+static bool model_is_dirty(const struct model *m)
+{
+	for (int k = 0; k < MODEL_KINDS; k++) {
+		if (m->dirty[k])
+			return true;
+	}
+	return m->dirty_head;
+}
+
+static void tell_dirty(struct model *m, bool was_dirty)
+{
+	if (!was_dirty && m->on_dirty)
+		m->on_dirty(m->on_dirty_ctx);
+}
+
+static struct svc_ref *svc_find(const struct model *m, const char *ns, const char *name)
+{
+	struct svc_ref *ref = NULL;
+	char key[KEY_MAX];
+	size_t len;
+
+	if (make_key(key, ns, name, &len) == 0)
+		HASH_FIND(hh, m->services, key, len, ref);
+	return ref;
+}
+
+static int svc_get(struct model *m, const char *ns, const char *name, struct svc_ref **ret)
+{
+	struct svc_ref *ref;
+	char key[KEY_MAX];
+	size_t len;
+	int r;
+
+	r = make_key(key, ns, name, &len);
+	if (r < 0)
+		return r;
+	HASH_FIND(hh, m->services, key, len, ref);
+	if (!ref) {
+		ref = calloc(1, sizeof(*ref) + len + 1);
+		if (!ref)
+			return -ENOMEM;
+		memcpy(ref->key, key, len + 1);
+		ref->key_len = len;
+		HASH_ADD_KEYPTR(hh, m->services, ref->key, len, ref);
+	}
+	*ret = ref;
+	return 0;
+}
+
+static void svc_put(struct model *m, struct svc_ref *ref)
+{
+	if (ref->slices || ref->dirty)
+		return;
+	HASH_DEL(m->services, ref);
+	free(ref);
+}
+
+static void svc_mark(struct model *m, struct svc_ref *ref)
+{
+	if (ref->dirty)
+		return;
+	ref->dirty = true;
+	ref->dirty_prev = m->dirty_tail;
+	ref->dirty_next = NULL;
+	if (m->dirty_tail)
+		m->dirty_tail->dirty_next = ref;
+	else
+		m->dirty_head = ref;
+	m->dirty_tail = ref;
+}
+
+static void svc_unmark(struct model *m, struct svc_ref *ref)
+{
+	if (ref->dirty_prev)
+		ref->dirty_prev->dirty_next = ref->dirty_next;
+	else
+		m->dirty_head = ref->dirty_next;
+	if (ref->dirty_next)
+		ref->dirty_next->dirty_prev = ref->dirty_prev;
+	else
+		m->dirty_tail = ref->dirty_prev;
+	ref->dirty_next = ref->dirty_prev = NULL;
+	ref->dirty = false;
+}
+
+static void slice_unlink(struct model *m, struct entry *e)
+{
+	struct svc_ref *ref = e->svc;
+
+	if (!ref)
+		return;
+	if (e->svc_prev)
+		e->svc_prev->svc_next = e->svc_next;
+	else
+		ref->slices = e->svc_next;
+	if (e->svc_next)
+		e->svc_next->svc_prev = e->svc_prev;
+	e->svc = NULL;
+	e->svc_next = e->svc_prev = NULL;
+	svc_mark(m, ref);
+}
+
+static void slice_link(struct model *m, struct entry *e, struct svc_ref *ref)
+{
+	e->svc = ref;
+	e->svc_prev = NULL;
+	e->svc_next = ref->slices;
+	if (ref->slices)
+		ref->slices->svc_prev = e;
+	ref->slices = e;
+	svc_mark(m, ref);
+}
+
+static struct entry *entry_find(const struct model *m, enum model_kind kind, const char *ns,
+				const char *name)
+{
+	struct entry *e = NULL;
+	char key[KEY_MAX];
+	size_t len;
+
+	if (kind < MODEL_KINDS && make_key(key, ns, name, &len) == 0)
+		HASH_FIND(hh, m->kinds[kind], key, len, e);
+	return e;
+}
+
+/* Takes e's object out of the indexes; what it touched is marked. */
+static void entry_detach(struct model *m, struct entry *e)
+{
+	struct svc_ref *ref;
+
+	entry_claims(m, e, false);
+	HASH_DEL(m->kinds[e->obj->kind], e);
+	if (e->obj->kind == MODEL_SLICE) {
+		slice_unlink(m, e);
+	} else if (e->obj->kind == MODEL_SERVICE) {
+		/* A failure can only be memory, and then the next full compile still sees it. */
+		if (svc_get(m, e->obj->ns, e->obj->name, &ref) == 0)
+			svc_mark(m, ref);
+	} else {
+		m->dirty[e->obj->kind] = true;
+	}
+}
+
+static int entry_attach(struct model *m, struct entry *e)
+{
+	const struct object *obj = e->obj;
+	struct svc_ref *ref = NULL;
+	const char *svc_name = NULL;
+	int r;
+
+	if (obj->kind == MODEL_SLICE)
+		svc_name = obj->slice.service;
+	else if (obj->kind == MODEL_SERVICE)
+		svc_name = obj->name;
+	if (svc_name) {
+		r = svc_get(m, obj->ns, svc_name, &ref);
+		if (r < 0)
+			return r;
+	}
+	r = entry_claims(m, e, true);
+	if (r < 0) {
+		entry_claims(m, e, false);
+		if (ref)
+			svc_put(m, ref);
+		return r;
+	}
+	HASH_ADD_KEYPTR(hh, m->kinds[obj->kind], obj->ns, strlen(obj->ns) + 1 + strlen(obj->name),
+			e);
+	if (obj->kind == MODEL_SLICE && ref)
+		slice_link(m, e, ref);
+	else if (ref)
+		svc_mark(m, ref);
+	else if (obj->kind != MODEL_SLICE)
+		m->dirty[obj->kind] = true;
+	return 0;
+}
+
+static void entry_free(struct entry *e)
+{
+	object_free(e->obj);
+	free(e);
+}
+
+int model_new(struct model **ret)
+{
+	struct model *m = calloc(1, sizeof(*m));
+
+	if (!m)
+		return -ENOMEM;
+	*ret = m;
+	return 0;
+}
+
+void model_free(struct model *m)
+{
+	struct svc_ref *ref, *ref_tmp;
+	struct entry *e, *tmp;
+
+	if (!m)
+		return;
+	for (int k = 0; k < MODEL_KINDS; k++) {
+		HASH_ITER (hh, m->kinds[k], e, tmp) {
+			HASH_DEL(m->kinds[k], e);
+			entry_free(e);
+		}
+	}
+	HASH_ITER (hh, m->services, ref, ref_tmp) {
+		HASH_DEL(m->services, ref);
+		free(ref);
+	}
+	free(m->addrs.claims);
+	free(m->addrs.buckets);
+	free(m);
+}
+
+void model_freep(struct model **m)
+{
+	model_free(*m);
+}
+
+int model_upsert(struct model *m, struct object *obj)
+{
+	_cleanup_(object_freep) struct object *given = obj;
+	struct object *packed;
+	struct entry *e, *old;
+	bool was_dirty;
+	char key[KEY_MAX];
+	size_t len;
+	int r;
+
+	r = make_key(key, given->ns, given->name, &len);
+	if (r < 0)
+		return r;
+	old = entry_find(m, given->kind, given->ns, given->name);
+	if (old && object_equal(old->obj, given)) {
+		old->generation = m->generation[given->kind];
+		old->obj->origin = given->origin;
+		return 0;
+	}
+	e = calloc(1, sizeof(*e));
+	packed = object_pack(given);
+	if (!e || !packed) {
+		free(e);
+		free(packed);
+		return -ENOMEM;
+	}
+	e->obj = packed;
+	e->generation = m->generation[given->kind];
+	was_dirty = model_is_dirty(m);
+	if (old) {
+		entry_detach(m, old);
+		entry_free(old);
+	}
+	r = entry_attach(m, e);
+	if (r < 0)
+		entry_free(e);
+	if (r == 0 || old)
+		if (model_is_dirty(m))
+			tell_dirty(m, was_dirty);
+	return r < 0 ? r : 1;
+}
+
+static void entry_delete(struct model *m, struct entry *e)
+{
+	bool was_dirty = model_is_dirty(m);
+
+	entry_detach(m, e);
+	entry_free(e);
+	if (model_is_dirty(m))
+		tell_dirty(m, was_dirty);
+}
+
+int model_delete(struct model *m, enum model_kind kind, const char *ns, const char *name)
+{
+	struct entry *e = entry_find(m, kind, ns, name);
+
+	if (!e)
+		return 0;
+	entry_delete(m, e);
+	return 1;
+}
+
+void model_relist_begin(struct model *m, enum model_kind kind)
+{
+	m->generation[kind]++;
+	m->relisting[kind] = true;
+}
+
+void model_relist_end(struct model *m, enum model_kind kind)
+{
+	struct entry *e, *tmp;
+
+	if (!m->relisting[kind])
+		return;
+	m->relisting[kind] = false;
+	HASH_ITER (hh, m->kinds[kind], e, tmp) {
+		if (e->generation != m->generation[kind])
+			entry_delete(m, e);
+	}
+}
+
+void model_set_synced(struct model *m, enum model_kind kind)
+{
+	if (m->synced[kind])
+		return;
+	m->synced[kind] = true;
+	if (m->on_dirty)
+		m->on_dirty(m->on_dirty_ctx);
+}
+
+bool model_synced(const struct model *m, enum model_kind kind)
+{
+	return m->synced[kind];
+}
+
+const struct object *model_get(const struct model *m, enum model_kind kind, const char *ns,
+			       const char *name)
+{
+	struct entry *e = entry_find(m, kind, ns, name);
+
+	return e ? e->obj : NULL;
+}
+
+size_t model_count(const struct model *m, enum model_kind kind)
+{
+	return HASH_COUNT(m->kinds[kind]);
+}
+
+int model_visit(const struct model *m, enum model_kind kind, model_visit_fn fn, void *ctx)
+{
+	struct entry *e, *tmp;
+	int r;
+
+	HASH_ITER (hh, m->kinds[kind], e, tmp) {
+		r = fn(e->obj, ctx);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+int model_visit_slices(const struct model *m, const char *ns, const char *service,
+		       model_visit_fn fn, void *ctx)
+{
+	struct svc_ref *ref = svc_find(m, ns, service);
+	int r;
+
+	for (struct entry *e = ref ? ref->slices : NULL; e; e = e->svc_next) {
+		r = fn(e->obj, ctx);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+int model_take_dirty_services(struct model *m, model_dirty_fn fn, void *ctx)
+{
+	struct svc_ref *ref;
+	int r;
+
+	while ((ref = m->dirty_head)) {
+		r = fn(ref->key, ref->key + strlen(ref->key) + 1, ctx);
+		if (r)
+			return r;
+		svc_unmark(m, ref);
+		svc_put(m, ref);
+	}
+	return 0;
+}
+
+bool model_take_dirty(struct model *m, enum model_kind kind)
+{
+	bool dirty = m->dirty[kind];
+
+	m->dirty[kind] = false;
+	return dirty;
+}
+
+void model_on_dirty(struct model *m, void (*fn)(void *ctx), void *ctx)
+{
+	m->on_dirty = fn;
+	m->on_dirty_ctx = ctx;
+}
+
+static uint32_t first_claim(const struct model *m, const struct wag_addr *addr)
+{
+	if (!m->addrs.n_buckets)
+		return 0;
+	return m->addrs.buckets[addr_hash(addr) & (m->addrs.n_buckets - 1)];
+}
+
+const struct object *model_pod_by_addr(const struct model *m, const struct wag_addr *addr)
+{
+	for (uint32_t i = first_claim(m, addr); i; i = m->addrs.claims[i - 1].next) {
+		const struct claim *claim = &m->addrs.claims[i - 1];
+
+		if (claim->entry->obj->kind == MODEL_POD && wag_addr_equal(claim_addr(claim), addr))
+			return claim->entry->obj;
+	}
+	return NULL;
+}
+
+int model_name_by_addr(const struct model *m, const struct wag_addr *addr, char *ns, size_t ns_size,
+		       char *name, size_t name_size)
+{
+	const char *found_ns = NULL, *found_name = NULL;
+	bool found_pod = false;
+
+	for (uint32_t i = first_claim(m, addr); i; i = m->addrs.claims[i - 1].next) {
+		const struct claim *claim = &m->addrs.claims[i - 1];
+		const struct object *obj = claim->entry->obj;
+
+		if (!wag_addr_equal(claim_addr(claim), addr))
+			continue;
+		/* The node's own address is shared by every host-network pod: no one's name. */
+		if (obj->kind == MODEL_NODE)
+			return -ENOENT;
+		if (obj->kind == MODEL_POD) {
+			found_pod = true;
+			found_ns = obj->ns;
+			found_name = obj->name;
+		} else if (!found_pod) {
+			const struct slice_endpoint *ep = &obj->slice.endpoints[claim->endpoint];
+
+			found_ns = ep->target_ns ? ep->target_ns : obj->ns;
+			found_name = ep->target_name;
+		}
+	}
+	if (!found_name)
+		return -ENOENT;
+	snprintf(ns, ns_size, "%s", found_ns);
+	snprintf(name, name_size, "%s", found_name);
+	return 0;
+}

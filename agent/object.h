@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Objects at rest: one allocation each, so that tens of thousands of them stay small. */
+#pragma once
+
+#include "model.h"
+
+/*
+ * Copies obj into one block with no slack; ns and name stand one after the other in it, so that
+ * "ns\0name" is a ready hash key. The resource version is left behind. NULL: out of memory.
+ */
+struct object *object_pack(const struct object *obj);
+/* Whether everything the dataplane reads is the same. */
+bool object_equal(const struct object *a, const struct object *b);
+/* Grows an array by one zeroed element. Returns the element or NULL. */
+void *array_grow(void *array_ptr, size_t *n, size_t elem_size);

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <string.h>
+
+#include "source.h"
+
+void source_status(const struct source *s, struct source_status *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	s->ops->status(s, ret);
+}
+
+void source_free(struct source *s)
+{
+	if (s)
+		s->ops->free(s);
+}
+
+void source_freep(struct source **s)
+{
+	source_free(*s);
+}
