@@ -92,6 +92,25 @@ int bpfsys_map_next_key(int fd, const void *key, void *next)
 	return bpfsys(BPF_MAP_GET_NEXT_KEY, &attr);
 }
 
+int bpfsys_map_sizes(int fd, uint32_t *ret_key, uint32_t *ret_value)
+{
+	struct bpf_map_info info;
+	union bpf_attr attr;
+	int r;
+
+	memset(&info, 0, sizeof(info));
+	attr_clear(&attr);
+	attr.info.bpf_fd = fd;
+	attr.info.info_len = sizeof(info);
+	attr.info.info = ptr_u64(&info);
+	r = bpfsys(BPF_OBJ_GET_INFO_BY_FD, &attr);
+	if (r < 0)
+		return r;
+	*ret_key = info.key_size;
+	*ret_value = info.value_size;
+	return 0;
+}
+
 int bpfsys_tcx_attach(int prog_fd, uint32_t ifindex, int egress)
 {
 	union bpf_attr attr;

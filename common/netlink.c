@@ -294,7 +294,8 @@ int nl_call(struct nl *nl, struct nl_msg *m, nl_msg_fn fn, void *ctx)
 	if (m->overflow)
 		return -EMSGSIZE;
 	m->h.nlmsg_seq = ++nl->seq;
-	if (!(m->h.nlmsg_flags & NLM_F_DUMP))
+	/* A single bit of NLM_F_DUMP means NLM_F_REPLACE or NLM_F_EXCL. */
+	if ((m->h.nlmsg_flags & NLM_F_DUMP) != NLM_F_DUMP)
 		m->h.nlmsg_flags |= NLM_F_ACK;
 	do
 		n = sendto(nl->fd, m->buf, m->h.nlmsg_len, 0, (void *)&kernel, sizeof(kernel));

@@ -13,5 +13,7 @@ int bpfsys_map_lookup(int fd, const void *key, void *value);
 int bpfsys_map_update(int fd, const void *key, const void *value, uint64_t flags);
 int bpfsys_map_delete(int fd, const void *key);
 int bpfsys_map_next_key(int fd, const void *key, void *next); /* key NULL: first; -ENOENT: end */
+/* Another version's map may have other sizes: look before a lookup writes past a buffer. */
+int bpfsys_map_sizes(int fd, uint32_t *ret_key, uint32_t *ret_value);
 /* TCX link (Linux 6.6): returns its fd. */
 int bpfsys_tcx_attach(int prog_fd, uint32_t ifindex, int egress);
