@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The pod's network namespace. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <waggle/err.h>
+
+struct netns {
+	int host_fd; /* the plugin's own: the node's */
+	int pod_fd;
+};
+
+/* Opens both; refuses a path that is no network namespace or the node's own. */
+int netns_open(const char *path, struct netns *ret, struct wag_err *err);
+void netns_done(struct netns *ns);
+int netns_enter(const struct netns *ns); /* the pod's; 0 or -errno */
+int netns_leave(const struct netns *ns);
+
+/* Of the namespace the caller is in. -ENOPROTOOPT before Linux 5.14. */
+int netns_cookie(uint64_t *ret);
+
+/* Writes /proc/sys/net/... unless it holds the value already. 0 or -errno. */
+int sysctl_set(const char *value, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+bool sysctl_has_ipv6(void);
