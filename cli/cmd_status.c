@@ -179,6 +179,8 @@ static json_t *table_of(const json_t *doc)
 			json_incref((json_t *)value) :
 			json_sprintf("%s %s", json_is_true(value) ? "yes" : "no ", key));
 	add_row(rows, "Kernel", lines);
+	if (!json_is_object(meta))
+		return rows;
 	lines = json_array();
 	json_array_foreach(json_object_get(doc, "maps"), i, value) {
 		json_int_t used = json_integer_value(json_object_get(value, "entries"));
