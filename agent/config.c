@@ -1,0 +1,428 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <argp.h>
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <waggle/cleanup.h>
+#include <waggle/pins.h>
+#include "config.h"
+
+#define SOCKET_PATH "/run/waggle/hubble.sock"
+#define HEALTH_ADDR "127.0.0.1:9879"
+#define VALUE_MAX 4096
+
+/*
+ * 10,000 Services of two ports and two families need 40,000 frontends at most; 100,000 slots in
+ * use need as many again while ranges move (docs/maps.md "Sizes").
+ */
+#define CT_MAX 262144
+#define SVC_MAX 65536
+#define SLOT_MAX 262144
+#define TABLE_LIMIT (1U << 26)
+
+struct choice {
+	const char *text;
+	uint32_t value;
+};
+
+static const struct choice socket_lbs[] = { { "full", WAG_SOCKET_LB_FULL },
+					    { "host", WAG_SOCKET_LB_HOST },
+					    { "off", WAG_SOCKET_LB_OFF },
+					    { NULL, 0 } };
+static const struct choice attaches[] = { { "auto", CONFIG_ATTACH_AUTO },
+					  { "tcx", WAG_ATTACH_TCX },
+					  { "clsact", WAG_ATTACH_CLSACT },
+					  { NULL, 0 } };
+
+enum key_type { KEY_STRING, KEY_NUMBER, KEY_CHOICE, KEY_LOG_LEVEL };
+
+struct key {
+	const char *name, *arg, *help;
+	enum key_type type;
+	size_t offset;
+	const struct choice *choices;
+	uint32_t min;
+};
+
+#define KEY_AT(field) .offset = offsetof(struct config, field)
+
+static const struct key keys[] = {
+	{ "node-name", "NAME", "Name of this node (default: $K8S_NODE_NAME or the host name)",
+	  KEY_STRING, KEY_AT(node_name) },
+	{ "kubeconfig", "FILE", "Take Services from the API server this file names", KEY_STRING,
+	  KEY_AT(kubeconfig) },
+	{ "manifests", "DIR", "Take Services from the YAML and JSON files of this folder",
+	  KEY_STRING, KEY_AT(manifests) },
+	{ "api-server", "URL[,URL]", "API server, over what kubeconfig or the cluster says",
+	  KEY_STRING, KEY_AT(api_server) },
+	{ "pin-dir", "DIR", "Where programs and maps are pinned (default: " WAG_PIN_DIR ")",
+	  KEY_STRING, KEY_AT(pin_dir) },
+	{ "state-dir", "DIR", "Where leases and endpoints are kept (default: " WAG_STATE_DIR ")",
+	  KEY_STRING, KEY_AT(state_dir) },
+	{ "cgroup", "PATH", "cgroup2 below which sockets are served (default: its mount point)",
+	  KEY_STRING, KEY_AT(cgroup) },
+	{ "devices", "NAME[,NAME]",
+	  "Devices of the node to serve (default: those with a global address or default route)",
+	  KEY_STRING, KEY_AT(devices) },
+	{ "socket", "PATH", "Unix socket of the flow API (default: " SOCKET_PATH ")", KEY_STRING,
+	  KEY_AT(socket) },
+	{ "socket-lb", "full|host|off", "Whose sockets are translated at connect (default: full)",
+	  KEY_CHOICE, KEY_AT(socket_lb), .choices = socket_lbs },
+	{ "attach", "auto|tcx|clsact", "How programs are attached to devices (default: auto)",
+	  KEY_CHOICE, KEY_AT(attach), .choices = attaches },
+	{ "health-addr", "HOST:PORT",
+	  "Where /healthz /readyz /metrics are served; empty: nowhere (default: " HEALTH_ADDR ")",
+	  KEY_STRING, KEY_AT(health_addr) },
+	{ "ct-max", "N", "Tracked flows, 160 bytes each (default: 262144)", KEY_NUMBER,
+	  KEY_AT(ct_max), .min = 1024 },
+	{ "svc-max", "N", "Service frontends (default: 65536)", KEY_NUMBER, KEY_AT(svc_max),
+	  .min = 16 },
+	{ "slot-max", "N", "Backend slots; twice the backends to hold (default: 262144)",
+	  KEY_NUMBER, KEY_AT(slot_max), .min = 64 },
+	{ "mtu", "N", "MTU of pod interfaces (default: of the first device)", KEY_NUMBER,
+	  KEY_AT(mtu), .min = 1280 },
+	{ "log-level", "error|warn|info|debug", "How much is logged (default: info)",
+	  KEY_LOG_LEVEL, KEY_AT(log_level) },
+};
+
+#define N_KEYS (sizeof(keys) / sizeof(keys[0]))
+#define OPT_KEY 1000 /* option value of keys[0] */
+#define OPT_CONFIG_DIR 2000
+#define OPT_CLEANUP 2001
+
+static char **string_of(struct config *c, const struct key *key)
+{
+	return (char **)((char *)c + key->offset);
+}
+
+static uint32_t *number_of(struct config *c, const struct key *key)
+{
+	return (uint32_t *)((char *)c + key->offset);
+}
+
+static int set_string(char **at, const char *value)
+{
+	char *copy = strdup(value);
+
+	if (!copy)
+		return -ENOMEM;
+	free(*at);
+	*at = copy;
+	return 0;
+}
+
+static int set_number(struct config *c, const struct key *key, const char *value,
+		      struct wag_err *err)
+{
+	unsigned long n;
+	char *end;
+
+	errno = 0;
+	n = strtoul(value, &end, 10);
+	if (errno || end == value || *end || !isdigit((unsigned char)value[0]) || n < key->min ||
+	    n > TABLE_LIMIT)
+		return wag_err_set(err, -EINVAL, "%s: '%s' is not a number from %u to %u",
+				   key->name, value, key->min, TABLE_LIMIT);
+	*number_of(c, key) = (uint32_t)n;
+	return 0;
+}
+
+static int set_choice(struct config *c, const struct key *key, const char *value,
+		      struct wag_err *err)
+{
+	for (const struct choice *o = key->choices; o->text; o++) {
+		if (strcmp(o->text, value) == 0) {
+			*number_of(c, key) = o->value;
+			return 0;
+		}
+	}
+	return wag_err_set(err, -EINVAL, "%s: '%s' is none of %s", key->name, value, key->arg);
+}
+
+static const struct key *find_key(const char *name)
+{
+	for (size_t i = 0; i < N_KEYS; i++)
+		if (strcmp(keys[i].name, name) == 0)
+			return &keys[i];
+	return NULL;
+}
+
+/* Levenshtein distance of two short words; long ones count as far apart. */
+static unsigned distance(const char *a, const char *b)
+{
+	unsigned row[33], la = (unsigned)strlen(a), lb = (unsigned)strlen(b);
+
+	if (la > 32 || lb > 32)
+		return 99;
+	for (unsigned j = 0; j <= lb; j++)
+		row[j] = j;
+	for (unsigned i = 1; i <= la; i++) {
+		unsigned diagonal = row[0];
+
+		row[0] = i;
+		for (unsigned j = 1; j <= lb; j++) {
+			unsigned above = row[j], best = diagonal + (a[i - 1] != b[j - 1]);
+
+			if (above + 1 < best)
+				best = above + 1;
+			if (row[j - 1] + 1 < best)
+				best = row[j - 1] + 1;
+			diagonal = above;
+			row[j] = best;
+		}
+	}
+	return row[lb];
+}
+
+static int unknown_key(const char *name, struct wag_err *err)
+{
+	const struct key *best = NULL;
+	unsigned least = 4;
+
+	for (size_t i = 0; i < N_KEYS; i++) {
+		unsigned d = distance(name, keys[i].name);
+
+		if (d < least) {
+			least = d;
+			best = &keys[i];
+		}
+	}
+	if (best)
+		return wag_err_set(err, -EINVAL, "unknown setting '%s': did you mean '%s'?", name,
+				   best->name);
+	return wag_err_set(err, -EINVAL, "unknown setting '%s': waggle-agent --help lists them",
+			   name);
+}
+
+int config_set(struct config *c, const char *name, const char *value, struct wag_err *err)
+{
+	const struct key *key = find_key(name);
+
+	if (!key)
+		return unknown_key(name, err);
+	switch (key->type) {
+	case KEY_NUMBER:
+		return set_number(c, key, value, err);
+	case KEY_CHOICE:
+		return set_choice(c, key, value, err);
+	case KEY_LOG_LEVEL:
+		if (wag_log_level_parse(value, &c->log_level) < 0)
+			return wag_err_set(err, -EINVAL, "%s: '%s' is none of %s", name, value,
+					   key->arg);
+		return 0;
+	case KEY_STRING:
+		break;
+	}
+	return set_string(string_of(c, key), value);
+}
+
+int config_init(struct config *c)
+{
+	*c = (struct config){
+		.socket_lb = WAG_SOCKET_LB_FULL,
+		.attach = CONFIG_ATTACH_AUTO,
+		.ct_max = CT_MAX,
+		.svc_max = SVC_MAX,
+		.slot_max = SLOT_MAX,
+		.log_level = WAG_LOG_INFO,
+	};
+	if (set_string(&c->pin_dir, WAG_PIN_DIR) < 0 || set_string(&c->state_dir, WAG_STATE_DIR) < 0 ||
+	    set_string(&c->socket, SOCKET_PATH) < 0 || set_string(&c->health_addr, HEALTH_ADDR) < 0) {
+		config_done(c);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+void config_done(struct config *c)
+{
+	for (size_t i = 0; i < N_KEYS; i++) {
+		if (keys[i].type == KEY_STRING) {
+			free(*string_of(c, &keys[i]));
+			*string_of(c, &keys[i]) = NULL;
+		}
+	}
+	free(c->config_dir);
+	c->config_dir = NULL;
+}
+
+struct parse {
+	struct config *c;
+	struct wag_err *err;
+	bool given[N_KEYS]; /* by a flag: the config dir does not change it */
+};
+
+static int read_value(int dir_fd, const char *dir, const char *name, char buf[VALUE_MAX],
+		      struct wag_err *err)
+{
+	_cleanup_close_ int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+
+	if (fd < 0)
+		return wag_err_set(err, -errno, "%s/%s: %s", dir, name, strerror(errno));
+	n = read(fd, buf, VALUE_MAX - 1);
+	if (n < 0)
+		return wag_err_set(err, -errno, "%s/%s: %s", dir, name, strerror(errno));
+	while (n > 0 && isspace((unsigned char)buf[n - 1]))
+		n--;
+	buf[n] = 0;
+	return 0;
+}
+
+static int apply_file(struct parse *p, int dir_fd, const char *name)
+{
+	const struct key *key = find_key(name);
+	char value[VALUE_MAX];
+	struct stat st;
+	int r;
+
+	/* A ConfigMap's own links and folders start with a dot. */
+	if (name[0] == '.' || (fstatat(dir_fd, name, &st, 0) == 0 && S_ISDIR(st.st_mode)))
+		return 0;
+	if (key && p->given[key - keys])
+		return 0;
+	r = key ? read_value(dir_fd, p->c->config_dir, name, value, p->err) : 0;
+	if (r < 0)
+		return r;
+	r = config_set(p->c, name, key ? value : "", p->err);
+	if (r < 0)
+		wag_err_prefix(p->err, "%s: ", p->c->config_dir);
+	return r;
+}
+
+static int apply_dir(struct parse *p)
+{
+	DIR *dir = opendir(p->c->config_dir);
+	struct dirent *e;
+	int r = 0;
+
+	if (!dir)
+		return wag_err_set(p->err, -errno, "--config-dir %s: %s", p->c->config_dir,
+				   strerror(errno));
+	while (r == 0 && (e = readdir(dir)))
+		r = apply_file(p, dirfd(dir), e->d_name);
+	closedir(dir);
+	return r;
+}
+
+static error_t on_option(int opt, char *arg, struct argp_state *state)
+{
+	struct parse *p = state->input;
+	int r = 0;
+
+	if (opt >= OPT_KEY && opt < OPT_KEY + (int)N_KEYS) {
+		p->given[opt - OPT_KEY] = true;
+		r = config_set(p->c, keys[opt - OPT_KEY].name, arg, p->err);
+		if (r < 0)
+			wag_err_prefix(p->err, "--");
+		return -r;
+	}
+	switch (opt) {
+	case OPT_CONFIG_DIR:
+		return -set_string(&p->c->config_dir, arg);
+	case OPT_CLEANUP:
+		p->c->cleanup = true;
+		return 0;
+	case ARGP_KEY_ARG:
+		return -wag_err_set(p->err, -EINVAL, "'%s': flags only, no arguments", arg);
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+static int default_node_name(struct config *c, struct wag_err *err)
+{
+	const char *env = getenv("K8S_NODE_NAME");
+	char host[256] = "";
+
+	if (c->node_name && c->node_name[0])
+		return 0;
+	if (!env || !env[0]) {
+		if (gethostname(host, sizeof(host) - 1) < 0 || !host[0])
+			return wag_err_set(err, -EINVAL, "this host has no name: give --node-name");
+		env = host;
+	}
+	return set_string(&c->node_name, env);
+}
+
+/* No cgroup2 at all is said here, where the flag that helps can be named. */
+static int default_cgroup(struct config *c, struct wag_err *err)
+{
+	char path[4096];
+	int r;
+
+	if ((c->cgroup && c->cgroup[0]) || c->socket_lb == WAG_SOCKET_LB_OFF)
+		return 0;
+	r = config_find_cgroup2("/proc/self/mounts", path, sizeof(path));
+	if (r < 0)
+		return wag_err_set(err, r,
+				   "no cgroup2 is mounted: mount one and name it with --cgroup, or "
+				   "give --socket-lb=off");
+	return set_string(&c->cgroup, path);
+}
+
+int config_parse(struct config *c, int argc, char **argv, struct wag_err *err)
+{
+	struct parse p = { .c = c, .err = err };
+	struct argp_option options[N_KEYS + 3] = { 0 };
+	const struct argp argp = {
+		.options = options,
+		.parser = on_option,
+		.doc = "Programs this node's Services and watches its flows.",
+	};
+	int r;
+
+	for (size_t i = 0; i < N_KEYS; i++)
+		options[i] = (struct argp_option){ keys[i].name, OPT_KEY + (int)i, keys[i].arg, 0,
+						   keys[i].help, 0 };
+	options[N_KEYS] = (struct argp_option){
+		"config-dir", OPT_CONFIG_DIR, "DIR", 0,
+		"A folder with a file per setting, named like the flag; a flag wins", 0
+	};
+	options[N_KEYS + 1] = (struct argp_option){
+		"cleanup", OPT_CLEANUP, NULL, 0,
+		"Detach and unpin everything of this pin dir, and end", 0
+	};
+	r = -argp_parse(&argp, argc, argv, 0, NULL, &p);
+	if (r == -ENOMEM)
+		return wag_err_set(err, r, "out of memory");
+	if (r == 0 && c->config_dir && c->config_dir[0])
+		r = apply_dir(&p);
+	if (r == 0)
+		r = default_node_name(c, err);
+	if (r == 0 && !c->cleanup)
+		r = default_cgroup(c, err);
+	if (r == 0 && c->manifests && c->kubeconfig)
+		r = wag_err_set(err, -EINVAL, "--manifests and --kubeconfig exclude each other");
+	return r;
+}
+
+int config_find_cgroup2(const char *mounts, char *buf, size_t size)
+{
+	_cleanup_fclose_ FILE *f = fopen(mounts, "re");
+	_cleanup_free_ char *line = NULL;
+	size_t room = 0;
+
+	if (!f)
+		return -errno;
+	while (getline(&line, &room, f) > 0) {
+		char *save, *where, *type;
+
+		if (!strtok_r(line, " ", &save))
+			continue;
+		where = strtok_r(NULL, " ", &save);
+		type = where ? strtok_r(NULL, " ", &save) : NULL;
+		if (!type || strcmp(type, "cgroup2") != 0)
+			continue;
+		if (strlen(where) >= size)
+			return -ENAMETOOLONG;
+		strcpy(buf, where);
+		return 0;
+	}
+	return -ENOENT;
+}

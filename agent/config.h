@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the agent was told: flags, and a folder with one file per flag (a mounted ConfigMap). */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <waggle/abi_maps.h>
+#include <waggle/err.h>
+#include <waggle/log.h>
+
+#define CONFIG_ATTACH_AUTO 0U
+
+struct config {
+	char *node_name;
+	char *kubeconfig; /* NULL: not given */
+	char *manifests;  /* NULL: not given */
+	char *api_server; /* NULL: not given; comma-separated URLs */
+	char *config_dir; /* NULL: not given */
+	char *pin_dir;
+	char *state_dir;
+	char *cgroup;	   /* NULL: the cgroup2 mount */
+	char *devices;	   /* NULL: automatic; comma-separated names */
+	char *socket;
+	char *health_addr; /* HOST:PORT, [V6]:PORT or unix:/path; empty: off */
+	uint32_t socket_lb; /* enum wag_socket_lb */
+	uint32_t attach;    /* enum wag_attach or CONFIG_ATTACH_AUTO */
+	uint32_t ct_max, svc_max, slot_max;
+	uint32_t mtu; /* 0: of the first node device */
+	enum wag_log_level log_level;
+	bool cleanup;
+};
+
+int config_init(struct config *c); /* the defaults; 0 or -ENOMEM */
+void config_done(struct config *c);
+/* One key, named like the flag without its dashes. Errors name key and value. */
+int config_set(struct config *c, const char *key, const char *value, struct wag_err *err);
+/* Flags, then the config dir for whatever no flag gave. --help and --version end the process. */
+int config_parse(struct config *c, int argc, char **argv, struct wag_err *err);
+/* The mount point of the cgroup2 hierarchy as mounts (a /proc/self/mounts) tells. */
+int config_find_cgroup2(const char *mounts, char *buf, size_t size);

@@ -1,0 +1,453 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The door to the kernel: tables, arrays, and what opening and closing it means. */
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/membarrier.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#include <waggle/cleanup.h>
+#include <waggle/pins.h>
+#include "dataplane_bpf.h"
+
+#define BATCH_MIN 16
+#define BATCH_MAX 4096
+#define LOCK_TIMEOUT_MS 10000
+
+static const struct {
+	const char *name;
+	size_t key_size, value_size;
+} tables[DP_TABLES] = {
+	[DP_SVC] = { "wag_svc", sizeof(struct wag_svc_key), sizeof(struct wag_svc) },
+	[DP_SVC_NAME] = { "wag_svc_name", sizeof(uint32_t), sizeof(struct wag_svc_name) },
+	[DP_BACKEND] = { "wag_backend", sizeof(struct wag_backend_key), sizeof(struct wag_backend) },
+	[DP_NODE_ADDR] = { "wag_node_addr", sizeof(struct wag_addr), sizeof(struct wag_node_addr) },
+};
+
+const char *dataplane_table_name(enum dp_table table)
+{
+	return tables[table].name;
+}
+
+size_t dataplane_key_size(enum dp_table table)
+{
+	return tables[table].key_size;
+}
+
+size_t dataplane_value_size(enum dp_table table)
+{
+	return tables[table].value_size;
+}
+
+void dp_note(struct dataplane *dp, const char *fmt, ...)
+{
+	char msg[512];
+	va_list ap;
+
+	if (!dp->note)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(msg, sizeof(msg), fmt, ap);
+	va_end(ap);
+	dp->note(dp->note_ctx, msg);
+}
+
+struct dp_map *dp_map_find(struct dataplane *dp, const char *name)
+{
+	for (size_t i = 0; i < dp->n_maps; i++)
+		if (strcmp(dp->maps[i].name, name) == 0)
+			return &dp->maps[i];
+	return NULL;
+}
+
+int dp_map_info(int fd, struct bpf_map_info *ret)
+{
+	struct bpf_map_info info = { 0 };
+	uint32_t len = sizeof(info);
+
+	if (bpf_obj_get_info_by_fd(fd, &info, &len) < 0)
+		return -errno;
+	*ret = info;
+	return 0;
+}
+
+int dataplane_map_fd(const struct dataplane *dp, const char *name)
+{
+	for (size_t i = 0; i < dp->n_maps; i++)
+		if (strcmp(dp->maps[i].name, name) == 0)
+			return dp->maps[i].fd;
+	return -ENOENT;
+}
+
+size_t dataplane_n_maps(const struct dataplane *dp)
+{
+	return dp->n_maps;
+}
+
+const char *dataplane_map_name(const struct dataplane *dp, size_t i)
+{
+	return dp->maps[i].name;
+}
+
+uint32_t dataplane_attach_mode(const struct dataplane *dp)
+{
+	return dp->attach;
+}
+
+static void count(struct dataplane *dp, enum dp_table table, uint64_t *ok, size_t done, int r)
+{
+	*ok += done;
+	if (r < 0) {
+		dp->ops[table].failed++;
+		dp->errors[table][-r < WAG_MAP_ERRNOS ? -r : 0]++;
+	}
+}
+
+/* A batch call says how many it did, and may stop in the middle of one. */
+static int update_batch(int fd, const char *keys, const char *values, uint32_t *n)
+{
+	LIBBPF_OPTS(bpf_map_batch_opts, opts);
+
+	return bpf_map_update_batch(fd, keys, values, n, &opts) < 0 ? -errno : 0;
+}
+
+int dataplane_update(struct dataplane *dp, enum dp_table table, const void *keys,
+		     const void *values, size_t n, size_t *ret_done)
+{
+	size_t ks = tables[table].key_size, vs = tables[table].value_size, done = 0;
+	int fd = dataplane_map_fd(dp, tables[table].name), r = 0;
+
+	while (done < n && r == 0) {
+		const char *k = (const char *)keys + done * ks;
+		const char *v = (const char *)values + done * vs;
+		uint32_t some = (uint32_t)(n - done < BATCH_MAX ? n - done : BATCH_MAX);
+
+		if (some >= BATCH_MIN) {
+			uint32_t did = some;
+
+			r = update_batch(fd, k, v, &did);
+			done += r == 0 ? some : did < some ? did : 0;
+			if (r == 0)
+				continue;
+			k = (const char *)keys + done * ks;
+			v = (const char *)values + done * vs;
+		}
+		/* One by one: few of them, or to learn which one of a batch failed and why. */
+		r = bpf_map_update_elem(fd, k, v, BPF_ANY) < 0 ? -errno : 0;
+		done += r == 0;
+	}
+	count(dp, table, &dp->ops[table].updated, done, r);
+	if (ret_done)
+		*ret_done = done;
+	return r;
+}
+
+int dataplane_delete(struct dataplane *dp, enum dp_table table, const void *keys, size_t n,
+		     size_t *ret_done)
+{
+	size_t ks = tables[table].key_size, done = 0;
+	int fd = dataplane_map_fd(dp, tables[table].name), r = 0;
+
+	while (done < n && r == 0) {
+		if (bpf_map_delete_elem(fd, (const char *)keys + done * ks) < 0 && errno != ENOENT)
+			r = -errno;
+		else
+			done++;
+	}
+	count(dp, table, &dp->ops[table].deleted, done, r);
+	if (ret_done)
+		*ret_done = done;
+	return r;
+}
+
+int dataplane_visit(struct dataplane *dp, enum dp_table table, dataplane_visit_fn fn, void *ctx)
+{
+	size_t ks = tables[table].key_size, vs = tables[table].value_size;
+	int fd = dataplane_map_fd(dp, tables[table].name), r = 0, end = 0;
+	_cleanup_free_ char *keys = calloc(BATCH_MAX, ks);
+	_cleanup_free_ char *values = calloc(BATCH_MAX, vs);
+	uint64_t in = 0, out = 0; /* a hash map's cursor is a bucket number of 4 bytes */
+	bool first = true;
+
+	if (!keys || !values)
+		return -ENOMEM;
+	while (!end) {
+		uint32_t n = BATCH_MAX;
+
+		if (bpf_map_lookup_batch(fd, first ? NULL : &in, &out, keys, values, &n, NULL) < 0) {
+			if (errno != ENOENT)
+				return -errno;
+			end = 1;
+		}
+		for (uint32_t i = 0; i < n; i++) {
+			r = fn(keys + i * ks, values + i * vs, ctx);
+			if (r)
+				return r;
+		}
+		in = out;
+		first = false;
+	}
+	return 0;
+}
+
+struct wag_svc_state *dataplane_svc_state(struct dataplane *dp, size_t *ret_n)
+{
+	*ret_n = dp->n_svc_state;
+	return dp->svc_state;
+}
+
+struct wag_slot *dataplane_slots(struct dataplane *dp, size_t *ret_n)
+{
+	*ret_n = dp->n_slots;
+	return dp->slots;
+}
+
+void dataplane_grace(struct dataplane *dp)
+{
+	const struct timespec wait = { .tv_nsec = 100000000 };
+
+	/* GLOBAL waits for an RCU grace period: every program that ran has left. */
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) < 0)
+		nanosleep(&wait, NULL);
+}
+
+void dataplane_visit_errors(struct dataplane *dp, dataplane_error_fn fn, void *ctx)
+{
+	for (unsigned t = 0; t < DP_TABLES; t++)
+		for (int e = 0; e < WAG_MAP_ERRNOS; e++)
+			if (dp->errors[t][e])
+				fn(tables[t].name, e, dp->errors[t][e], ctx);
+}
+
+void dataplane_ops(const struct dataplane *dp, enum dp_table table, struct dp_ops *ret)
+{
+	*ret = dp->ops[table];
+}
+
+static int map_array(struct dataplane *dp, const char *name, size_t value_size, void **ret,
+		     size_t *ret_n, struct wag_err *err)
+{
+	int fd = dataplane_map_fd(dp, name);
+	struct bpf_map_info info;
+	void *p;
+	int r;
+
+	r = fd < 0 ? fd : dp_map_info(fd, &info);
+	if (r < 0)
+		return wag_err_set(err, r, "map %s: %s", name, strerror(-r));
+	p = mmap(NULL, info.max_entries * value_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (p == MAP_FAILED)
+		return wag_err_set(err, -errno, "mmap of map %s: %s", name, strerror(errno));
+	*ret = p;
+	*ret_n = info.max_entries;
+	return 0;
+}
+
+static int lock_dir(const char *path, bool is_dir, int *ret, struct wag_err *err)
+{
+	_cleanup_close_ int fd = is_dir ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) :
+					  open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return wag_err_set(err, -errno, "%s: %s", path, strerror(errno));
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK)
+			return wag_err_set(err, -errno, "flock of %s: %s", path, strerror(errno));
+		return wag_err_set(err, -EBUSY,
+				   "another waggle-agent runs on %s: end it first, or give this "
+				   "one its own --pin-dir and --state-dir", path);
+	}
+	*ret = TAKE_FD(fd);
+	return 0;
+}
+
+static int take_locks(const char *pin_dir, const char *state_dir, int *ret_state, int *ret_pin,
+		      struct wag_err *err)
+{
+	char path[4096];
+	int r;
+
+	r = pins_mkdir_p(state_dir, 0755);
+	if (r < 0)
+		return wag_err_set(err, r, "--state-dir %s: %s", state_dir, strerror(-r));
+	if (snprintf(path, sizeof(path), "%s/agent.lock", state_dir) >= (int)sizeof(path))
+		return wag_err_set(err, -ENAMETOOLONG, "--state-dir: too long");
+	r = lock_dir(path, false, ret_state, err);
+	if (r < 0)
+		return r;
+	r = dp_path(path, sizeof(path), pin_dir, "maps", NULL);
+	if (r < 0)
+		return wag_err_set(err, r, "--pin-dir: too long");
+	return lock_dir(path, true, ret_pin, err);
+}
+
+/* The moment of change: programs, pods and devices, under the lock the CNI takes too. */
+static int switch_over(struct dataplane *dp, const struct dataplane_options *o, struct wag_err *err)
+{
+	_cleanup_close_ int lock = pins_lock(dp->pin_dir, LOCK_TIMEOUT_MS);
+	int r;
+
+	if (lock < 0)
+		return wag_err_set(err, lock, "lock of %s: %s", dp->pin_dir,
+				   lock == -EWOULDBLOCK ? "held by a CNI call for over 10 s" :
+							  strerror(-lock));
+	r = dp_migrate_locked(dp, err);
+	if (r == 0)
+		r = dp_pin_maps(dp, err);
+	if (r == 0)
+		r = dp_pin_programs(dp, err);
+	if (r == 0)
+		r = dp_attach_pods(dp, err);
+	if (r == 0)
+		r = dp_attach_devices(dp, o->devices, o->n_devices, err);
+	if (r == 0)
+		r = dp_attach_cgroup(dp, err);
+	if (r == 0)
+		r = dp_migrate_after(dp, err);
+	if (r == 0)
+		r = dp_pin_maps_final(dp, err);
+	return r;
+}
+
+static int write_meta(struct dataplane *dp, const struct dataplane_options *o, struct wag_err *err)
+{
+	struct wag_meta meta = {
+		.magic = WAG_META_MAGIC,
+		.abi = WAG_ABI,
+		.attach = dp->attach,
+		.socket_lb = dp->socket_lb,
+		.agent_pid = (uint32_t)getpid(),
+		.mtu = o->mtu,
+		.node_v4 = o->node_v4,
+		.node_v6 = o->node_v6,
+	};
+	struct timespec now;
+	uint32_t zero = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	meta.started_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+	snprintf(meta.node_name, sizeof(meta.node_name), "%s", o->node_name);
+	snprintf(meta.version, sizeof(meta.version), "%s", WAGGLE_VERSION);
+	if (bpf_map_update_elem(dataplane_map_fd(dp, "wag_meta"), &zero, &meta, BPF_ANY) < 0)
+		return wag_err_set(err, -errno, "map wag_meta: %s", strerror(errno));
+	return 0;
+}
+
+int dataplane_set_synced(struct dataplane *dp, uint64_t now_ns)
+{
+	int fd = dataplane_map_fd(dp, "wag_meta");
+	struct wag_meta meta;
+	uint32_t zero = 0;
+
+	if (bpf_map_lookup_elem(fd, &zero, &meta) < 0)
+		return -errno;
+	meta.synced_ns = now_ns;
+	return bpf_map_update_elem(fd, &zero, &meta, BPF_ANY) < 0 ? -errno : 0;
+}
+
+static int new_dataplane(struct dataplane **ret, const struct dataplane_options *o)
+{
+	_cleanup_(dataplane_freep) struct dataplane *dp = calloc(1, sizeof(*dp));
+
+	if (!dp)
+		return -ENOMEM;
+	dp->lock_fd = dp->pin_lock_fd = dp->cgroup_fd = -1;
+	dp->socket_lb = o->socket_lb;
+	dp->note = o->note;
+	dp->note_ctx = o->ctx;
+	dp->pin_dir = strdup(o->pin_dir);
+	dp->state_dir = strdup(o->state_dir);
+	if (!dp->pin_dir || !dp->state_dir)
+		return -ENOMEM;
+	*ret = TAKE_PTR(dp);
+	return 0;
+}
+
+int dataplane_open(struct dataplane **ret, const struct dataplane_options *o, struct wag_err *err)
+{
+	_cleanup_(dataplane_freep) struct dataplane *dp = NULL;
+	int r;
+
+	r = new_dataplane(&dp, o);
+	if (r < 0)
+		return wag_err_set(err, r, "out of memory");
+	r = dp_ensure_bpffs(o->pin_dir, err);
+	if (r == 0)
+		r = take_locks(o->pin_dir, o->state_dir, &dp->lock_fd, &dp->pin_lock_fd, err);
+	if (r == 0)
+		r = dp_check_abi(o->pin_dir, err);
+	if (r == 0)
+		r = dp_probe_attach(o->attach, &dp->attach, err);
+	if (r == 0 && o->socket_lb != WAG_SOCKET_LB_OFF) {
+		dp->cgroup_fd = open(o->cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (dp->cgroup_fd < 0)
+			r = wag_err_set(err, -errno, "--cgroup %s: %s", o->cgroup, strerror(errno));
+	}
+	if (r == 0)
+		r = dp_load(dp, o, err);
+	if (r == 0)
+		r = dp_migrate_before(dp, err);
+	if (r == 0)
+		r = map_array(dp, "wag_svc_state", sizeof(struct wag_svc_state),
+			      (void **)&dp->svc_state, &dp->n_svc_state, err);
+	if (r == 0)
+		r = map_array(dp, "wag_slot", sizeof(struct wag_slot), (void **)&dp->slots,
+			      &dp->n_slots, err);
+	if (r == 0)
+		r = write_meta(dp, o, err);
+	if (r == 0)
+		r = switch_over(dp, o, err);
+	if (r < 0)
+		return r;
+	*ret = TAKE_PTR(dp);
+	return 0;
+}
+
+int dataplane_set_devices(struct dataplane *dp, const struct dp_device *devices, size_t n,
+			  struct wag_err *err)
+{
+	_cleanup_close_ int lock = pins_lock(dp->pin_dir, LOCK_TIMEOUT_MS);
+
+	if (lock < 0)
+		return wag_err_set(err, lock, "lock of %s: %s", dp->pin_dir, strerror(-lock));
+	return dp_attach_devices(dp, devices, n, err);
+}
+
+int dataplane_cleanup(const char *pin_dir, const char *state_dir, struct wag_err *err)
+{
+	_cleanup_close_ int state_fd = -1, pin_fd = -1;
+	char path[4096];
+	int r;
+
+	if (dp_path(path, sizeof(path), pin_dir, "maps", NULL) == 0 && access(path, F_OK) < 0)
+		return 0;
+	r = take_locks(pin_dir, state_dir, &state_fd, &pin_fd, err);
+	return r < 0 ? r : dp_detach_all(pin_dir, err);
+}
+
+void dataplane_free(struct dataplane *dp)
+{
+	if (!dp)
+		return;
+	if (dp->svc_state)
+		munmap(dp->svc_state, dp->n_svc_state * sizeof(*dp->svc_state));
+	if (dp->slots)
+		munmap(dp->slots, dp->n_slots * sizeof(*dp->slots));
+	dp_unload(dp);
+	closep(&dp->cgroup_fd);
+	closep(&dp->pin_lock_fd);
+	closep(&dp->lock_fd);
+	free(dp->pin_dir);
+	free(dp->state_dir);
+	free(dp);
+}
+
+void dataplane_freep(struct dataplane **dp)
+{
+	dataplane_free(*dp);
+}

@@ -1,0 +1,485 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <event2/event.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <time.h>
+#include <unistd.h>
+#include <waggle/addr.h>
+#include <waggle/cleanup.h>
+#include <waggle/netlink.h>
+#include <waggle/pins.h>
+#include "dataplane_bpf.h"
+#include "endpoint.h"
+#include "flow.h"
+#include "health.h"
+#include "loop.h"
+#include "metrics.h"
+#include "model.h"
+#include "node_addr.h"
+#include "reconcile.h"
+#include "source.h"
+#include "sync.h"
+
+#define SYNC_GAP_MS 5	   /* runs are no closer than this, nor than the last one took */
+#define NODE_DELAY_MS 20   /* links and addresses change in bursts */
+#define NAMES_DELAY_MS 200 /* names in flows may be that much behind, and 20 times the last cost */
+#define ENDPOINT_EVENTS (IN_CREATE | IN_DELETE | IN_MOVED_TO | IN_MOVED_FROM | IN_CLOSE_WRITE)
+
+struct loop {
+	const struct config *config;
+	struct event_base *base;
+	struct event *sync_timer, *node_timer, *names_timer, *monitor, *endpoints, *sigterm, *sigint;
+	struct nl *nl;
+	int monitor_fd, inotify_fd;
+	struct node_facts facts;
+	struct dataplane *dp;
+	struct model *model;
+	struct sync *sync;
+	struct source *source;
+	struct names *names;
+	struct flow_server *flow;
+	struct health *health;
+	struct agent_view view;
+	uint64_t last_run_ms, last_cost_ms, names_cost_ms;
+	bool sync_due, restart;
+};
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+static uint64_t now_ms(void)
+{
+	return now_ns() / 1000000;
+}
+
+static void start_timer(struct event *timer, uint64_t ms)
+{
+	const struct timeval tv = { .tv_sec = (time_t)(ms / 1000),
+				    .tv_usec = (suseconds_t)(ms % 1000 * 1000) };
+
+	event_add(timer, &tv);
+}
+
+/* ---- model -> maps ---- */
+
+static void schedule_sync(struct loop *l)
+{
+	uint64_t gap = l->last_cost_ms > SYNC_GAP_MS ? l->last_cost_ms : SYNC_GAP_MS;
+	uint64_t since = now_ms() - l->last_run_ms;
+
+	if (l->sync_due)
+		return;
+	l->sync_due = true;
+	start_timer(l->sync_timer, since >= gap ? 0 : gap - since);
+}
+
+static void on_dirty(void *ctx)
+{
+	schedule_sync(ctx);
+}
+
+static void on_refused(const char *ns, const char *name, int err, void *ctx)
+{
+	log_warn("Service %s/%s is not served: %s", ns, name, strerror(-err));
+}
+
+/* Names in flows come from other kinds too; their marks are taken with every run. */
+static void take_other_marks(struct loop *l)
+{
+	model_take_dirty(l->model, MODEL_NODE);
+	model_take_dirty(l->model, MODEL_POD);
+	model_take_dirty(l->model, MODEL_NAMESPACE);
+}
+
+static void first_sync_over(struct loop *l, uint64_t cost_ms)
+{
+	struct sync_stats s;
+
+	sync_get_stats(l->sync, &s);
+	l->view.swept = true;
+	dataplane_set_synced(l->dp, now_ns());
+	log_info("synced: %zu Services, %zu frontends, %zu backends in %" PRIu64 " ms", s.services,
+		 s.frontends, s.backends, cost_ms);
+}
+
+static void on_sync_timer(evutil_socket_t fd, short what, void *ctx)
+{
+	struct loop *l = ctx;
+	const struct compile_facts facts = { .node_name = l->config->node_name };
+	uint64_t begin = now_ms();
+	int r, retry;
+
+	l->sync_due = false;
+	take_other_marks(l);
+	r = reconcile_run(l->model, &facts, l->sync, begin, on_refused, l);
+	l->last_run_ms = now_ms();
+	l->last_cost_ms = l->last_run_ms - begin;
+	if (r < 0) {
+		log_error("programming the maps: %s: starting anew", strerror(-r));
+		l->restart = true;
+		event_base_loopbreak(l->base);
+		return;
+	}
+	if (sync_swept(l->sync) && !l->view.swept)
+		first_sync_over(l, l->last_cost_ms);
+	if (!event_pending(l->names_timer, EV_TIMEOUT, NULL))
+		start_timer(l->names_timer, l->names_cost_ms * 20 > NAMES_DELAY_MS ?
+						    l->names_cost_ms * 20 : NAMES_DELAY_MS);
+	/* A change does not wait for the retry: sync_due stays false. */
+	retry = sync_retry_ms(l->sync, l->last_run_ms);
+	if (retry >= 0)
+		start_timer(l->sync_timer, (uint64_t)retry);
+}
+
+static void on_names_timer(evutil_socket_t fd, short what, void *ctx)
+{
+	struct loop *l = ctx;
+	uint64_t begin = now_ms();
+
+	if (names_renew(l->names, l->model) < 0)
+		log_warn("names of flows: out of memory, keeping the old ones");
+	l->names_cost_ms = now_ms() - begin;
+}
+
+static void on_conflict(const char *ns, const char *name, const struct wag_svc_key *frontend,
+			const char *holder_ns, const char *holder_name, void *ctx)
+{
+	char text[WAG_ADDR_TEXT + 10];
+
+	log_warn("Service %s/%s: %s %s is already Service %s/%s's: that one keeps it", ns, name,
+		 wag_addr_port_format(&frontend->addr, frontend->port, text, sizeof(text)),
+		 wag_proto_name(frontend->proto), holder_ns, holder_name);
+}
+
+/* ---- the node ---- */
+
+static bool same_devices(const struct node_facts *a, const struct node_facts *b)
+{
+	return a->n_devices == b->n_devices &&
+	       (!a->n_devices ||
+		memcmp(a->devices, b->devices, a->n_devices * sizeof(*a->devices)) == 0);
+}
+
+static bool has_addr(const struct node_facts *f, const struct wag_addr *addr)
+{
+	for (size_t i = 0; i < f->n_addrs; i++)
+		if (wag_addr_equal(&f->addrs[i].addr, addr))
+			return true;
+	return false;
+}
+
+/* The main addresses are constants of the loaded programs: the agent starts anew to change them. */
+static bool main_addr_gone(const struct node_facts *now, const struct wag_addr *loaded,
+			   const struct wag_addr *found)
+{
+	if (wag_addr_is_zero(loaded))
+		return !wag_addr_is_zero(found);
+	return !wag_addr_is_zero(found) && !has_addr(now, loaded);
+}
+
+static void on_node_timer(evutil_socket_t fd, short what, void *ctx)
+{
+	struct loop *l = ctx;
+	struct node_facts facts;
+	struct wag_err err = { 0 };
+	int r = node_facts_read(&facts, l->nl, l->config->devices);
+
+	if (r == 0)
+		r = sync_set_node_addrs(l->sync, facts.addrs, facts.n_addrs);
+	if (r < 0) {
+		log_error("reading links and addresses: %s: trying again in 1 s", strerror(-r));
+		start_timer(l->node_timer, 1000);
+		return;
+	}
+	if (main_addr_gone(&facts, &l->facts.v4, &facts.v4) ||
+	    main_addr_gone(&facts, &l->facts.v6, &facts.v6)) {
+		log_info("the node's main address has changed: starting anew");
+		l->restart = true;
+		event_base_loopbreak(l->base);
+	} else if (!same_devices(&facts, &l->facts)) {
+		r = dataplane_set_devices(l->dp, facts.devices, facts.n_devices, &err);
+		if (r < 0) {
+			log_error("%s: trying again in 1 s", err.msg);
+			start_timer(l->node_timer, 1000);
+		}
+		for (size_t i = 0; r == 0 && i < facts.n_devices; i++)
+			log_info("device %s is served", facts.devices[i].name);
+	}
+	if (r == 0) {
+		facts.v4 = l->restart ? facts.v4 : l->facts.v4;
+		facts.v6 = l->restart ? facts.v6 : l->facts.v6;
+		node_facts_done(&l->facts);
+		l->facts = facts;
+	} else {
+		node_facts_done(&facts);
+	}
+	schedule_sync(l);
+}
+
+static void on_monitor(evutil_socket_t fd, short what, void *ctx)
+{
+	struct loop *l = ctx;
+
+	if (nl_monitor_read(fd) != 0 && !event_pending(l->node_timer, EV_TIMEOUT, NULL))
+		start_timer(l->node_timer, NODE_DELAY_MS);
+}
+
+static void on_endpoints(evutil_socket_t fd, short what, void *ctx)
+{
+	struct loop *l = ctx;
+	char buf[4096];
+
+	while (read(fd, buf, sizeof(buf)) > 0)
+		;
+	log_debug("local pods: %zu", endpoint_count(l->dp));
+}
+
+static void on_signal(evutil_socket_t sig, short what, void *ctx)
+{
+	struct loop *l = ctx;
+
+	log_info("%s: ending; programs and maps stay in place", strsignal((int)sig));
+	event_base_loopbreak(l->base);
+}
+
+static void on_report(void *ctx, enum wag_log_level level, const char *msg)
+{
+	wag_log(level, "%s", msg);
+}
+
+static void on_note(void *ctx, const char *msg)
+{
+	log_info("%s", msg);
+}
+
+/* ---- start ---- */
+
+static int start_dataplane(struct loop *l, struct wag_err *err)
+{
+	const struct config *c = l->config;
+	struct dataplane_options o = {
+		.pin_dir = c->pin_dir,
+		.state_dir = c->state_dir,
+		.cgroup = c->cgroup,
+		.node_name = c->node_name,
+		.attach = c->attach,
+		.socket_lb = c->socket_lb,
+		.ct_max = c->ct_max,
+		.svc_max = c->svc_max,
+		.slot_max = c->slot_max,
+		.note = on_note,
+	};
+	uint64_t begin = now_ms();
+	int r;
+
+	r = node_facts_read(&l->facts, l->nl, c->devices);
+	if (r < 0)
+		return wag_err_set(err, r, "reading links and addresses: %s", strerror(-r));
+	o.node_v4 = l->facts.v4;
+	o.node_v6 = l->facts.v6;
+	o.mtu = c->mtu ? c->mtu : l->facts.mtu;
+	o.devices = l->facts.devices;
+	o.n_devices = l->facts.n_devices;
+	r = node_sysctls(err);
+	if (r == 0)
+		r = dataplane_open(&l->dp, &o, err);
+	if (r == 0)
+		r = node_register_netns(l->dp, err);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < o.n_devices; i++)
+		log_info("device %s is served", o.devices[i].name);
+	log_info("%zu programs in place (%s, socket path %s) in %" PRIu64 " ms",
+		 dataplane_n_programs(l->dp),
+		 dataplane_attach_mode(l->dp) == WAG_ATTACH_TCX ? "tcx" : "clsact",
+		 c->socket_lb == WAG_SOCKET_LB_OFF ? "off" :
+		 c->socket_lb == WAG_SOCKET_LB_HOST ? "host" : "full",
+		 now_ms() - begin);
+	return 0;
+}
+
+static int start_sync(struct loop *l, struct wag_err *err)
+{
+	int r = model_new(&l->model);
+
+	if (r == 0)
+		r = sync_new(l->dp, &l->sync);
+	if (r == 0)
+		r = sync_adopt(l->sync);
+	if (r == 0)
+		r = sync_set_node_addrs(l->sync, l->facts.addrs, l->facts.n_addrs);
+	if (r < 0)
+		return wag_err_set(err, r, "taking over the maps: %s", strerror(-r));
+	sync_on_conflict(l->sync, on_conflict, l);
+	model_on_dirty(l->model, on_dirty, l);
+	schedule_sync(l);
+	return 0;
+}
+
+static int start_source(struct loop *l, struct wag_err *err)
+{
+	const struct config *c = l->config;
+	const struct source_reporter reporter = { on_report, l };
+	const struct kube_options options = {
+		.kubeconfig = c->kubeconfig,
+		.api_servers = c->api_server,
+		.node_name = c->node_name,
+		.reporter = reporter,
+	};
+
+	if (c->manifests)
+		return source_new_manifests(&l->source, l->base, l->model, c->manifests, &reporter,
+					    err);
+	return source_new_kube(&l->source, l->base, l->model, &options, err);
+}
+
+/* Flows are a view: the node serves its Services without them. */
+static int start_flows(struct loop *l, struct wag_err *err)
+{
+	struct wag_err flow_err = { 0 };
+	struct flow_config config = {
+		.socket_path = l->config->socket,
+		.node_name = l->config->node_name,
+		.events_fd = dataplane_map_fd(l->dp, "wag_events"),
+		.runtime_fd = dataplane_map_fd(l->dp, "wag_runtime"),
+		.stats_fd = dataplane_map_fd(l->dp, "wag_map_errors"),
+	};
+	int r = names_new(&l->names, l->dp);
+
+	if (r < 0)
+		return wag_err_set(err, r, "out of memory");
+	config.resolver = names_resolver(l->names);
+	if (!l->config->socket[0])
+		return 0;
+	r = flow_server_new(&l->flow, &config, &flow_err);
+	if (r == 0)
+		r = flow_server_start(l->flow, &flow_err);
+	if (r < 0) {
+		log_error("flows are not served: %s", flow_err.msg);
+		flow_server_free(TAKE_PTR(l->flow));
+	}
+	return 0;
+}
+
+static int watch_endpoints(struct loop *l)
+{
+	char path[4096];
+	int n = snprintf(path, sizeof(path), "%s/endpoints", l->config->state_dir);
+
+	if (n < 0 || n >= (int)sizeof(path))
+		return -ENAMETOOLONG;
+	n = pins_mkdir_p(path, 0755);
+	if (n < 0)
+		return n;
+	l->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	if (l->inotify_fd < 0 || inotify_add_watch(l->inotify_fd, path, ENDPOINT_EVENTS) < 0)
+		return -errno;
+	l->endpoints = event_new(l->base, l->inotify_fd, EV_READ | EV_PERSIST, on_endpoints, l);
+	return l->endpoints && event_add(l->endpoints, NULL) == 0 ? 0 : -ENOMEM;
+}
+
+static int make_events(struct loop *l, struct wag_err *err)
+{
+	int r;
+
+	l->base = event_base_new();
+	if (!l->base)
+		return wag_err_set(err, -ENOMEM, "out of memory");
+	r = nl_new(&l->nl);
+	/* The watch begins before the first listing, so that nothing falls in between. */
+	l->monitor_fd = r < 0 ? r : nl_monitor_open();
+	if (l->monitor_fd < 0)
+		return wag_err_set(err, l->monitor_fd, "rtnetlink: %s", strerror(-l->monitor_fd));
+	l->sync_timer = evtimer_new(l->base, on_sync_timer, l);
+	l->node_timer = evtimer_new(l->base, on_node_timer, l);
+	l->names_timer = evtimer_new(l->base, on_names_timer, l);
+	l->monitor = event_new(l->base, l->monitor_fd, EV_READ | EV_PERSIST, on_monitor, l);
+	l->sigterm = evsignal_new(l->base, SIGTERM, on_signal, l);
+	l->sigint = evsignal_new(l->base, SIGINT, on_signal, l);
+	if (!l->sync_timer || !l->node_timer || !l->names_timer || !l->monitor || !l->sigterm ||
+	    !l->sigint || event_add(l->monitor, NULL) < 0 || event_add(l->sigterm, NULL) < 0 ||
+	    event_add(l->sigint, NULL) < 0)
+		return wag_err_set(err, -ENOMEM, "out of memory");
+	return 0;
+}
+
+static int start(struct loop *l, struct wag_err *err)
+{
+	int r = make_events(l, err);
+
+	if (r == 0 && l->config->health_addr[0])
+		r = health_new(&l->health, l->base, l->config->health_addr, &l->view, err);
+	if (r == 0)
+		r = start_dataplane(l, err);
+	if (r == 0)
+		r = start_sync(l, err);
+	if (r == 0)
+		r = start_flows(l, err);
+	if (r == 0)
+		r = start_source(l, err);
+	if (r < 0)
+		return r;
+	r = watch_endpoints(l);
+	if (r < 0)
+		return wag_err_set(err, r, "--state-dir %s: %s", l->config->state_dir, strerror(-r));
+	l->view.dp = l->dp;
+	l->view.sync = l->sync;
+	l->view.source = l->source;
+	l->view.model = l->model;
+	l->view.flow = l->flow;
+	return 0;
+}
+
+static void free_event(struct event *e)
+{
+	if (e)
+		event_free(e);
+}
+
+static void stop(struct loop *l)
+{
+	health_free(l->health);
+	source_free(l->source);
+	flow_server_free(l->flow);
+	names_free(l->names);
+	sync_free(l->sync);
+	model_free(l->model);
+	dataplane_free(l->dp);
+	node_facts_done(&l->facts);
+	nl_free(l->nl);
+	free_event(l->sync_timer);
+	free_event(l->node_timer);
+	free_event(l->names_timer);
+	free_event(l->monitor);
+	free_event(l->endpoints);
+	free_event(l->sigterm);
+	free_event(l->sigint);
+	if (l->base)
+		event_base_free(l->base);
+	closep(&l->monitor_fd);
+	closep(&l->inotify_fd);
+}
+
+int loop_run(const struct config *config, struct wag_err *err)
+{
+	struct loop l = { .config = config, .monitor_fd = -1, .inotify_fd = -1 };
+	int r;
+
+	l.view.node_name = config->node_name;
+	r = start(&l, err);
+	if (r == 0 && event_base_dispatch(l.base) < 0)
+		r = wag_err_set(err, -EIO, "event loop failed");
+	if (r == 0 && l.restart)
+		r = 1;
+	stop(&l);
+	return r;
+}

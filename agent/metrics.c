@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include <waggle/abi_reason.h>
+#include <waggle/addr.h>
+#include <waggle/cleanup.h>
+#include "endpoint.h"
+#include "metrics.h"
+
+static const char *const kind_names[MODEL_KINDS] = {
+	[MODEL_SERVICE] = "services", [MODEL_SLICE] = "endpointslices", [MODEL_NODE] = "nodes",
+	[MODEL_NAMESPACE] = "namespaces", [MODEL_POD] = "pods",
+};
+
+void text_done(struct text *t)
+{
+	free(t->data);
+	*t = (struct text){ 0 };
+}
+
+void text_add(struct text *t, const char *fmt, ...)
+{
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(NULL, 0, fmt, ap);
+	va_end(ap);
+	if (n < 0 || t->err)
+		return;
+	if (t->len + (size_t)n + 1 > t->room) {
+		size_t room = (t->len + (size_t)n + 1) * 2;
+		char *data = realloc(t->data, room);
+
+		if (!data) {
+			t->err = -ENOMEM;
+			return;
+		}
+		t->data = data;
+		t->room = room;
+	}
+	va_start(ap, fmt);
+	vsnprintf(t->data + t->len, t->room - t->len, fmt, ap);
+	va_end(ap);
+	t->len += (size_t)n;
+}
+
+void metric_family(struct text *t, const char *name, const char *type, const char *help)
+{
+	text_add(t, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void add_escaped(struct text *t, const char *value)
+{
+	for (; *value; value++) {
+		if (*value == '\\' || *value == '"')
+			text_add(t, "\\%c", *value);
+		else if (*value == '\n')
+			text_add(t, "\\n");
+		else
+			text_add(t, "%c", *value);
+	}
+}
+
+void metric_labels(struct text *t, const char *name, const char *const *pairs, size_t n)
+{
+	text_add(t, "%s", name);
+	for (size_t i = 0; i < n; i++) {
+		text_add(t, "%s%s=\"", i ? "," : "{", pairs[i * 2]);
+		add_escaped(t, pairs[i * 2 + 1]);
+		text_add(t, "\"");
+	}
+	text_add(t, n ? "} " : " ");
+}
+
+void metric_u64(struct text *t, uint64_t value)
+{
+	text_add(t, "%" PRIu64 "\n", value);
+}
+
+void metric_double(struct text *t, double value)
+{
+	text_add(t, "%.9g\n", value);
+}
+
+static void simple(struct text *t, const char *name, const char *type, const char *help,
+		   uint64_t value)
+{
+	metric_family(t, name, type, help);
+	metric_labels(t, name, NULL, 0);
+	metric_u64(t, value);
+}
+
+/* ---- packets ---- */
+
+static const char *direction(unsigned point)
+{
+	return point == WAG_POINT_TO_POD || point == WAG_POINT_FROM_NET || point == WAG_POINT_XDP ?
+		       "INGRESS" :
+		       "EGRESS";
+}
+
+static bool read_stat(int fd, struct wag_stat *cpus, size_t n, uint32_t index, struct wag_stat *ret)
+{
+	struct wag_stat sum = { 0 };
+
+	if (bpf_map_lookup_elem(fd, &index, cpus) < 0)
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		sum.packets += cpus[i].packets;
+		sum.bytes += cpus[i].bytes;
+	}
+	*ret = sum;
+	return sum.packets != 0;
+}
+
+static void add_packets(struct text *t, const struct agent_view *v, const char *name, bool drops,
+			bool bytes)
+{
+	int fd = dataplane_map_fd(v->dp, "wag_stats");
+	size_t cpus = (size_t)libbpf_num_possible_cpus();
+	_cleanup_free_ struct wag_stat *room = calloc(cpus, sizeof(*room));
+	struct wag_stat sum;
+
+	for (unsigned point = 0; room && point < WAG_POINTS; point++) {
+		for (unsigned reason = drops ? 1 : 0; reason < (drops ? WAG_REASON_COUNT : 1);
+		     reason++) {
+			const char *labels[] = { "direction", direction(point), "point",
+						 wag_point_name(point), "reason",
+						 wag_reason_text(reason) };
+
+			if (!read_stat(fd, room, cpus, WAG_STAT_INDEX(point, reason), &sum))
+				continue;
+			metric_labels(t, name, labels, drops ? 3 : 2);
+			metric_u64(t, bytes ? sum.bytes : sum.packets);
+		}
+	}
+}
+
+static void packets(struct text *t, const struct agent_view *v)
+{
+	metric_family(t, "waggle_drop_count_total", "counter", "Packets dropped, by reason");
+	add_packets(t, v, "waggle_drop_count_total", true, false);
+	metric_family(t, "waggle_drop_bytes_total", "counter", "Bytes dropped, by reason");
+	add_packets(t, v, "waggle_drop_bytes_total", true, true);
+	metric_family(t, "waggle_forward_count_total", "counter", "Packets forwarded");
+	add_packets(t, v, "waggle_forward_count_total", false, false);
+	metric_family(t, "waggle_forward_bytes_total", "counter", "Bytes forwarded");
+	add_packets(t, v, "waggle_forward_bytes_total", false, true);
+}
+
+/* ---- maps ---- */
+
+static uint64_t map_used(const struct agent_view *v, const struct sync_stats *s, const char *name,
+			 bool *ret_known)
+{
+	struct wag_ct_clock clock;
+	uint32_t zero = 0;
+
+	*ret_known = true;
+	if (strcmp(name, "wag_svc") == 0)
+		return s->frontends;
+	if (strcmp(name, "wag_svc_state") == 0 || strcmp(name, "wag_svc_name") == 0)
+		return s->ports;
+	if (strcmp(name, "wag_slot") == 0)
+		return s->slots_used + s->slots_quarantined;
+	if (strcmp(name, "wag_backend") == 0)
+		return s->backends;
+	if (strcmp(name, "wag_endpoint") == 0)
+		return endpoint_count(v->dp);
+	if (strcmp(name, "wag_ct") == 0 &&
+	    bpf_map_lookup_elem(dataplane_map_fd(v->dp, "wag_ct_clock"), &zero, &clock) == 0)
+		return clock.used;
+	*ret_known = false;
+	return 0;
+}
+
+static void map_operations(struct text *t, const struct agent_view *v)
+{
+	const char *name = "waggle_bpf_map_ops_total";
+
+	metric_family(t, name, "counter", "Operations on BPF maps by the agent");
+	for (unsigned i = 0; i < DP_TABLES; i++) {
+		const char *map = dataplane_table_name((enum dp_table)i);
+		const char *const ok[][6] = {
+			{ "map_name", map, "operation", "update", "outcome", "success" },
+			{ "map_name", map, "operation", "delete", "outcome", "success" },
+			{ "map_name", map, "operation", "any", "outcome", "fail" },
+		};
+		struct dp_ops ops;
+
+		dataplane_ops(v->dp, (enum dp_table)i, &ops);
+		metric_labels(t, name, ok[0], 3);
+		metric_u64(t, ops.updated);
+		metric_labels(t, name, ok[1], 3);
+		metric_u64(t, ops.deleted);
+		metric_labels(t, name, ok[2], 3);
+		metric_u64(t, ops.failed);
+	}
+}
+
+static void maps(struct text *t, const struct agent_view *v, const struct sync_stats *s)
+{
+	struct bpf_map_info info;
+	bool known;
+
+	metric_family(t, "waggle_bpf_map_capacity", "gauge", "Entries a BPF map can hold");
+	for (size_t i = 0; i < dataplane_n_maps(v->dp); i++) {
+		const char *labels[] = { "map_name", dataplane_map_name(v->dp, i) };
+
+		if (dp_map_info(dataplane_map_fd(v->dp, labels[1]), &info) < 0)
+			continue;
+		metric_labels(t, "waggle_bpf_map_capacity", labels, 1);
+		metric_u64(t, info.max_entries);
+	}
+	metric_family(t, "waggle_bpf_map_pressure", "gauge", "Share of a BPF map's entries in use");
+	for (size_t i = 0; i < dataplane_n_maps(v->dp); i++) {
+		const char *labels[] = { "map_name", dataplane_map_name(v->dp, i) };
+		uint64_t used = map_used(v, s, labels[1], &known);
+
+		if (!known || dp_map_info(dataplane_map_fd(v->dp, labels[1]), &info) < 0)
+			continue;
+		metric_labels(t, "waggle_bpf_map_pressure", labels, 1);
+		metric_double(t, (double)used / info.max_entries);
+	}
+	map_operations(t, v);
+}
+
+/* ---- Kubernetes side ---- */
+
+static void sync_metrics(struct text *t, const struct sync_stats *s)
+{
+	const char *name = "waggle_sync_duration_seconds";
+	uint64_t sum = 0;
+	char bound[32];
+
+	simple(t, "waggle_services", "gauge", "Services in the dataplane", s->services);
+	simple(t, "waggle_service_ports", "gauge", "Service ports, by family", s->ports);
+	simple(t, "waggle_backends", "gauge", "Backends in the dataplane", s->backends);
+	simple(t, "waggle_frontends", "gauge", "Service frontends in the dataplane", s->frontends);
+	simple(t, "waggle_service_conflicts", "gauge", "Frontends claimed by two Services",
+	       s->conflicts);
+	metric_family(t, name, "histogram", "Time of a run that had something to apply");
+	for (unsigned i = 0; i < SYNC_BUCKETS; i++) {
+		const char *labels[] = { "le", bound };
+
+		sum += s->buckets[i];
+		if (i + 1 < SYNC_BUCKETS)
+			snprintf(bound, sizeof(bound), "%g", 0.00025 * (1 << i));
+		else
+			strcpy(bound, "+Inf");
+		metric_labels(t, "waggle_sync_duration_seconds_bucket", labels, 1);
+		metric_u64(t, sum);
+	}
+	text_add(t, "%s_sum %.9g\n%s_count %" PRIu64 "\n", name, (double)s->run_ns / 1e9, name,
+		 s->runs);
+}
+
+static void watch_metric(struct text *t, const struct source_status *s, const char *name,
+			 const char *type, const char *help, size_t offset)
+{
+	metric_family(t, name, type, help);
+	for (unsigned k = 0; k < MODEL_KINDS; k++) {
+		const char *labels[] = { "kind", kind_names[k] };
+		uint64_t value;
+
+		memcpy(&value, (const char *)&s->kinds[k] + offset, sizeof(value));
+		metric_labels(t, name, labels, 1);
+		metric_u64(t, value);
+	}
+}
+
+static void watches(struct text *t, const struct agent_view *v)
+{
+	struct source_status s;
+
+	source_status(v->source, &s);
+	watch_metric(t, &s, "waggle_watch_events_total", "counter", "Objects received",
+		     offsetof(struct source_kind_status, events));
+	watch_metric(t, &s, "waggle_watch_bytes_total", "counter", "Bytes received",
+		     offsetof(struct source_kind_status, bytes));
+	watch_metric(t, &s, "waggle_watch_relists_total", "counter", "Complete lists fetched",
+		     offsetof(struct source_kind_status, relists));
+	watch_metric(t, &s, "waggle_watch_reconnects_total", "counter", "Watches opened anew",
+		     offsetof(struct source_kind_status, reconnects));
+	watch_metric(t, &s, "waggle_watch_bad_objects_total", "counter", "Objects not understood",
+		     offsetof(struct source_kind_status, bad_objects));
+	metric_family(t, "waggle_watch_synced", "gauge", "1 once the first list is complete");
+	for (unsigned k = 0; k < MODEL_KINDS; k++) {
+		const char *labels[] = { "kind", kind_names[k] };
+
+		metric_labels(t, "waggle_watch_synced", labels, 1);
+		metric_u64(t, s.kinds[k].synced);
+	}
+}
+
+static void flows(struct text *t, const struct agent_view *v)
+{
+	struct flow_stats s;
+
+	flow_server_stats(v->flow, &s);
+	simple(t, "waggle_flow_events_total", "counter", "Flow events read", s.seen);
+	metric_family(t, "waggle_flow_lost_events_total", "counter", "Flow events lost, by place");
+	text_add(t, "waggle_flow_lost_events_total{source=\"ring_buffer\"} %" PRIu64 "\n",
+		 s.lost_ring);
+	text_add(t, "waggle_flow_lost_events_total{source=\"queue\"} %" PRIu64 "\n", s.lost_queue);
+	simple(t, "waggle_flow_clients", "gauge", "Flow streams open", s.clients);
+}
+
+static void process(struct text *t, const struct agent_view *v)
+{
+	const char *labels[] = { "version", WAGGLE_VERSION, "node", v->node_name };
+	_cleanup_fclose_ FILE *f = fopen("/proc/self/statm", "re");
+	unsigned long size, resident = 0;
+	struct timespec cpu;
+
+	metric_family(t, "waggle_version", "gauge", "Always 1; the labels say which version runs");
+	metric_labels(t, "waggle_version", labels, 2);
+	metric_u64(t, 1);
+	if (f && fscanf(f, "%lu %lu", &size, &resident) == 2)
+		simple(t, "process_resident_memory_bytes", "gauge", "Resident memory in bytes",
+		       (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE));
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+	metric_family(t, "process_cpu_seconds_total", "counter", "CPU time used, in seconds");
+	metric_labels(t, "process_cpu_seconds_total", NULL, 0);
+	metric_double(t, (double)cpu.tv_sec + (double)cpu.tv_nsec / 1e9);
+}
+
+void metrics_collect(struct text *t, const struct agent_view *v)
+{
+	struct sync_stats s = { 0 };
+
+	if (v->sync)
+		sync_get_stats(v->sync, &s);
+	process(t, v);
+	packets(t, v);
+	maps(t, v, &s);
+	sync_metrics(t, &s);
+	simple(t, "waggle_endpoints", "gauge", "Local pod interfaces", endpoint_count(v->dp));
+	if (v->source)
+		watches(t, v);
+	if (v->flow)
+		flows(t, v);
+}
+
+/* ---- readiness ---- */
+
+static void add_pending(const char *ns, const char *name, const char *map, int err, void *ctx)
+{
+	if (ns[0] || name[0])
+		text_add(ctx, "map %s: Service %s/%s: %s\n", map, ns, name, strerror(err));
+	else
+		text_add(ctx, "map %s: %s\n", map, strerror(err));
+}
+
+bool readiness_collect(struct text *t, const struct agent_view *v)
+{
+	struct source_status s = { 0 };
+
+	if (v->source)
+		source_status(v->source, &s);
+	else
+		text_add(t, "source: not started\n");
+	for (unsigned k = 0; v->source && k < MODEL_KINDS; k++) {
+		const struct source_kind_status *kind = &s.kinds[k];
+
+		if (kind->required && !kind->synced)
+			text_add(t, "watch %s: not synced%s%s\n", kind_names[k],
+				 kind->error[0] ? ": " : "", kind->error);
+	}
+	if (v->sync && sync_pending(v->sync))
+		sync_visit_pending(v->sync, add_pending, t);
+	if (!t->len && !v->swept)
+		text_add(t, "sync: the first run is not over\n");
+	return t->len == 0;
+}

@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <arpa/inet.h>
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <waggle/addr.h>
+#include <waggle/cleanup.h>
+#include "node_addr.h"
+
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71 /* Linux 5.14 */
+#endif
+
+struct link_fact {
+	struct nl_link link;
+	bool global, route;
+};
+
+struct reading {
+	struct node_facts *facts;
+	struct link_fact *links;
+	size_t n_links;
+	int err;
+};
+
+bool node_device_ignored(const char *name)
+{
+	static const char *const prefixes[] = { "wag", "docker", "cni", "br-", "virbr", "lxc" };
+
+	if (strcmp(name, "lo") == 0)
+		return true;
+	for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++)
+		if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
+			return true;
+	return false;
+}
+
+bool node_addr_is_global(const struct wag_addr *addr)
+{
+	if (wag_addr_is_v4(addr))
+		return addr->b[12] != 127 && !(addr->b[12] == 169 && addr->b[13] == 254);
+	if (addr->b[0] == 0xfe && (addr->b[1] & 0xc0) == 0x80)
+		return false;
+	return addr->d[0] || addr->w[2] || addr->w[3] != htonl(1);
+}
+
+bool node_device_listed(const char *list, const char *name)
+{
+	size_t want = strlen(name);
+
+	for (const char *p = list; p && *p;) {
+		size_t n = strcspn(p, ",");
+
+		if (n == want && strncmp(p, name, n) == 0)
+			return true;
+		p += n + (p[n] == ',');
+	}
+	return false;
+}
+
+static int on_link(const struct nl_link *link, void *ctx)
+{
+	struct reading *r = ctx;
+	struct link_fact *links = reallocarray(r->links, r->n_links + 1, sizeof(*links));
+
+	if (!links) {
+		r->err = -ENOMEM;
+		return 1;
+	}
+	r->links = links;
+	links[r->n_links++] = (struct link_fact){ .link = *link };
+	return 0;
+}
+
+static struct link_fact *link_by_index(struct reading *r, uint32_t ifindex)
+{
+	for (size_t i = 0; i < r->n_links; i++)
+		if (r->links[i].link.ifindex == ifindex)
+			return &r->links[i];
+	return NULL;
+}
+
+static struct link_fact *link_by_name(struct reading *r, const char *name)
+{
+	for (size_t i = 0; i < r->n_links; i++)
+		if (strcmp(r->links[i].link.name, name) == 0)
+			return &r->links[i];
+	return NULL;
+}
+
+static int on_addr(uint32_t ifindex, const struct wag_addr *addr, unsigned bits, void *ctx)
+{
+	struct reading *r = ctx;
+	struct node_facts *f = r->facts;
+	struct sync_node_addr *addrs = reallocarray(f->addrs, f->n_addrs + 1, sizeof(*addrs));
+	struct link_fact *link = link_by_index(r, ifindex);
+	bool global = node_addr_is_global(addr);
+
+	if (!addrs) {
+		r->err = -ENOMEM;
+		return 1;
+	}
+	f->addrs = addrs;
+	addrs[f->n_addrs++] = (struct sync_node_addr){
+		*addr, { ifindex, link && strcmp(link->link.name, "lo") == 0 && !global ?
+					  WAG_NODE_ADDR_LOOPBACK : 0 }
+	};
+	if (link && global)
+		link->global = true;
+	return 0;
+}
+
+/* The kernel's text tables say less than rtnetlink, but all that is asked here. */
+static void read_default_routes(struct reading *r)
+{
+	_cleanup_fclose_ FILE *v4 = fopen("/proc/self/net/route", "re");
+	_cleanup_fclose_ FILE *v6 = fopen("/proc/self/net/ipv6_route", "re");
+	struct link_fact *link;
+	char line[512], name[32], dst[40];
+	unsigned bits;
+
+	while (v4 && fgets(line, sizeof(line), v4)) {
+		if (sscanf(line, "%31s %8s", name, dst) != 2 || strcmp(dst, "00000000") != 0)
+			continue;
+		link = link_by_name(r, name);
+		if (link)
+			link->route = true;
+	}
+	while (v6 && fgets(line, sizeof(line), v6)) {
+		if (sscanf(line, "%32s %2x %*s %*s %*s %*s %*s %*s %*s %31s", dst, &bits, name) !=
+			    3 || bits != 0)
+			continue;
+		link = link_by_name(r, name);
+		if (link)
+			link->route = true;
+	}
+}
+
+static int choose_devices(struct reading *r, const char *wanted)
+{
+	struct node_facts *f = r->facts;
+	bool automatic = !wanted || !wanted[0];
+
+	f->devices = calloc(r->n_links + 1, sizeof(*f->devices));
+	if (!f->devices)
+		return -ENOMEM;
+	for (size_t i = 0; i < r->n_links; i++) {
+		const struct link_fact *l = &r->links[i];
+		struct dp_device *d = &f->devices[f->n_devices];
+
+		if (automatic ? node_device_ignored(l->link.name) || !(l->global || l->route) :
+				!node_device_listed(wanted, l->link.name))
+			continue;
+		d->ifindex = l->link.ifindex;
+		memcpy(d->name, l->link.name, sizeof(d->name));
+		f->n_devices++;
+		if (l->link.mtu && (!f->mtu || l->link.mtu < f->mtu))
+			f->mtu = l->link.mtu;
+	}
+	return 0;
+}
+
+/* Best first: on a served device with a default route, on a served device, anywhere but pods. */
+static unsigned rank(struct reading *r, uint32_t ifindex)
+{
+	const struct link_fact *l = link_by_index(r, ifindex);
+
+	if (!l)
+		return 0;
+	for (size_t i = 0; i < r->facts->n_devices; i++)
+		if (r->facts->devices[i].ifindex == ifindex)
+			return l->route ? 3 : 2;
+	return strncmp(l->link.name, "wag", 3) != 0;
+}
+
+static void choose_main_addrs(struct reading *r)
+{
+	struct node_facts *f = r->facts;
+	unsigned best4 = 0, best6 = 0;
+
+	for (size_t i = 0; i < f->n_addrs; i++) {
+		const struct sync_node_addr *a = &f->addrs[i];
+		bool v4 = wag_addr_is_v4(&a->addr);
+		unsigned *best = v4 ? &best4 : &best6, value = rank(r, a->value.ifindex);
+
+		if (!node_addr_is_global(&a->addr) || value <= *best)
+			continue;
+		*best = value;
+		*(v4 ? &f->v4 : &f->v6) = a->addr;
+	}
+}
+
+int node_facts_read(struct node_facts *ret, struct nl *nl, const char *wanted)
+{
+	struct node_facts f = { 0 };
+	struct reading r = { .facts = &f };
+	int e = nl_link_list(nl, on_link, &r);
+
+	if (e == 0)
+		e = nl_addr_list(nl, on_addr, &r);
+	if (r.err < 0)
+		e = r.err;
+	if (e == 0) {
+		read_default_routes(&r);
+		e = choose_devices(&r, wanted);
+	}
+	if (e == 0)
+		choose_main_addrs(&r);
+	free(r.links);
+	if (e < 0)
+		node_facts_done(&f);
+	else
+		*ret = f;
+	return e;
+}
+
+void node_facts_done(struct node_facts *f)
+{
+	free(f->addrs);
+	free(f->devices);
+	*f = (struct node_facts){ 0 };
+}
+
+static int write_sysctl(const char *path, struct wag_err *err)
+{
+	_cleanup_close_ int fd = open(path, O_RDWR | O_CLOEXEC);
+	char now = 0;
+
+	if (fd < 0)
+		return errno == ENOENT ? 0 : /* no IPv6 in this kernel */
+					 wag_err_set(err, -errno, "%s: %s", path, strerror(errno));
+	if (read(fd, &now, 1) == 1 && now == '1')
+		return 0;
+	if (pwrite(fd, "1", 1, 0) != 1)
+		return wag_err_set(err, -errno,
+				   "%s: %s (pods need it to be 1: set it with sysctl)", path,
+				   strerror(errno));
+	return 0;
+}
+
+int node_sysctls(struct wag_err *err)
+{
+	static const char *const paths[] = {
+		"/proc/sys/net/ipv4/ip_forward",
+		"/proc/sys/net/ipv6/conf/all/forwarding",
+		"/proc/sys/net/ipv4/conf/lo/accept_local",
+	};
+	int r = 0;
+
+	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]) && r == 0; i++)
+		r = write_sysctl(paths[i], err);
+	return r;
+}
+
+/* Before Linux 5.14 only BPF sees the cookie: see wag_netns_learn in abi_maps.h. */
+static int learn_cookie(struct dataplane *dp, int sock, uint64_t *ret)
+{
+	struct sockaddr_in to = { .sin_family = AF_INET };
+	int fd = dataplane_map_fd(dp, "wag_netns_learn");
+	uint32_t token = 0;
+	uint64_t cookie = 0;
+	int r = 0;
+
+	if (getrandom(&token, sizeof(token), 0) != sizeof(token))
+		return -EIO;
+	token = (token & 0xff0000) | (token & 0xffff) | 1;
+	to.sin_addr.s_addr = htonl(WAG_LEARN_V4 | token >> 16);
+	to.sin_port = htons((uint16_t)token);
+	if (fd < 0 || bpf_map_update_elem(fd, &token, &cookie, BPF_ANY) < 0)
+		return fd < 0 ? fd : -errno;
+	/* No route to it is no matter: the program runs before routing. */
+	if (connect(sock, (struct sockaddr *)&to, sizeof(to)) < 0)
+		r = -errno;
+	if (bpf_map_lookup_elem(fd, &token, &cookie) == 0 && cookie)
+		r = 0;
+	else if (r == 0)
+		r = -ENOENT;
+	bpf_map_delete_elem(fd, &token);
+	*ret = cookie;
+	return r;
+}
+
+static void forget_other_nodes(int fd, uint64_t own)
+{
+	uint64_t key = 0, next;
+	struct wag_netns value;
+	bool first = true;
+
+	while (bpf_map_get_next_key(fd, first ? NULL : &key, &next) == 0) {
+		key = next;
+		first = false;
+		if (key == own || bpf_map_lookup_elem(fd, &key, &value) < 0 ||
+		    !(value.flags & WAG_NETNS_HOST))
+			continue;
+		bpf_map_delete_elem(fd, &key);
+		first = true;
+	}
+}
+
+int node_register_netns(struct dataplane *dp, struct wag_err *err)
+{
+	_cleanup_close_ int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	const struct wag_netns value = { .flags = WAG_NETNS_HOST };
+	int fd = dataplane_map_fd(dp, "wag_netns"), r = 0;
+	uint64_t cookie = 0;
+	socklen_t len = sizeof(cookie);
+
+	if (sock < 0)
+		return wag_err_set(err, -errno, "socket: %s", strerror(errno));
+	if (getsockopt(sock, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) < 0)
+		r = learn_cookie(dp, sock, &cookie);
+	if (r < 0)
+		return wag_err_set(err, r,
+				   "the cookie of this network namespace cannot be learnt (%s): "
+				   "before Linux 5.14 the agent itself must run below --cgroup",
+				   strerror(-r));
+	if (bpf_map_update_elem(fd, &cookie, &value, BPF_ANY) < 0)
+		return wag_err_set(err, -errno, "map wag_netns: %s", strerror(errno));
+	forget_other_nodes(fd, cookie);
+	return 0;
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The node's own addresses and the devices to the world outside, as rtnetlink tells. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <waggle/abi_maps.h>
+#include <waggle/netlink.h>
+#include "dataplane_bpf.h"
+#include "sync.h"
+
+struct node_facts {
+	struct sync_node_addr *addrs; /* every address */
+	size_t n_addrs;
+	struct dp_device *devices; /* to be served */
+	size_t n_devices;
+	struct wag_addr v4, v6; /* the node's main ones; zero: none */
+	uint32_t mtu;		/* the smallest of the devices'; 0: no device */
+};
+
+/* wanted: comma-separated names, NULL or "": those with a global address or a default route. */
+int node_facts_read(struct node_facts *ret, struct nl *nl, const char *wanted);
+void node_facts_done(struct node_facts *f);
+/* A name that automatic choice leaves alone: loopback, pods, container bridges. */
+bool node_device_ignored(const char *name);
+/* 127/8, ::1, link-local: no address others reach the node by. */
+bool node_addr_is_global(const struct wag_addr *addr);
+/* Is name one of a comma-separated list? */
+bool node_device_listed(const char *list, const char *name);
+/* Forwarding, and loopback that takes packets from the node's own addresses. */
+int node_sysctls(struct wag_err *err);
+/* This network namespace into wag_netns, so that the node's own sockets are served. */
+int node_register_netns(struct dataplane *dp, struct wag_err *err);
