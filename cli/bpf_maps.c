@@ -14,6 +14,16 @@
 
 #define BATCH 4096U
 
+static int quiet(enum libbpf_print_level level, const char *format, va_list args)
+{
+	return 0;
+}
+
+void bpf_maps_init(void)
+{
+	libbpf_set_print(quiet);
+}
+
 static int pin_dir_missing(const struct cli *cli, struct wag_err *err)
 {
 	return wag_err_set(err, -ENOENT,

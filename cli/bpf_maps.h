@@ -10,6 +10,9 @@
 #include <waggle/abi_reason.h>
 #include "cli.h"
 
+/* Keeps libbpf from writing to stderr: our errors say what a person needs. */
+void bpf_maps_init(void);
+
 struct pinned_map {
 	int fd;
 	char name[64]; /* of the pin */

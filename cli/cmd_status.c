@@ -8,7 +8,7 @@
 #include <waggle/cleanup.h>
 #include "bpf_maps.h"
 #include "http_get.h"
-#include "kernel_features.h"
+#include "bpf_features.h"
 
 #define NSEC_PER_SEC 1000000000ULL
 

@@ -6,10 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <bpf/libbpf.h>
 #include <waggle/cleanup.h>
 #include <waggle/pins.h>
-#include "cli.h"
+#include "bpf_maps.h"
 #include "suggest.h"
 
 #define MAX_WORDS 3
@@ -143,11 +142,6 @@ static int run(const struct cli *cli, int argc, char **argv)
 	return unknown_command(argc, argv);
 }
 
-static int quiet(enum libbpf_print_level level, const char *format, va_list args)
-{
-	return 0;
-}
-
 int main(int argc, char **argv)
 {
 	struct cli cli = {
@@ -158,7 +152,7 @@ int main(int argc, char **argv)
 	int c;
 
 	signal(SIGPIPE, SIG_IGN);
-	libbpf_set_print(quiet); /* its words are about ELF files; ours are about maps */
+	bpf_maps_init();
 	while ((c = getopt_long(argc, argv, "o:h", options, NULL)) != -1) {
 		switch (c) {
 		case 'p':

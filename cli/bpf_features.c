@@ -7,7 +7,7 @@
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <waggle/cleanup.h>
-#include "kernel_features.h"
+#include "bpf_features.h"
 
 /* Newer than the libbpf and the headers of our oldest build machine. */
 #define TCX_INGRESS 46
