@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The network configuration, CNI_ARGS and the endpoint records. */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cni/conf.h"
+#include "cni/env.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void ranges_check(const struct cni_conf *conf)
+{
+	for (unsigned i = 0; i < conf->set_count; i++) {
+		for (unsigned k = 0; k < conf->sets[i].range_count; k++) {
+			const struct ipam_range *range = &conf->sets[i].ranges[k];
+			char key[IPAM_RANGE_KEY];
+
+			ipam_range_key(range, key);
+			if (range->first > range->last || !range->first)
+				abort();
+		}
+	}
+}
+
+static void args_parse(const uint8_t *data, size_t size)
+{
+	struct cni_env env = { 0 };
+	struct wag_err err = { 0 };
+	char *args = malloc(size + 1);
+
+	if (!args)
+		return;
+	memcpy(args, data, size);
+	args[size] = '\0';
+	if (env_parse_args(args, &env, &err) > 0 && !err.msg[0])
+		abort();
+	free(args);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct wag_err err = { 0 };
+	struct cni_conf conf;
+	struct record rec;
+
+	if (conf_parse((const char *)data, size, CONF_ADD, &conf, &err) == 0)
+		ranges_check(&conf);
+	else if (!err.code || !err.msg[0])
+		abort();
+	conf_done(&conf);
+	(void)conf_parse_record((const char *)data, size, &rec);
+	args_parse(data, size);
+	return 0;
+}

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include <waggle/addr.h>
+#include "cni/conf.h"
+#include "cni/env.h"
+
+#define CONF(rest) "{\"cniVersion\":\"1.0.0\",\"name\":\"n\",\"type\":\"waggle-cni\"" rest "}"
+#define RANGES(list) ",\"ipam\":{\"ranges\":" list "}"
+#define V4 "[{\"subnet\":\"10.1.0.0/24\"}]"
+#define V6 "[{\"subnet\":\"fd00:1::/64\"}]"
+
+static void test_errors_name_the_field(void **state)
+{
+	static const struct {
+		const char *text;
+		int code;
+		const char *says;
+	} cases[] = {
+		{ "", CNI_E_DECODE, "not JSON" },
+		{ "{", CNI_E_DECODE, "line 1" },
+		{ "[]", CNI_E_DECODE, "not a JSON object" },
+		{ "{}", CNI_E_VERSION, "cniVersion: missing" },
+		{ "{\"cniVersion\":\"0.2.0\"}", CNI_E_VERSION, "0.2.0" },
+		{ "{\"cniVersion\":1}", CNI_E_DECODE, "cniVersion" },
+		{ "{\"cniVersion\":\"1.0.0\"}", CNI_E_CONFIG, "name: missing" },
+		{ "{\"cniVersion\":\"1.0.0\",\"name\":\"a/b\"}", CNI_E_CONFIG, "name: must" },
+		{ CONF(""), CNI_E_CONFIG, "ipam.ranges" },
+		{ CONF(",\"mtu\":0"), CNI_E_CONFIG, "mtu:" },
+		{ CONF(",\"mtu\":\"1500\""), CNI_E_CONFIG, "mtu:" },
+		{ CONF(",\"mtu\":1000" RANGES("[" V6 "]")), CNI_E_CONFIG, "IPv6 needs 1280" },
+		{ CONF(",\"pinDir\":\"x\""), CNI_E_CONFIG, "pinDir:" },
+		{ CONF(",\"stateDir\":\"/a/../b\""), CNI_E_CONFIG, "stateDir:" },
+		{ CONF(",\"dns\":1" RANGES("[" V4 "]")), CNI_E_CONFIG, "dns:" },
+		{ CONF(",\"prevResult\":{}" RANGES("[" V4 "]")), CNI_E_FIELD, "prevResult" },
+		{ CONF(",\"chainingMode\":\"x\""), CNI_E_FIELD, "chainingMode" },
+		{ CONF(",\"ipam\":{\"type\":\"host-local\",\"ranges\":[" V4 "]}"), CNI_E_FIELD,
+		  "ipam.type" },
+		{ CONF(RANGES("[]")), CNI_E_CONFIG, "ipam.ranges" },
+		{ CONF(RANGES("[[]]")), CNI_E_CONFIG, "1 to" },
+		{ CONF(RANGES("[[1]]")), CNI_E_CONFIG, "list of lists" },
+		{ CONF(RANGES("[" V4 "," V4 "]")), CNI_E_CONFIG, "overlap" },
+		{ CONF(RANGES("[" V4 ",[{\"subnet\":\"10.2.0.0/24\"}]]")), CNI_E_CONFIG,
+		  "two lists" },
+		{ CONF(RANGES("[[{\"subnet\":\"10.1.0.0/24\"},{\"subnet\":\"fd00::/64\"}]]")),
+		  CNI_E_CONFIG, "IPv4 and IPv6 in one list" },
+		{ CONF(RANGES("[[{\"subnet\":\"10.1.0.1/24\"}]]")), CNI_E_CONFIG, "host bits" },
+		{ CONF(RANGES("[[{\"subnet\":\"10.1.0.0/31\"}]]")), CNI_E_CONFIG, "8 to 30" },
+		{ CONF(RANGES("[[{\"subnet\":\"10.1.0.0\"}]]")), CNI_E_CONFIG, "subnet: must" },
+		{ CONF(RANGES("[[{\"subnet\":\"10.1.0.0/24\",\"x\":1}]]")), CNI_E_FIELD, "x is" },
+		{ CONF(RANGES("[[{\"subnet\":\"10.1.0.0/24\",\"rangeStart\":\"10.2.0.1\"}]]")),
+		  CNI_E_CONFIG, "rangeStart 10.2.0.1 lies outside" },
+		{ CONF(RANGES("[[{\"subnet\":\"10.1.0.0/24\",\"rangeEnd\":\"10.1.0.255\"}]]")),
+		  CNI_E_CONFIG, "broadcast" },
+		{ CONF(RANGES("[[{\"subnet\":\"10.1.0.0/24\",\"gateway\":7}]]")), CNI_E_CONFIG,
+		  "gateway" },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct wag_err err = { 0 };
+		struct cni_conf conf;
+		int r;
+
+		r = conf_parse(cases[i].text, strlen(cases[i].text), CONF_ADD, &conf, &err);
+		if (r != cases[i].code || !strstr(err.msg, cases[i].says))
+			fail_msg("%s: code %d, %s", cases[i].text, r, err.msg);
+		assert_int_equal(err.code, r);
+		conf_done(&conf);
+	}
+}
+
+static void test_defaults_and_ranges(void **state)
+{
+	static const char text[] = CONF(",\"dns\":{\"nameservers\":[\"1.1.1.1\"]}" RANGES(
+		"[[{\"subnet\":\"10.1.0.0/24\",\"rangeStart\":\"10.1.0.10\",\"rangeEnd\":"
+		"\"10.1.0.20\",\"gateway\":\"10.1.0.11\"},{\"subnet\":\"10.2.0.0/16\"}]," V6 "]"));
+	struct wag_err err = { 0 };
+	struct cni_conf conf;
+
+	assert_int_equal(conf_parse(text, strlen(text), CONF_ADD, &conf, &err), 0);
+	assert_string_equal(conf.pin_dir, "/sys/fs/bpf/waggle");
+	assert_string_equal(conf.state_dir, "/var/lib/waggle");
+	assert_int_equal(conf.mtu, 1500);
+	assert_string_equal(conf.dns, "{\"nameservers\":[\"1.1.1.1\"]}");
+	assert_int_equal(conf.set_count, 2);
+	assert_int_equal(conf.sets[0].range_count, 2);
+	assert_int_equal(conf.sets[0].ranges[0].first, 10);
+	assert_int_equal(conf.sets[0].ranges[0].last, 20);
+	assert_int_equal(conf.sets[0].ranges[0].gateway, 11);
+	assert_int_equal(ipam_range_size(&conf.sets[0].ranges[0]), 10);
+	assert_int_equal(conf.sets[0].ranges[1].last, 65534);
+	assert_int_equal(ipam_range_size(&conf.sets[0].ranges[1]), 65533);
+	assert_true(conf.sets[1].ranges[0].last == UINT64_MAX - 1);
+	conf_done(&conf);
+}
+
+static void test_del_does_not_need_ipam(void **state)
+{
+	static const char text[] = CONF(",\"mtu\":\"bad\",\"ipam\":7,\"prevResult\":{}");
+	struct wag_err err = { 0 };
+	struct cni_conf conf;
+
+	assert_int_equal(conf_parse(text, strlen(text), CONF_DEL, &conf, &err), 0);
+	assert_int_equal(conf_parse("{\"cniVersion\":\"0.4.0\"}", 22, CONF_VERSION, &conf, &err), 0);
+	assert_string_equal(conf.version, "0.4.0");
+}
+
+static void test_args(void **state)
+{
+	static const struct {
+		const char *text;
+		int code;
+		const char *pod;
+	} cases[] = {
+		{ "", 0, "" },
+		{ ";", 0, "" },
+		{ "IgnoreUnknown=1;K8S_POD_NAME=p;FOO=bar", 0, "p" },
+		{ "FOO=bar;K8S_POD_NAME=p;IgnoreUnknown=true", 0, "p" },
+		{ "K8S_POD_NAME=p;FOO=bar", CNI_E_ENV, "p" },
+		{ "K8S_POD_NAME", CNI_E_ENV, "" },
+		{ "K8S_POD_NAME=a b", CNI_E_ENV, "" },
+		{ "K8S_POD_NAME=a\"b", CNI_E_ENV, "" },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct cni_env env = { 0 };
+		struct wag_err err = { 0 };
+
+		assert_int_equal(env_parse_args(cases[i].text, &env, &err), cases[i].code);
+		assert_string_equal(env.pod, cases[i].pod);
+	}
+}
+
+static void test_record_survives_the_disk(void **state)
+{
+	char dir[] = "/tmp/waggle-record-XXXXXX", cmd[128];
+	struct record rec, read_back;
+	unsigned probe = 9;
+	int lock;
+
+	assert_non_null(mkdtemp(dir));
+	lock = record_lock(dir, record_hash("c1", "eth0"), 0);
+	assert_true(lock >= 0);
+	assert_int_equal(record_lock(dir, record_hash("c1", "eth0"), 0), -EWOULDBLOCK);
+	assert_int_equal(record_find(dir, "c1", "eth0", &read_back, &probe), -ENOENT);
+	assert_int_equal(probe, 0);
+	record_init(&rec, "c1", "eth0", 0);
+	snprintf(rec.netns, sizeof(rec.netns), "/run/\"quoted\"\\\n");
+	snprintf(rec.pod, sizeof(rec.pod), "p");
+	rec.addr_count = 1;
+	assert_int_equal(wag_addr_parse("fd00::5", &rec.addrs[0].addr), 0);
+	snprintf(rec.addrs[0].range, sizeof(rec.addrs[0].range), "fd00::-64");
+	assert_int_equal(record_write(dir, &rec), 0);
+	assert_int_equal(record_find(dir, "c1", "eth0", &read_back, &probe), 0);
+	assert_memory_equal(&rec, &read_back, sizeof(rec));
+	assert_int_equal(record_find(dir, "c1", "eth1", &read_back, &probe), -ENOENT);
+	assert_int_equal(record_remove(dir, &rec), 0);
+	assert_int_equal(record_find(dir, "c1", "eth0", &read_back, &probe), -ENOENT);
+	snprintf(cmd, sizeof(cmd), "rm -rf '%s'", dir);
+	assert_int_equal(system(cmd), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_errors_name_the_field),
+		cmocka_unit_test(test_defaults_and_ranges),
+		cmocka_unit_test(test_del_does_not_need_ipam),
+		cmocka_unit_test(test_args),
+		cmocka_unit_test(test_record_survives_the_disk),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The reader against bytes, and the requests against a namespace of the test's own. */
+#include <errno.h>
+#include <net/if.h>
+#include <poll.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <cmocka.h>
+#include <fcntl.h>
+#include <unistd.h>
+#include <waggle/addr.h>
+#include "common/netlink_wire.h"
+
+static int count(const struct nlmsghdr *h, void *ctx)
+{
+	(*(int *)ctx)++;
+	return 0;
+}
+
+static void test_walk(void **state)
+{
+	struct {
+		struct nlmsghdr h;
+		int32_t code;
+	} msg[2] = {
+		{ { .nlmsg_len = 20, .nlmsg_type = RTM_NEWLINK, .nlmsg_seq = 5 }, 0 },
+		{ { .nlmsg_len = 20, .nlmsg_type = NLMSG_ERROR, .nlmsg_seq = 5 }, -EPERM },
+	};
+	bool intr = false;
+	int code = 1, n = 0;
+
+	assert_int_equal(nl_walk(msg, sizeof(msg), 5, count, &n, &intr, &code), 1);
+	assert_int_equal(code, -EPERM);
+	assert_int_equal(n, 1);
+	assert_int_equal(nl_walk(msg, sizeof(msg), 6, count, &n, &intr, &code), 0);
+	assert_int_equal(n, 1);
+	msg[1].code = 7;
+	assert_int_equal(nl_walk(msg, sizeof(msg), 5, count, &n, &intr, &code), -EBADMSG);
+	msg[0].h.nlmsg_len = 15;
+	assert_int_equal(nl_walk(msg, sizeof(msg), 5, count, &n, &intr, &code), -EBADMSG);
+	msg[0].h.nlmsg_len = 41;
+	assert_int_equal(nl_walk(msg, sizeof(msg), 5, count, &n, &intr, &code), -EBADMSG);
+	assert_false(intr);
+	msg[0].h.nlmsg_len = 20;
+	msg[0].h.nlmsg_flags = NLM_F_DUMP_INTR;
+	nl_walk(msg, sizeof(msg), 5, count, &n, &intr, &code);
+	assert_true(intr);
+}
+
+static void test_parse_refuses_bad_lengths(void **state)
+{
+	struct ifinfomsg ifi = { .ifi_index = 3 };
+	struct nl_link link;
+	struct rtattr *rta;
+	struct nl_msg m;
+
+	nl_msg_init(&m, RTM_NEWLINK, 0, &ifi, sizeof(ifi));
+	nl_put_str(&m, IFLA_IFNAME, "a_name_longer_than_any_interface");
+	assert_int_equal(nl_parse_link(&m.h, &link), 0);
+	assert_string_equal(link.name, "a_name_longer_t");
+	rta = (struct rtattr *)(m.buf + NLMSG_LENGTH(sizeof(ifi)));
+	rta->rta_len = 3;
+	assert_int_equal(nl_parse_link(&m.h, &link), -EBADMSG);
+	rta->rta_len = 200;
+	assert_int_equal(nl_parse_link(&m.h, &link), -EBADMSG);
+	m.h.nlmsg_len = NLMSG_HDRLEN + 4;
+	assert_int_equal(nl_parse_link(&m.h, &link), -EBADMSG);
+}
+
+static void test_a_request_too_long_is_refused(void **state)
+{
+	struct ifinfomsg ifi = { 0 };
+	char big[600] = { 0 };
+	struct nl_msg m;
+
+	nl_msg_init(&m, RTM_NEWLINK, 0, &ifi, sizeof(ifi));
+	nl_put(&m, 1, big, sizeof(big));
+	assert_false(m.overflow);
+	nl_put(&m, 1, big, sizeof(big));
+	assert_true(m.overflow);
+	assert_int_equal(nl_call(NULL, &m, NULL, NULL), -EMSGSIZE);
+}
+
+static int find_v0(const struct nl_link *link, void *ctx)
+{
+	if (strcmp(link->name, "v0") == 0)
+		*(uint32_t *)ctx = link->ifindex;
+	return 0;
+}
+
+static int find_addr(uint32_t ifindex, const struct wag_addr *addr, unsigned bits, void *ctx)
+{
+	char text[WAG_ADDR_TEXT];
+
+	if (strcmp(wag_addr_format(addr, text), "10.99.0.1") == 0 && bits == 32)
+		*(int *)ctx += 1;
+	if (strcmp(wag_addr_format(addr, text), "fd99::1") == 0 && bits == 128)
+		*(int *)ctx += 2;
+	return 0;
+}
+
+static void addr_of(const char *text, struct wag_addr *ret)
+{
+	assert_int_equal(wag_addr_parse(text, ret), 0);
+}
+
+static void routes_and_neighbours(struct nl *nl, uint32_t ifindex)
+{
+	static const uint8_t mac[6] = { 2, 0, 0, 0, 0, 9 };
+	static const char *const texts[][3] = { { "10.99.0.1", "10.99.1.1", "0.0.0.0" },
+						{ "fd99::1", "fd99:1::1", "::" } };
+	int seen = 0;
+
+	for (int f = 0; f < 2; f++) {
+		unsigned bits = f ? 128 : 32;
+		struct wag_addr own, pod, any;
+
+		addr_of(texts[f][0], &own);
+		addr_of(texts[f][1], &pod);
+		addr_of(texts[f][2], &any);
+		assert_int_equal(nl_addr_add(nl, ifindex, &own, bits), 0);
+		assert_int_equal(nl_addr_add(nl, ifindex, &own, bits), -EEXIST);
+		assert_int_equal(nl_neigh_add(nl, ifindex, &pod, mac), 0);
+		assert_int_equal(nl_route_add(nl, &pod, bits, NULL, ifindex, NULL, 1400), 0);
+		assert_int_equal(nl_route_add(nl, &pod, bits, NULL, ifindex, &own, 0), 0);
+		assert_int_equal(nl_route_add(nl, &any, 0, &pod, ifindex, NULL, 0), 0);
+		assert_int_equal(nl_route_del(nl, &pod, bits, ifindex), 0);
+		assert_int_equal(nl_route_del(nl, &pod, bits, ifindex), -ESRCH);
+	}
+	assert_int_equal(nl_addr_list(nl, find_addr, &seen), 0);
+	assert_int_equal(seen, 3);
+}
+
+static void test_requests(void **state)
+{
+	static const uint8_t mac[6] = { 2, 0, 0, 0, 0, 1 }, peer_mac[6] = { 2, 0, 0, 0, 0, 2 };
+	struct nl_link link;
+	uint32_t index = 0;
+	int home, monitor;
+	struct nl *nl;
+
+	home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	assert_true(home >= 0);
+	if (unshare(CLONE_NEWNET) < 0) {
+		close(home);
+		skip(); /* needs root */
+	}
+	assert_int_equal(nl_new(&nl), 0);
+	monitor = nl_monitor_open();
+	assert_true(monitor >= 0);
+	assert_int_equal(nl_monitor_read(monitor), 0);
+	/* Both ends in the one namespace of the test. */
+	index = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	assert_int_equal(nl_veth_add(nl, "v0", "v1", index, 1400, mac, peer_mac), 0);
+	assert_int_equal(nl_veth_add(nl, "v0", "v1", index, 1400, mac, peer_mac), -EEXIST);
+	close(index);
+	assert_int_equal(nl_link_get(nl, "v1", &link), 0);
+	assert_memory_equal(link.mac, peer_mac, 6);
+	assert_string_equal(link.kind, "veth");
+	assert_int_equal(link.mtu, 1400);
+	assert_int_equal(nl_link_up(nl, link.ifindex), 0);
+	assert_int_equal(nl_link_list(nl, find_v0, &index), 0);
+	assert_int_equal(index, link.peer_ifindex);
+	assert_int_equal(nl_link_up(nl, index), 0);
+	assert_int_equal(nl_link_get_by_index(nl, index, &link), 0);
+	assert_true(link.flags & IFF_UP);
+	routes_and_neighbours(nl, index);
+	assert_int_equal(nl_tc_attach(nl, index, false, -1, "none"), -EBADF);
+	assert_int_equal(nl_monitor_read(monitor), 1);
+	assert_int_equal(nl_link_del(nl, index), 0);
+	assert_int_equal(nl_link_get(nl, "v1", &link), -ENODEV);
+	assert_int_equal(nl_link_del(nl, index), -ENODEV);
+	close(monitor);
+	nl_free(nl);
+	assert_int_equal(setns(home, CLONE_NEWNET), 0);
+	close(home);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_walk),
+		cmocka_unit_test(test_parse_refuses_bad_lengths),
+		cmocka_unit_test(test_a_request_too_long_is_refused),
+		cmocka_unit_test(test_requests),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
