@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the behaviour tests share: the list of tests, their node and its pods, and assertions."""
+import json
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
+
+import netlab
+from netlab import NODE4, NODE6, OUT4, OUT6, fields, host_port, port, vip, wait_for
+
+TESTS = []
+FAMILIES = (0, 1)  # index into (v4, v6) pairs
+MODES = {
+    "full": ["--socket-lb=full"],
+    "off": ["--socket-lb=off"],
+    "clsact": ["--socket-lb=full", "--attach=clsact"],
+    "host": ["--socket-lb=host"],
+}
+SUITE_MODES = ("full", "off", "clsact")
+
+
+def test(*modes):
+    """Marks a test; it runs in the modes named, or in each of the suite's."""
+    def mark(function):
+        TESTS.append((function, modes or SUITE_MODES))
+        return function
+    return mark
+
+
+class Failure(Exception):
+    """What was expected and what came."""
+
+
+def expect(condition, *what):
+    if not condition:
+        raise Failure(" ".join(str(w) for w in what))
+
+
+def expect_ok(got, label=None, **want):
+    """got: fields of a wagtest line. label: one or several names that may answer."""
+    labels = (label,) if isinstance(label, str) else label
+    expect(got["is"] == "ok", f"wanted an answer of {label}, got", got)
+    expect(labels is None or got["label"] in labels, f"wanted {label} to answer, got", got)
+    for key, value in want.items():
+        expect(got.get(key) == value, f"wanted {key}={value}, got", got)
+    return got
+
+
+def expect_refused(got, within_ms=500):
+    expect(got["is"] == "err" and got["errno"] == "ECONNREFUSED", "wanted a refusal, got", got)
+    expect(int(got["us"]) < within_ms * 1000, f"refused later than {within_ms} ms:", got)
+
+
+class Env:
+    """One node in one mode, with the pods every test uses; Services come and go with the tests."""
+
+    def __init__(self, lab, mode):
+        self.lab, self.mode = lab, mode
+        self.socket_lb = mode != "off"
+        self.next_vip = 1
+        self.services = []
+
+    def set_up(self):
+        lab = self.lab
+        lab.start_agent(*MODES[self.mode])
+        for pod in ("web-1", "web-2", "web-3"):
+            lab.add_web(pod, "8080,8081", sctp=7000)
+        for pod in ("client", "other"):
+            lab.add_pod(pod)
+        lab.background("out", "echo", "--label", "outside", "--port", "8080", name="echo-out")
+        lab.background("far", "echo", "--label", "far", "--port", "8080", name="echo-far")
+        # A new link's first neighbour lookups take up to a second: not what the tests measure.
+        for net, addrs in (("node", (OUT4, OUT6)), ("client", (OUT4, OUT6))):
+            for addr in addrs:
+                wait_for(f"{net} to reach {addr}",
+                         lambda n=net, a=addr: lab.connect(n, a, 8080)["is"] == "ok")
+
+    def service(self, backends, ports=None, kind="ClusterIP", name=None, live=True):
+        """A new Service of both families; its two addresses. Waits until it answers."""
+        vips = vip(self.next_vip)
+        self.next_vip += 1
+        name = name or f"svc-{self.next_vip}"
+        self.services.append(name)
+        ports = ports or [port(80, 8080), port(80, 8080, "UDP")]
+        self.lab.service(name, vips, backends, ports, kind)
+        if live:
+            self.wait_live(vips, [p for p in ports if p["protocol"] != "SCTP"], bool(backends))
+        return vips
+
+    def again(self, vips, backends, ports=None, kind="ClusterIP"):
+        """Writes a Service anew with other backends."""
+        self.lab.service(self.services[-1], vips, backends,
+                         ports or [port(80, 8080), port(80, 8080, "UDP")], kind)
+
+    def wait_live(self, vips, ports, answers=True):
+        tcp = [p for p in ports if p["protocol"] == "TCP"]
+
+        def known():
+            lines = self.lab.cli("bpf", "lb", "list", "-o", "json")
+            return all(v in lines for v in vips)
+        wait_for(f"{vips} in the map", known)
+        if answers and tcp:
+            for v in vips:
+                wait_for(f"{v} to answer", lambda a=v: self.lab.connect(
+                    "client", a, tcp[0]["port"], timeout_ms=500)["is"] == "ok")
+
+    def clean(self):
+        """Removes the Services a test made."""
+        for name in self.services:
+            try:
+                self.lab.remove(f"{name}.yaml")
+            except FileNotFoundError:
+                pass
+        self.services = []
+
+    def drops(self):
+        """Drop counters by reason, from the metrics."""
+        found = {}
+        for line in self.lab.http("/metrics")[1].splitlines():
+            if "drop" in line and "reason=" in line and not line.startswith("#"):
+                reason = line.split('reason="')[1].split('"')[0]
+                found[reason] = found.get(reason, 0) + float(line.rsplit(" ", 1)[1])
+        return found
+
+    def node_addr(self, family):
+        return (NODE4, NODE6)[family]
+
+
+def observed(env, *args):
+    """Flows of flow-observe as objects."""
+    lines = env.lab.observe(*args, "-o", "jsonpb").splitlines()
+    return [json.loads(line).get("flow", {}) for line in lines if line.startswith("{")]

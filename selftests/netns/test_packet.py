@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the packets of a Service go through: fragments, ICMP errors, SCTP."""
+from suite import (FAMILIES, expect, expect_ok, expect_refused, host_port, observed, port, test,
+                   wait_for)
+from netlab import FAR4, FAR6, NODE4, NODE6
+
+NP_UDP, NP_SCTP = 30082, 30083
+
+
+@test()
+def fragments(env):
+    vips = env.service(["web-1"], [port(80, 8080), port(80, 8080, "UDP", NP_UDP)], "NodePort")
+    for addr in vips:
+        for net in ("client", "node"):
+            for size in (1400, 1600, 8000, 30000):
+                got = env.lab.udp(net, addr, 80, "--size", size)
+                expect_ok(got, "web-1", len=str(size), intact="1")
+    for addr in (NODE4, NODE6):
+        for size in (1600, 8000):
+            got = env.lab.udp("out", addr, NP_UDP, "--size", size)
+            expect_ok(got, "web-1", len=str(size), intact="1")
+
+
+@test("off")
+def late_first_fragment_is_a_counted_drop(env):
+    """The second fragment first: what it belongs to is unknown."""
+    vips = env.service(["web-1"])
+    mine = env.lab.pods["client"]
+    for family in FAMILIES:
+        before = sum(n for r, n in env.drops().items() if "ragment" in r or "FRAG" in r)
+        lines = env.lab.wagtest("client", "frag", "--src", host_port(mine[family], 4000 + family),
+                                "--dst", host_port(vips[family], 80), "--size", 1000, "--reverse")
+        expect(lines and lines[0]["is"] == "ok", "could not send:", lines)
+        wait_for("a counted drop", lambda b=before: sum(
+            n for r, n in env.drops().items() if "ragment" in r or "FRAG" in r) > b)
+    flows = observed(env, "--verdict", "DROPPED", "--last", "20")
+    expect(any(f.get("drop_reason_desc") == "FRAG_NOT_FOUND" for f in flows),
+           "no such drop among the flows:", flows[-2:])
+
+
+@test()
+def closed_backend_port_is_reported(env):
+    """The backend's own ICMP error (UDP) and reset (TCP) reach the client, from the Service."""
+    vips = env.service(["web-1"], [port(80, 9, "UDP"), port(81, 9)], live=False)
+    env.wait_live(vips, [], False)
+    for addr in vips:
+        for net in ("client", "node"):
+            expect_refused(env.lab.udp(net, addr, 80, "--connected"))
+            expect_refused(env.lab.connect(net, addr, 81))
+
+
+@test()
+def path_mtu_is_learnt_through_the_service(env):
+    """A backend behind a narrow link: the router quotes the backend, the client must understand."""
+    vips = env.service([(FAR4, FAR6)])
+    for addr in vips:
+        for net in ("client", "other"):
+            lines = env.lab.wagtest(net, "pmtu", "--dst", host_port(addr, 80), "--size", 1400)
+            expect(lines and lines[0]["is"] == "ok" and lines[0]["mtu"] == "1300",
+                   f"{net} to {addr}:", lines)
+
+
+@test()
+def node_port_icmp_error_reaches_outside(env):
+    env.service(["web-1"], [port(80, 9, "UDP", NP_UDP)], "NodePort", live=False)
+    for addr in (NODE4, NODE6):
+        wait_for("a refusal", lambda a=addr: env.lab.udp(
+            "out", a, NP_UDP, "--connected", timeout_ms=300).get("errno") == "ECONNREFUSED")
+
+
+@test()
+def sctp(env):
+    vips = env.service(["web-1"], [port(80, 8080), port(90, 7000, "SCTP", NP_SCTP)], "NodePort")
+    mine = env.lab.pods["client"]
+    for family, addr in enumerate(vips):
+        got = env.lab.wagtest("client", "sctp", "--src", host_port(mine[family], 5000),
+                              "--dst", host_port(addr, 90))[0]
+        expect_ok(got, "web-1", crc="good", **{"from": host_port(addr, 90)})
+    outside = (("out", "10.90.0.254", NODE4), ("out", "fd90::fe", NODE6))
+    for net, src, addr in outside:
+        got = env.lab.wagtest(net, "sctp", "--src", host_port(src, 5001),
+                              "--dst", host_port(addr, NP_SCTP))[0]
+        expect_ok(got, "web-1", crc="good", **{"from": host_port(addr, NP_SCTP)})
+    expect("bad crc" not in env.lab.log("sctp-web-1"), "the backend saw a wrong CRC")
+
+
+@test()
+def refused_connections_are_shown(env):
+    vips = env.service([], name="empty")
+    mine = env.lab.pods["client"]
+    for family, addr in enumerate(vips):
+        expect_refused(env.lab.connect("client", addr, 80))
+
+        def shown(a=addr, m=mine[family]):
+            return [f for f in observed(env, "--verdict", "DROPPED", "--last", "50")
+                    if f.get("IP", {}).get("destination") == a and f["IP"].get("source") == m]
+        flow = wait_for("the drop in flow-observe", shown)[-1]
+        expect(flow.get("verdict") == "DROPPED", "not a drop:", flow)
+        expect(flow.get("source", {}).get("pod_name") == "client", "no pod name:", flow)
+    text = env.lab.observe("--verdict", "DROPPED", "--last", "50", "-o", "compact")
+    expect("default/client" in text and "DROPPED" in text, "not in the compact output:", text)
