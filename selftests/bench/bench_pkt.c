@@ -218,8 +218,9 @@ static int open_flows(struct bench_gen *skel, uint32_t first, uint32_t count)
 		if (r < 0)
 			return r;
 		if (arrived != n || seen(skel, SEEN_CLIENT) - answers != n) {
-			fprintf(stderr, "bench_pkt: of %u SYNs at flow %u %lu arrived, %lu answered\n",
-				n, first + done, arrived, seen(skel, SEEN_CLIENT) - answers);
+			fprintf(stderr, "bench_pkt: of %u SYNs from flow %u on %lu arrived, ", n,
+				first + done, arrived);
+			fprintf(stderr, "%lu were answered\n", seen(skel, SEEN_CLIENT) - answers);
 			return -EPROTO;
 		}
 		b.syn = b.reflect = false;

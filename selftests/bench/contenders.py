@@ -4,8 +4,8 @@ import subprocess
 import time
 
 import rules
-from topology import (MORE_CLIENTS, Node, BenchError, command, flush_conntrack, inside, netns, ns_path,
-                      sysctls)
+from topology import (MORE_CLIENTS, Node, BenchError, command, flush_conntrack, inside, netns,
+                      ns_path, sysctls)
 
 EST_FLOWS = 4096
 BURST = 16384  # packets of one live-frame run at most
@@ -146,6 +146,8 @@ class Nft(KubeProxy):
         parts = rules.nft(self.services, self.node.addresses[1:], None if whole else 100)
         begin = time.monotonic()
         for part in parts:
+            if self.ctx.stopping:
+                raise BenchError("stopped")
             command(inside(self.node.node, "nft", "-f", "-"), part)
         if whole:
             self.program_ms = (time.monotonic() - begin) * 1e3

@@ -105,7 +105,8 @@ class Node:
         """The wiring waggle-cni does, for the contenders without it."""
         for i, pod in enumerate(self.pods):
             address = f"10.244.1.{10 if i == 0 else i + 1}"
-            host, host_mac, pod_mac = f"pod{i}", f"02:00:00:00:01:{i:02x}", f"02:00:00:00:02:{i:02x}"
+            host = f"pod{i}"
+            host_mac, pod_mac = f"02:00:00:00:01:{i:02x}", f"02:00:00:00:02:{i:02x}"
             command(["ip", "-n", self.node, "link", "add", host, "address", host_mac, "type",
                      "veth", "peer", "name", "eth0", "address", pod_mac, "netns", pod])
             command(["ip", "-n", self.node, "-batch", "-"], f"""\
