@@ -216,16 +216,25 @@ class Quickstart:
             "--pin-dir", PIN_DIR, "--state-dir", STATE_DIR, "--cgroup", cgroup_path(),
             "--devices", "eth0", "--socket", SOCKET, "--health-addr", HEALTH])
 
+        answer = b"no answer"
+
         def ready():
+            nonlocal answer
             if agent.poll() is not None:
                 raise Failed(f"the agent ended with exit status {agent.returncode}")
             try:
-                with open_socket("node", "127.0.0.1", 9879) as s:
+                with open_socket("node", "127.0.0.1", 9879) as s, s.makefile("rb") as f:
                     s.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
-                    return b" 200 " in s.recv(64)
-            except OSError:
+                    status, _, rest = f.read().partition(b"\r\n")
+            except OSError as e:
+                answer = e.strerror.encode() if e.strerror else b"no answer"
                 return False
-        wait_for("a ready agent", ready, 20)
+            answer = rest.rpartition(b"\r\n\r\n")[2]
+            return b" 200 " in status
+        try:
+            wait_for("a ready agent", ready, 20)
+        except Failed as e:
+            raise Failed(f"{e}; it says: {answer.decode(errors='replace').strip()}") from e
 
     def cni(self, command, pod):
         env = {**os.environ, "CNI_COMMAND": command, "CNI_CONTAINERID": f"quickstart-{pod}",
