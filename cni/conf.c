@@ -250,6 +250,10 @@ static int ipam_parse(json_t *root, struct cni_conf *conf, struct wag_err *err)
 	size_t i;
 	int r;
 
+	json_object_foreach(ipam, key, v)
+		if (strcmp(key, "ranges") != 0)
+			return wag_err_set(err, CNI_E_FIELD,
+					   "ipam.%.64s is not supported; ipam has only ranges", key);
 	ranges = json_object_get(ipam, "ranges");
 	if (!json_is_object(ipam) || !json_is_array(ranges) || !json_array_size(ranges) ||
 	    json_array_size(ranges) > CONF_SETS)
@@ -257,10 +261,6 @@ static int ipam_parse(json_t *root, struct cni_conf *conf, struct wag_err *err)
 				   "ipam.ranges: must hold 1 to %d lists, such as "
 				   "[[{\"subnet\":\"10.244.0.0/24\"}]]",
 				   CONF_SETS);
-	json_object_foreach(ipam, key, v)
-		if (strcmp(key, "ranges") != 0)
-			return wag_err_set(err, CNI_E_FIELD,
-					   "ipam.%.64s is not supported; ipam has only ranges", key);
 	json_array_foreach(ranges, i, v) {
 		r = set_parse(v, conf, err);
 		if (r)
