@@ -335,7 +335,7 @@ static void settle(struct sync *s)
 
 static void schedule(struct sync *s, uint64_t now_ms)
 {
-	if (sync_pending(s) == 0 || s->n_deleted) {
+	if (sync_pending(s) == 0 || s->freed) {
 		s->backoff_ms = 0;
 	} else {
 		s->backoff_ms = s->backoff_ms ? s->backoff_ms * 2 : BACKOFF_MIN_MS;
@@ -372,9 +372,10 @@ int sync_run(struct sync *s, uint64_t now_ms)
 	if (s->n_dirty == 0 && !(due && leftovers(s)) && !deltamap_pending(&s->node_addrs))
 		return 0;
 	clock_gettime(CLOCK_MONOTONIC, &from);
-	s->n_deleted = 0;
+	s->freed = false;
 	s->left_err = 0;
-	qsort(s->dirty, s->n_dirty, sizeof(*s->dirty), by_name);
+	if (s->n_dirty)
+		qsort(s->dirty, s->n_dirty, sizeof(*s->dirty), by_name);
 	r = sync_plan(s);
 	if (r == 0)
 		r = sync_apply(s);

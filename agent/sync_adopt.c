@@ -100,7 +100,6 @@ static int adopt_name(const void *key, const void *value, void *ctx)
 
 	memcpy(&index, key, sizeof(index));
 	memcpy(&name, value, sizeof(name));
-	saw_id(a, name.svc_id);
 	if (index == 0 || index >= s->n_states)
 		return 0;
 	if (!name_valid(&name) ||
@@ -113,6 +112,7 @@ static int adopt_name(const void *key, const void *value, void *ctx)
 		return -ENOMEM;
 	}
 	p->node_port = name.node_port;
+	memcpy(p->type, name.type, sizeof(p->type));
 	p->name_ok = true;
 	put_port(a, p, index, name.svc_id);
 	link_port(s, svc, p);
@@ -225,12 +225,34 @@ static int by_svc_id(const void *x, const void *y)
 	return a->svc_id < b->svc_id ? -1 : a->svc_id > b->svc_id;
 }
 
+static void unlink_port(struct sync *s, struct sync_port *p)
+{
+	struct sync_port **at;
+
+	if (!p->svc)
+		return;
+	for (at = &p->svc->ports; *at != p; at = &(*at)->next)
+		;
+	*at = p->next;
+	sync_doom(s, p);
+}
+
+/* Ports that share an id share backends, and one would take the other's away: all are made anew. */
+static void doom_shared_ids(struct adoption *a)
+{
+	for (size_t i = 1; i < a->n_ids; i++) {
+		if (a->ids[i].svc_id != a->ids[i - 1].svc_id)
+			continue;
+		unlink_port(a->s, a->ids[i - 1].port);
+		unlink_port(a->s, a->ids[i].port);
+	}
+}
+
 static int adopt_ranges(struct adoption *a)
 {
 	struct sync *s = a->s;
 	struct sync_port **list = calloc(s->stats.ports + 1, sizeof(struct sync_port *));
 	size_t n = 0;
-	int r;
 
 	a->ids = calloc(s->stats.ports + 1, sizeof(*a->ids));
 	a->taken = calloc(s->stats.ports + 1, sizeof(*a->taken));
@@ -250,8 +272,8 @@ static int adopt_ranges(struct adoption *a)
 	drop_overlaps(a, list, n);
 	free(list);
 	qsort(a->ids, a->n_ids, sizeof(*a->ids), by_svc_id);
-	r = slot_alloc_init(&s->alloc, s->n_slots, a->taken, a->n_taken);
-	return r;
+	doom_shared_ids(a);
+	return slot_alloc_init(&s->alloc, s->n_slots, a->taken, a->n_taken);
 }
 
 static int adopt_backend(const void *key, const void *value, void *ctx)
@@ -268,8 +290,9 @@ static int adopt_backend(const void *key, const void *value, void *ctx)
 	wanted.svc_id = k.svc_id;
 	found = bsearch(&wanted, a->ids, a->n_ids, sizeof(*a->ids), by_svc_id);
 	b = (struct svc_backend){ .addr = k.addr, .port = k.port };
-	if (found && (k.proto == found->port->proto || !found->port->svc) &&
-	    sync_port_has(s, found->port, &b, NULL)) {
+	if (found && !found->port->svc)
+		found = NULL; /* of a doomed port: goes with it */
+	if (found && k.proto == found->port->proto && sync_port_has(s, found->port, &b, NULL)) {
 		found->n_backends++;
 		return 0;
 	}
@@ -303,6 +326,8 @@ static void adopt_counters(struct adoption *a)
 		s->next_svc_id = s->states[0].pad[0];
 	if (a->max_svc_id >= s->next_svc_id)
 		s->next_svc_id = a->max_svc_id + 1;
+	if (s->next_svc_id == 0)
+		s->next_svc_id = 1;
 }
 
 int sync_adopt(struct sync *s)

@@ -54,8 +54,6 @@ static void batch_report(struct batch *b, size_t i, int err)
 		(err ? st->failed_deletes : st->deletes)[b->table]++;
 	else
 		(err ? st->failed_updates : st->updates)[b->table]++;
-	if (b->deletes && !err)
-		b->s->n_deleted++;
 	if (b->done)
 		b->done(b->s, b->keys + i * b->key_size, b->values + i * b->value_size,
 			b->owners[i], err);
@@ -117,7 +115,7 @@ static void fill_name(const struct sync_port *p, struct wag_svc_name *name)
 	memcpy(name->ns, p->svc->ns, strlen(p->svc->ns));
 	memcpy(name->name, p->svc->name, strlen(p->svc->name));
 	memcpy(name->port_name, p->name, strlen(p->name));
-	memcpy(name->type, p->type, strlen(p->type));
+	memcpy(name->type, p->type, sizeof(name->type));
 }
 
 static int apply_names(struct sync *s)
@@ -243,11 +241,12 @@ static int reserve_trash(struct sync *s, size_t n)
 /* The Service stays as it was; what was already added for it goes again. */
 static int roll_back(struct sync *s, struct sync_port *p)
 {
-	int r = reserve_trash(s, p->want->n_backends);
+	uint32_t n = p->name_ok ? p->want->n_backends : 0; /* else none was tried */
+	int r = reserve_trash(s, n);
 
 	if (r < 0)
 		return r;
-	for (uint32_t i = 0; i < p->want->n_backends; i++)
+	for (uint32_t i = 0; i < n; i++)
 		trash_backend(s, p, &p->want->backends[i].addr, p->want->backends[i].port);
 	if (p->new_count)
 		slot_alloc_release(&s->alloc, p->new_base, p->new_count);
@@ -292,6 +291,7 @@ static int publish(struct sync *s, struct sync_port *p)
 	}
 	if (old_count)
 		slot_alloc_release(&s->alloc, old_base, old_count);
+	s->freed |= old_count != 0;
 	s->stats.backends += p->new_count - (size_t)old_count;
 	p->base = p->new_base;
 	p->count = p->new_count;
@@ -350,6 +350,7 @@ static void frontend_gone(struct sync *s, const void *key, const void *value, st
 		return;
 	}
 	s->recycled = true;
+	s->freed = true;
 	if (p)
 		p->n_frontends--;
 	deltamap_unset_actual(&s->frontends, key);
@@ -514,6 +515,7 @@ static void name_gone(struct sync *s, const void *key, const void *value, struct
 		s->dead_indices[s->n_dead_indices++] = index;
 	} else {
 		s->old_indices[s->n_old_indices++] = index;
+		s->freed = true;
 	}
 }
 

@@ -36,7 +36,7 @@ struct sync_port {
 	uint16_t new_count;   /* during a run: the range taken at new_base */
 	uint16_t node_port;
 	uint8_t proto, family;
-	const char *type;
+	char type[16];
 	bool published; /* the state is valid: frontends may lead here */
 	bool name_ok;	/* wag_svc_name is written */
 	bool repair;	/* adopted with slots or backends that are not to be trusted */
@@ -92,7 +92,7 @@ struct sync {
 	uint8_t left_map;
 	uint64_t retry_at_ms;
 	uint32_t backoff_ms;
-	uint64_t n_deleted; /* by this run */
+	bool freed; /* this run made room in some map */
 
 	struct sync_stats stats;
 	sync_conflict_fn on_conflict;

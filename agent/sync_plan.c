@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "sync_internal.h"
@@ -164,10 +165,10 @@ static int plan_ports(struct sync *s, struct sync_svc *svc)
 		if (!p)
 			continue;
 		p->want = want;
-		if (p->node_port != want->node_port || p->type != table->type)
+		if (p->node_port != want->node_port || strcmp(p->type, table->type) != 0)
 			p->name_ok = false;
 		p->node_port = want->node_port;
-		p->type = table->type;
+		snprintf(p->type, sizeof(p->type), "%s", table->type);
 		r = plan_slots(s, p);
 		if (r < 0)
 			return r;

@@ -14,6 +14,11 @@ enum {
 #define REMOVED UINT32_MAX /* table mark: keep probing */
 #define NONE UINT32_MAX
 
+static size_t align8(size_t size)
+{
+	return (size + 7) & ~(size_t)7;
+}
+
 static unsigned char *entry_at(const struct deltamap *m, uint32_t i)
 {
 	return m->entries + (size_t)i * m->entry_size;
@@ -26,12 +31,12 @@ static unsigned char *key_of(unsigned char *e)
 
 static unsigned char *desired_of(const struct deltamap *m, unsigned char *e)
 {
-	return e + 8 + m->key_size;
+	return e + 8 + align8(m->key_size);
 }
 
 static unsigned char *actual_of(const struct deltamap *m, unsigned char *e)
 {
-	return e + 8 + m->key_size + m->value_size;
+	return e + 8 + align8(m->key_size) + align8(m->value_size);
 }
 
 static uint32_t hash(const void *key, size_t size)
@@ -180,7 +185,7 @@ int deltamap_init(struct deltamap *m, size_t key_size, size_t value_size)
 	memset(m, 0, sizeof(*m));
 	m->key_size = key_size;
 	m->value_size = value_size;
-	m->entry_size = (8 + key_size + 2 * value_size + 7) & ~(size_t)7;
+	m->entry_size = 8 + align8(key_size) + 2 * align8(value_size);
 	return 0;
 }
 

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include <waggle/addr.h>
+#include "agent/compile_service.h"
+#include "agent/model.h"
+
+/*
+ * Endpoints are written "address[/flags]", flags of: n not ready, s serving, t terminating; nothing
+ * means ready and serving. A table is told as "port proto family frontends > backends" per line.
+ */
+#define MAX 4
+
+struct ep_spec {
+	const char *addr, *flags;
+};
+
+struct slice_spec {
+	const char *port_name;
+	uint8_t proto;
+	uint16_t port;
+	bool v6, fqdn;
+	struct ep_spec eps[MAX];
+};
+
+struct svc_spec {
+	struct service service; /* scalars */
+	const char *cluster_ips[MAX], *external_ips[MAX], *lb_ips[MAX];
+	struct svc_port ports[MAX];
+};
+
+struct fixture {
+	struct object svc, slices[MAX];
+	const struct object *list[MAX];
+	struct wag_addr cluster[MAX], external[MAX], eps[MAX][MAX];
+	struct lb_ingress lb[MAX];
+	struct slice_port ports[MAX];
+	struct slice_endpoint endpoints[MAX][MAX];
+	size_t n;
+};
+
+static size_t parse_addrs(const char *const *from, struct wag_addr *to)
+{
+	size_t n;
+
+	for (n = 0; n < MAX && from[n]; n++)
+		assert_int_equal(wag_addr_parse(from[n], &to[n]), 0);
+	return n;
+}
+
+static void make_slice(struct fixture *f, size_t i, const struct slice_spec *spec)
+{
+	struct slice *slice = &f->slices[i].slice;
+
+	f->list[i] = &f->slices[i];
+	slice->v6 = spec->v6;
+	slice->fqdn = spec->fqdn;
+	f->ports[i] = (struct slice_port){ (char *)spec->port_name, spec->proto, spec->port };
+	slice->ports = &f->ports[i];
+	slice->n_ports = 1;
+	slice->endpoints = f->endpoints[i];
+	for (size_t j = 0; j < MAX && spec->eps[j].addr; j++) {
+		const char *flags = spec->eps[j].flags ? spec->eps[j].flags : "s";
+		struct slice_endpoint *ep = &f->endpoints[i][j];
+
+		assert_int_equal(wag_addr_parse(spec->eps[j].addr, &f->eps[i][j]), 0);
+		ep->addrs = &f->eps[i][j];
+		ep->n_addrs = 1;
+		ep->ready = !strchr(flags, 'n');
+		ep->serving = strchr(flags, 's') != NULL;
+		ep->terminating = strchr(flags, 't') != NULL;
+		slice->n_endpoints++;
+	}
+}
+
+static void make(struct fixture *f, const struct svc_spec *spec, const struct slice_spec *slices)
+{
+	struct service *svc = &f->svc.service;
+	struct wag_addr lb[MAX];
+
+	memset(f, 0, sizeof(*f));
+	*svc = spec->service;
+	svc->cluster_ips = f->cluster;
+	svc->n_cluster_ips = parse_addrs(spec->cluster_ips, f->cluster);
+	svc->external_ips = f->external;
+	svc->n_external_ips = parse_addrs(spec->external_ips, f->external);
+	svc->lb_ips = f->lb;
+	svc->n_lb_ips = parse_addrs(spec->lb_ips, lb);
+	for (size_t i = 0; i < svc->n_lb_ips; i++)
+		f->lb[i] = (struct lb_ingress){ lb[i], i == 1 }; /* the second is ipMode Proxy */
+	svc->ports = (struct svc_port *)spec->ports;
+	while (svc->n_ports < MAX && svc->ports[svc->n_ports].name)
+		svc->n_ports++;
+	for (f->n = 0; f->n < MAX && slices[f->n].port_name; f->n++)
+		make_slice(f, f->n, &slices[f->n]);
+}
+
+static void tell(const struct svc_table *t, char *buf, size_t size)
+{
+	char *end = buf + size, text[64];
+
+	buf[0] = '\0';
+	for (uint32_t i = 0; t && i < t->n_ports; i++) {
+		const struct svc_table_port *p = &t->ports[i];
+
+		buf += snprintf(buf, end - buf, "%s%s/%s/%u:", i ? " | " : "", p->name,
+				wag_proto_name(p->proto), p->family);
+		for (uint32_t j = 0; j < p->n_frontends; j++)
+			buf += snprintf(buf, end - buf, " %s=%u",
+					wag_addr_port_format(&p->frontends[j].key.addr,
+							     p->frontends[j].key.port, text,
+							     sizeof(text)),
+					p->frontends[j].flags);
+		buf += snprintf(buf, end - buf, " >");
+		for (uint32_t j = 0; j < p->n_backends; j++)
+			buf += snprintf(buf, end - buf, " %s",
+					wag_addr_port_format(&p->backends[j].addr,
+							     p->backends[j].port, text,
+							     sizeof(text)));
+	}
+}
+
+#define PORT80 { { "p80", IPPROTO_TCP, 80, 0 } }
+
+static const struct test_case {
+	const char *name;
+	struct svc_spec svc;
+	struct slice_spec slices[MAX];
+	const char *want;
+} cases[] = {
+	{ "ServiceHeadless", { { .headless = true }, .ports = PORT80 },
+	  { { "p80", IPPROTO_TCP, 80, .eps = { { "10.1.0.1" } } } }, "" },
+	{ "ServiceTypeExternalName",
+	  { { .type = SVC_EXTERNAL_NAME }, .cluster_ips = { "10.96.0.1" }, .ports = PORT80 }, {}, "" },
+	{ "service-proxy-name",
+	  { { .other_proxy = true }, .cluster_ips = { "10.96.0.1" }, .ports = PORT80 }, {}, "" },
+	{ "no cluster address", { .external_ips = { "192.0.2.1" }, .ports = PORT80 }, {}, "" },
+	{ "ClusterIPReject", { .cluster_ips = { "10.96.0.1" }, .ports = PORT80 }, {},
+	  "p80/TCP/4: 10.96.0.1:80=1 >" },
+	{ "ClusterIPEndpointsMore", { .cluster_ips = { "10.96.0.1" }, .ports = PORT80 },
+	  { { "p80", IPPROTO_TCP, 8080, .eps = { { "10.1.0.2" }, { "10.1.0.1" } } },
+	    { "p80", IPPROTO_TCP, 8080, .eps = { { "10.1.0.3" }, { "10.1.0.2" } } } },
+	  "p80/TCP/4: 10.96.0.1:80=1 > 10.1.0.1:8080 10.1.0.2:8080 10.1.0.3:8080" },
+	{ "dual stack",
+	  { .cluster_ips = { "fd00::1", "10.96.0.1" }, .ports = PORT80 },
+	  { { "p80", IPPROTO_TCP, 81, .eps = { { "10.1.0.1" } } },
+	    { "p80", IPPROTO_TCP, 82, .v6 = true, .eps = { { "fd01::1" } } } },
+	  "p80/TCP/4: 10.96.0.1:80=1 > 10.1.0.1:81 | p80/TCP/6: [fd00::1]:80=1 > [fd01::1]:82" },
+	{ "BadIPs: the slice lies about its family",
+	  { .cluster_ips = { "10.96.0.1" }, .ports = PORT80 },
+	  { { "p80", IPPROTO_TCP, 81, .eps = { { "fd01::1" }, { "0.0.0.0" }, { "10.1.0.1" } } },
+	    { "p80", IPPROTO_TCP, 81, .fqdn = true, .eps = { { "10.1.0.9" } } } },
+	  "p80/TCP/4: 10.96.0.1:80=1 > 10.1.0.1:81" },
+	{ "NodePorts",
+	  { { .type = SVC_NODE_PORT }, .cluster_ips = { "10.96.0.1", "fd00::1" },
+	    .ports = { { "p80", IPPROTO_TCP, 80, 30080 } } },
+	  { { "p80", IPPROTO_TCP, 80, .eps = { { "10.1.0.1" } } } },
+	  "p80/TCP/4: 10.96.0.1:80=1 0.0.0.0:30080=2 > 10.1.0.1:80 | "
+	  "p80/TCP/6: [fd00::1]:80=1 [::]:30080=2 >" },
+	{ "a ClusterIP Service has no node port",
+	  { .cluster_ips = { "10.96.0.1" }, .ports = { { "p80", IPPROTO_TCP, 80, 30080 } } }, {},
+	  "p80/TCP/4: 10.96.0.1:80=1 >" },
+	{ "ExternalIPs of the family",
+	  { .cluster_ips = { "10.96.0.1" }, .external_ips = { "192.0.2.1", "2001:db8::1" },
+	    .ports = PORT80 }, {},
+	  "p80/TCP/4: 10.96.0.1:80=1 192.0.2.1:80=4 >" },
+	{ "LoadBalancerIngressRouteTypeProxy",
+	  { { .type = SVC_LOAD_BALANCER }, .cluster_ips = { "10.96.0.1" },
+	    .lb_ips = { "192.0.2.1", "192.0.2.2", "192.0.2.3" }, .ports = PORT80 }, {},
+	  "p80/TCP/4: 10.96.0.1:80=1 192.0.2.1:80=8 192.0.2.3:80=8 >" },
+	{ "one address twice",
+	  { { .type = SVC_LOAD_BALANCER }, .cluster_ips = { "10.96.0.1" },
+	    .external_ips = { "192.0.2.1" }, .lb_ips = { "192.0.2.1" }, .ports = PORT80 }, {},
+	  "p80/TCP/4: 10.96.0.1:80=1 192.0.2.1:80=12 >" },
+	{ "ports match by name and protocol",
+	  { .cluster_ips = { "10.96.0.1" },
+	    .ports = { { "dns", IPPROTO_UDP, 53, 0 }, { "dns-tcp", IPPROTO_TCP, 53, 0 } } },
+	  { { "dns", IPPROTO_UDP, 5353, .eps = { { "10.1.0.1" } } },
+	    { "dns", IPPROTO_TCP, 1, .eps = { { "10.1.0.2" } } },
+	    { "dns-tcp", IPPROTO_TCP, 5354, .eps = { { "10.1.0.1" } } },
+	    { "", IPPROTO_UDP, 9, .eps = { { "10.1.0.3" } } } },
+	  "dns/UDP/4: 10.96.0.1:53=1 > 10.1.0.1:5353 | dns-tcp/TCP/4: 10.96.0.1:53=1 > 10.1.0.1:5354" },
+	{ "unnamed, SCTP; a null port is none",
+	  { .cluster_ips = { "10.96.0.1" }, .ports = { { "", IPPROTO_SCTP, 80, 0 } } },
+	  { { "", IPPROTO_SCTP, 0, .eps = { { "10.1.0.1" } } },
+	    { "", IPPROTO_SCTP, 80, .eps = { { "10.1.0.2" } } } },
+	  "/SCTP/4: 10.96.0.1:80=1 > 10.1.0.2:80" },
+	{ "TerminatingEndpoints: ready ones only",
+	  { .cluster_ips = { "10.96.0.1" }, .ports = PORT80 },
+	  { { "p80", IPPROTO_TCP, 80,
+	      .eps = { { "10.1.0.1" }, { "10.1.0.2", "nst" }, { "10.1.0.3", "n" } } } },
+	  "p80/TCP/4: 10.96.0.1:80=1 > 10.1.0.1:80" },
+	{ "TerminatingEndpoints: all terminating, the serving ones",
+	  { .cluster_ips = { "10.96.0.1" }, .ports = PORT80 },
+	  { { "p80", IPPROTO_TCP, 80, .eps = { { "10.1.0.2", "nst" }, { "10.1.0.3", "nt" } } },
+	    { "p80", IPPROTO_TCP, 80, .eps = { { "10.1.0.1", "nst" }, { "10.1.0.4", "ns" } } } },
+	  "p80/TCP/4: 10.96.0.1:80=1 > 10.1.0.1:80 10.1.0.2:80" },
+	{ "TerminatingEndpoints: none usable",
+	  { .cluster_ips = { "10.96.0.1" }, .ports = PORT80 },
+	  { { "p80", IPPROTO_TCP, 80, .eps = { { "10.1.0.2", "nt" }, { "10.1.0.3", "n" } } } },
+	  "p80/TCP/4: 10.96.0.1:80=1 >" },
+	{ "publishNotReadyAddresses: ready is as the slice says",
+	  { { .publish_not_ready = true }, .cluster_ips = { "10.96.0.1" }, .ports = PORT80 },
+	  { { "p80", IPPROTO_TCP, 80, .eps = { { "10.1.0.1", "t" }, { "10.1.0.2", "n" } } } },
+	  "p80/TCP/4: 10.96.0.1:80=1 > 10.1.0.1:80" },
+};
+
+static void test_cases(void **state)
+{
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct svc_table *table, *again;
+		struct fixture f;
+		char text[1024];
+
+		make(&f, &cases[i].svc, cases[i].slices);
+		assert_int_equal(compile_service(&f.svc, f.list, f.n, NULL, &table), 0);
+		tell(table, text, sizeof(text));
+		if (strcmp(text, cases[i].want) != 0)
+			print_error("case: %s\n", cases[i].name);
+		assert_string_equal(text, cases[i].want);
+		for (size_t j = 0; j < f.n / 2; j++) { /* the order of the slices says nothing */
+			const struct object *tmp = f.list[j];
+
+			f.list[j] = f.list[f.n - 1 - j];
+			f.list[f.n - 1 - j] = tmp;
+		}
+		assert_int_equal(compile_service(&f.svc, f.list, f.n, NULL, &again), 0);
+		assert_true(svc_table_equal(table, again));
+		free(table);
+		free(again);
+	}
+}
+
+static void test_affinity_and_type(void **state)
+{
+	static const struct svc_spec spec = {
+		{ .type = SVC_NODE_PORT, .affinity_s = 10800 },
+		.cluster_ips = { "10.96.0.1" },
+		.ports = { { "p80", IPPROTO_TCP, 80, 30080 } },
+	};
+	struct slice_spec none[MAX] = { 0 };
+	struct svc_table *table, *other;
+	struct fixture f;
+
+	make(&f, &spec, none);
+	assert_int_equal(compile_service(&f.svc, f.list, 0, NULL, &table), 0);
+	assert_string_equal(table->type, "NodePort");
+	assert_int_equal(table->ports[0].affinity_s, 10800);
+	assert_int_equal(table->ports[0].node_port, 30080);
+	f.svc.service.affinity_s = 1;
+	assert_int_equal(compile_service(&f.svc, f.list, 0, NULL, &other), 0);
+	assert_false(svc_table_equal(table, other));
+	assert_false(svc_table_equal(table, NULL));
+	assert_true(svc_table_equal(NULL, NULL));
+	free(table);
+	free(other);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_cases),
+		cmocka_unit_test(test_affinity_and_type),
+	};
+
+	return cmocka_run_group_tests_name("compile_service", tests, NULL, NULL);
+}

@@ -1,0 +1,618 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include "agent/compile_service.h"
+#include "agent/dataplane_fake.h"
+#include "agent/sync.h"
+#include "sync_world.h"
+
+static struct dataplane *dp;
+static struct sync *sy;
+static uint64_t now;
+
+static int setup(void **state)
+{
+	now = 1000;
+	assert_int_equal(dataplane_fake_new(NULL, &dp), 0);
+	assert_int_equal(sync_new(dp, &sy), 0);
+	assert_int_equal(sync_adopt(sy), 0);
+	sync_sweep(sy);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	sync_free(sy);
+	dataplane_free(dp);
+	return 0;
+}
+
+static uint64_t run_ops(void)
+{
+	uint64_t before = dataplane_fake_ops(dp);
+
+	assert_int_equal(sync_run(sy, now), 0);
+	return dataplane_fake_ops(dp) - before;
+}
+
+static void set(const char *name, const struct world_port *ports, size_t n)
+{
+	assert_true(sync_set_service(sy, "ns", name, world_table(ports, n)) >= 0);
+}
+
+/* One port "p" of TCP behind vip:80 with backends 10.1.0.<digit>:8080 for each digit. */
+static void set_simple(const char *name, unsigned vip, const char *digits)
+{
+	struct world_port port = { .name = "p", .vips = { vip }, .n_vips = 1 };
+
+	for (; *digits; digits++)
+		port.backends[port.n_backends++] = *digits - '0';
+	set(name, &port, 1);
+}
+
+static const struct wag_svc *frontend(unsigned vip)
+{
+	struct wag_svc_key key = world_key(vip);
+
+	return dataplane_fake_get(dp, DP_SVC, &key);
+}
+
+static uint64_t slots_of(unsigned vip)
+{
+	size_t n;
+
+	assert_non_null(frontend(vip));
+	return dataplane_svc_state(dp, &n)[frontend(vip)->index].slots;
+}
+
+static unsigned count_of(unsigned vip)
+{
+	return WAG_SLOTS_COUNT(slots_of(vip));
+}
+
+static void test_build_service_map_add_remove(void **state)
+{
+	set_simple("a", 1, "123");
+	set_simple("b", 2, "4");
+	assert_int_equal(run_ops(), 2 + 4 + 2);
+	assert_int_equal(count_of(1), 3);
+	assert_int_equal(count_of(2), 1);
+	set("a", NULL, 0);
+	assert_int_equal(run_ops(), 1 + 3 + 1);
+	assert_null(frontend(1));
+	assert_int_equal(count_of(2), 1);
+	assert_int_equal(dataplane_fake_count(dp, DP_BACKEND), 1);
+	assert_int_equal(dataplane_fake_count(dp, DP_SVC_NAME), 1);
+}
+
+static void test_no_change_no_operation(void **state)
+{
+	set_simple("a", 1, "123");
+	run_ops();
+	set_simple("a", 1, "123");
+	assert_int_equal(run_ops(), 0);
+	set_simple("a", 1, "12");
+	set_simple("a", 1, "123");
+	assert_int_equal(run_ops(), 0);
+	assert_int_equal(sync_set_service(sy, "ns", "never", NULL), 0);
+	assert_int_equal(run_ops(), 0);
+}
+
+static void test_one_endpoint_touches_one_service(void **state)
+{
+	uint64_t before;
+
+	for (unsigned i = 1; i <= 9; i++) {
+		char name[2] = { '0' + i };
+
+		set_simple(name, i, "123");
+	}
+	run_ops();
+	before = slots_of(2);
+	set_simple("1", 1, "1234");
+	assert_int_equal(run_ops(), 1);
+	assert_int_equal(count_of(1), 4);
+	assert_true(slots_of(2) == before);
+	set_simple("1", 1, "234");
+	assert_int_equal(run_ops(), 1);
+	assert_int_equal(dataplane_fake_count(dp, DP_BACKEND), 27);
+}
+
+static void test_service_without_endpoints_keeps_its_frontends(void **state)
+{
+	set_simple("a", 1, "");
+	assert_int_equal(run_ops(), 2);
+	assert_int_equal(count_of(1), 0);
+	set_simple("a", 1, "1");
+	run_ops();
+	assert_int_equal(count_of(1), 1);
+	set_simple("a", 1, "");
+	assert_int_equal(run_ops(), 1);
+	assert_int_equal(count_of(1), 0);
+	assert_int_equal(dataplane_fake_count(dp, DP_BACKEND), 0);
+}
+
+static void test_service_update_keeps_the_index(void **state)
+{
+	struct world_port port = { .name = "p", .vips = { 1 }, .n_vips = 1, .backends = { 1 },
+				   .n_backends = 1 };
+	uint32_t index;
+
+	set("a", &port, 1);
+	run_ops();
+	index = frontend(1)->index;
+	port.vips[port.n_vips++] = 2;
+	port.node_port = 30000;
+	set("a", &port, 1);
+	assert_int_equal(run_ops(), 1 + 1); /* frontend, name */
+	assert_int_equal(frontend(1)->index, index);
+	assert_int_equal(frontend(2)->index, index);
+	port.vips[0] = 3;
+	set("a", &port, 1);
+	assert_int_equal(run_ops(), 2);
+	assert_null(frontend(1));
+	assert_int_equal(frontend(3)->index, index);
+}
+
+static void test_affinity_alone(void **state)
+{
+	struct world_port port = { .name = "p", .vips = { 1 }, .n_vips = 1 };
+	size_t n;
+
+	set("a", &port, 1);
+	run_ops();
+	port.affinity_s = 10800;
+	set("a", &port, 1);
+	assert_int_equal(run_ops(), 0);
+	assert_int_equal(dataplane_svc_state(dp, &n)[frontend(1)->index].affinity_s, 10800);
+}
+
+struct seen_conflict {
+	unsigned n;
+	char loser[16], holder[16];
+};
+
+static void on_conflict(const char *ns, const char *name, const struct wag_svc_key *key,
+			const char *holder_ns, const char *holder, void *ctx)
+{
+	struct seen_conflict *seen = ctx;
+
+	seen->n++;
+	snprintf(seen->loser, sizeof(seen->loser), "%s", name);
+	snprintf(seen->holder, sizeof(seen->holder), "%s", holder);
+}
+
+static void test_conflict_first_wins_other_takes_over(void **state)
+{
+	struct seen_conflict seen = { 0 };
+	struct sync_stats st;
+	uint32_t index;
+
+	sync_on_conflict(sy, on_conflict, &seen);
+	set_simple("b", 1, "2");
+	set_simple("a", 1, "1");
+	run_ops();
+	assert_int_equal(seen.n, 1);
+	assert_string_equal(seen.loser, "b");
+	assert_string_equal(seen.holder, "a");
+	index = frontend(1)->index;
+	set_simple("c", 1, "3");
+	run_ops();
+	assert_int_equal(seen.n, 2);
+	assert_int_equal(frontend(1)->index, index);
+	sync_get_stats(sy, &st);
+	assert_int_equal(st.conflicts, 2);
+	set("a", NULL, 0);
+	run_ops();
+	assert_int_not_equal(frontend(1)->index, index);
+	assert_int_equal(dataplane_fake_count(dp, DP_SVC), 1);
+	sync_get_stats(sy, &st);
+	assert_int_equal(st.conflicts, 1);
+	set("b", NULL, 0);
+	set("c", NULL, 0);
+	run_ops();
+	sync_get_stats(sy, &st);
+	assert_int_equal(st.conflicts, 0);
+	assert_int_equal(dataplane_fake_count(dp, DP_SVC), 0);
+	assert_false(dataplane_fake_recycled(dp));
+}
+
+static void test_frontend_moves_in_one_run(void **state)
+{
+	set_simple("a", 1, "1");
+	set_simple("b", 2, "2");
+	run_ops();
+	set_simple("a", 2, "1");
+	set_simple("b", 1, "2");
+	run_ops();
+	assert_int_equal(count_of(1), 1);
+	assert_int_not_equal(frontend(1)->index, frontend(2)->index);
+	assert_int_equal(sync_pending(sy), 0);
+	assert_false(dataplane_fake_recycled(dp));
+}
+
+struct seen_pending {
+	unsigned n;
+	char name[16], map[16];
+	int err;
+};
+
+static void on_pending(const char *ns, const char *name, const char *map, int err, void *ctx)
+{
+	struct seen_pending *seen = ctx;
+
+	if (!*name)
+		return;
+	seen->n++;
+	seen->err = err;
+	snprintf(seen->name, sizeof(seen->name), "%s", name);
+	snprintf(seen->map, sizeof(seen->map), "%s", map);
+}
+
+static void test_failures_stay_pending_and_are_retried(void **state)
+{
+	for (int t = 0; t <= DP_BACKEND; t++) {
+		struct seen_pending seen = { 0 };
+
+		set_simple("a", 1, "12");
+		set_simple("b", 2, "34");
+		dataplane_fake_fail_table(dp, t, EBUSY);
+		run_ops();
+		sync_visit_pending(sy, on_pending, &seen);
+		assert_int_equal(seen.n, 2);
+		assert_int_equal(seen.err, EBUSY);
+		assert_string_equal(seen.map, dataplane_table_name(t));
+		assert_true(sync_retry_ms(sy, now) > 0);
+		assert_int_equal(run_ops(), 0);
+		dataplane_fake_fail_table(dp, t, 0);
+		now += sync_retry_ms(sy, now);
+		run_ops();
+		assert_int_equal(sync_pending(sy), 0);
+		assert_int_equal(sync_retry_ms(sy, now), -1);
+		assert_int_equal(count_of(1), 2);
+		assert_int_equal(dataplane_fake_count(dp, DP_BACKEND), 4);
+
+		set("a", NULL, 0);
+		set("b", NULL, 0);
+		dataplane_fake_fail_table(dp, t, EBUSY);
+		run_ops();
+		assert_int_equal(sync_pending(sy), 1);
+		dataplane_fake_fail_table(dp, t, 0);
+		for (int i = 0; i < 3; i++) {
+			now += 10000;
+			run_ops();
+		}
+		assert_int_equal(sync_pending(sy), 0);
+		for (int i = 0; i < DP_TABLES; i++)
+			assert_int_equal(dataplane_fake_count(dp, i), 0);
+	}
+}
+
+static void test_one_bad_operation_hits_one_service(void **state)
+{
+	struct seen_pending seen = { 0 };
+
+	set_simple("a", 1, "12");
+	set_simple("b", 2, "34");
+	set_simple("c", 3, "56");
+	dataplane_fake_fail(dp, 3 + 2, 1, ENOMEM); /* b's first backend */
+	run_ops();
+	assert_int_equal(sync_pending(sy), 1);
+	sync_visit_pending(sy, on_pending, &seen);
+	assert_string_equal(seen.name, "b");
+	assert_int_equal(count_of(1), 2);
+	assert_int_equal(count_of(3), 2);
+	assert_null(frontend(2));
+	assert_int_equal(dataplane_fake_count(dp, DP_BACKEND), 4);
+	now += 10000;
+	run_ops();
+	assert_int_equal(sync_pending(sy), 0);
+	assert_int_equal(count_of(2), 2);
+}
+
+static void fresh(const struct dataplane_fake_sizes *sizes)
+{
+	sync_free(sy);
+	dataplane_free(dp);
+	assert_int_equal(dataplane_fake_new(sizes, &dp), 0);
+	assert_int_equal(sync_new(dp, &sy), 0);
+	assert_int_equal(sync_adopt(sy), 0);
+	sync_sweep(sy);
+}
+
+static void test_what_does_not_fit_is_named(void **state)
+{
+	static const struct {
+		struct dataplane_fake_sizes sizes;
+		const char *map;
+		int err;
+	} cases[] = {
+		{ { .n_states = 3 }, "wag_svc_state", ENOSPC },
+		{ { .n_slots = 5 }, "wag_slot", ENOSPC },
+		{ { .max = { [DP_SVC] = 2 } }, "wag_svc", E2BIG },
+		{ { .max = { [DP_SVC_NAME] = 2 } }, "wag_svc_name", E2BIG },
+		{ { .max = { [DP_BACKEND] = 5 } }, "wag_backend", E2BIG },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct seen_pending seen = { 0 };
+
+		fresh(&cases[i].sizes);
+		set_simple("a", 1, "12");
+		set_simple("b", 2, "34");
+		set_simple("c", 3, "56");
+		run_ops();
+		assert_int_equal(sync_pending(sy), 1);
+		sync_visit_pending(sy, on_pending, &seen);
+		assert_string_equal(seen.name, "c");
+		assert_string_equal(seen.map, cases[i].map);
+		assert_int_equal(seen.err, cases[i].err);
+		assert_int_equal(count_of(1), 2);
+		assert_int_equal(count_of(2), 2);
+		assert_null(frontend(3));
+		set("a", NULL, 0); /* makes room */
+		run_ops();
+		while (sync_retry_ms(sy, now) == 0)
+			run_ops();
+		now += 10000;
+		run_ops();
+		assert_int_equal(sync_pending(sy), 0);
+		assert_int_equal(count_of(3), 2);
+		assert_false(dataplane_fake_recycled(dp));
+	}
+}
+
+static void test_ranges_are_reused_only_after_a_grace(void **state)
+{
+	struct dataplane_fake_sizes sizes = { .n_slots = 32 };
+	struct sync_stats st;
+	uint64_t graces;
+
+	fresh(&sizes);
+	graces = dataplane_fake_graces(dp);
+	for (int i = 0; i < 100; i++) {
+		set_simple("a", 1, i % 2 ? "1234" : "12345");
+		run_ops();
+		assert_int_equal(count_of(1), i % 2 ? 4 : 5);
+		assert_int_equal(sync_pending(sy), 0);
+	}
+	graces = dataplane_fake_graces(dp) - graces;
+	assert_in_range(graces, 10, 60);
+	sync_get_stats(sy, &st);
+	assert_int_equal(st.slots_used, 4);
+	assert_int_equal(st.backends, 4);
+}
+
+static void test_node_addrs(void **state)
+{
+	struct sync_node_addr addrs[3] = {
+		{ .addr = world_key(1).addr, .value = { .ifindex = 2 } },
+		{ .addr = world_key(2).addr, .value = { .ifindex = 3 } },
+		{ .addr = world_key(3).addr, .value = { .ifindex = 3 } },
+	};
+	const struct wag_node_addr *found;
+
+	assert_int_equal(sync_set_node_addrs(sy, addrs, 2), 0);
+	assert_int_equal(run_ops(), 2);
+	assert_int_equal(sync_set_node_addrs(sy, addrs, 2), 0);
+	assert_int_equal(run_ops(), 0);
+	addrs[1].value.ifindex = 9;
+	assert_int_equal(sync_set_node_addrs(sy, addrs + 1, 2), 0);
+	assert_int_equal(run_ops(), 3);
+	found = dataplane_fake_get(dp, DP_NODE_ADDR, &addrs[1].addr);
+	assert_int_equal(found->ifindex, 9);
+	assert_null(dataplane_fake_get(dp, DP_NODE_ADDR, &addrs[0].addr));
+	assert_int_equal(dataplane_fake_count(dp, DP_NODE_ADDR), 2);
+}
+
+static void test_names_too_long_are_refused(void **state)
+{
+	char name[80];
+
+	memset(name, 'x', sizeof(name) - 1);
+	name[sizeof(name) - 1] = '\0';
+	assert_int_equal(sync_set_service(sy, "ns", name, world_table(NULL, 0)), -ENAMETOOLONG);
+	assert_int_equal(run_ops(), 0);
+}
+
+static void restart(void)
+{
+	sync_free(sy);
+	assert_int_equal(sync_new(dp, &sy), 0);
+	assert_int_equal(sync_adopt(sy), 0);
+}
+
+static void test_restart_without_change(void **state)
+{
+	uint32_t index;
+
+	set_simple("a", 1, "123");
+	set_simple("b", 2, "");
+	run_ops();
+	index = frontend(1)->index;
+	restart();
+	assert_int_equal(run_ops(), 0);
+	set_simple("a", 1, "123");
+	set_simple("b", 2, "");
+	sync_sweep(sy);
+	assert_int_equal(run_ops(), 0);
+	assert_int_equal(frontend(1)->index, index);
+}
+
+static void test_restart_deletes_nothing_before_the_sweep(void **state)
+{
+	set_simple("a", 1, "123");
+	set_simple("b", 2, "45");
+	run_ops();
+	restart();
+	set_simple("a", 1, "1");
+	run_ops();
+	assert_int_equal(count_of(1), 1);
+	assert_int_equal(count_of(2), 2);
+	assert_int_equal(dataplane_fake_count(dp, DP_BACKEND), 5);
+	sync_sweep(sy);
+	run_ops();
+	assert_null(frontend(2));
+	assert_int_equal(dataplane_fake_count(dp, DP_BACKEND), 1);
+	assert_int_equal(dataplane_fake_count(dp, DP_SVC_NAME), 1);
+}
+
+static void test_svc_ids_are_never_used_twice(void **state)
+{
+	uint32_t last = 0;
+	size_t n;
+
+	for (int i = 0; i < 5; i++) {
+		uint32_t id;
+
+		set_simple("a", 1, "1");
+		run_ops();
+		id = dataplane_svc_state(dp, &n)[frontend(1)->index].svc_id;
+		assert_true(id > last);
+		last = id;
+		set("a", NULL, 0);
+		run_ops();
+		restart();
+		sync_sweep(sy);
+	}
+}
+
+/* Maps nobody in their right mind wrote: everything is put right, nothing crashes. */
+static void test_adopts_garbage(void **state)
+{
+	for (unsigned seed = 1; seed <= 200; seed++) {
+		struct dataplane_fake_sizes sizes = { .n_states = 32, .n_slots = 128 };
+		struct world w = { .seed = seed };
+
+		sync_free(sy);
+		dataplane_free(dp);
+		assert_int_equal(dataplane_fake_new(&sizes, &dp), 0);
+		world_scribble(&w, dp);
+		assert_int_equal(sync_new(dp, &sy), 0);
+		assert_int_equal(sync_adopt(sy), 0);
+		world_change(&w, 6);
+		world_apply(&w, sy);
+		sync_sweep(sy);
+		for (int i = 0; i < 4; i++, now += 10000)
+			run_ops();
+		world_check(&w, dp);
+		assert_int_equal(sync_pending(sy), 0);
+	}
+}
+
+static void test_random_changes_keep_every_invariant(void **state)
+{
+	for (unsigned seed = 1; seed <= 60; seed++) {
+		struct dataplane_fake_sizes sizes = { .n_states = 64, .n_slots = 256 };
+		struct world w = { .seed = seed };
+
+		fresh(&sizes);
+		world_watch(&w, dp);
+		for (int step = 0; step < 40; step++, now += 10000) {
+			world_change(&w, 1 + world_random(&w, 6));
+			world_apply(&w, sy);
+			if (world_random(&w, 4) == 0)
+				dataplane_fake_fail(dp, dataplane_fake_ops(dp) + world_random(&w, 9),
+						    1 + world_random(&w, 3), EBUSY);
+			run_ops();
+			dataplane_fake_fail(dp, 0, 0, 0);
+			for (int i = 0; i < 3; i++) {
+				now += 10000;
+				run_ops();
+			}
+			assert_int_equal(sync_pending(sy), 0);
+			world_check(&w, dp);
+			assert_false(dataplane_fake_recycled(dp));
+		}
+	}
+}
+
+/* Up to two deaths in a row, each after any operation and between any two stores. */
+static void recover(struct world *w, uint64_t op, unsigned stores)
+{
+	dataplane_fake_crash(dp, dataplane_fake_ops(dp) + op);
+	(void)sync_run(sy, now);
+	if (dataplane_fake_crashed(dp))
+		dataplane_fake_revive(dp, stores);
+	else
+		dataplane_fake_crash(dp, UINT64_MAX);
+	sync_free(sy);
+	assert_int_equal(sync_new(dp, &sy), 0);
+	assert_int_equal(sync_adopt(sy), 0);
+	world_forget(w);
+	world_apply(w, sy);
+	if (world_random(w, 2))
+		run_ops();
+	sync_sweep(sy);
+}
+
+static void test_death_after_any_operation(void **state)
+{
+	struct dataplane_fake_sizes sizes = { .n_states = 64, .n_slots = 256 };
+
+	for (unsigned seed = 1; seed <= 40; seed++) {
+		uint64_t n_ops = 1;
+
+		for (uint64_t k = 0; k < n_ops; k++) {
+			struct world w = { .seed = seed };
+
+			fresh(&sizes);
+			world_watch(&w, dp);
+			world_change(&w, 10);
+			world_apply(&w, sy);
+			run_ops();
+			world_change(&w, 6);
+			world_apply(&w, sy);
+			if (k == 0)
+				n_ops = 80;
+			w.seed += k * 7919;
+			recover(&w, k, world_random(&w, 12));
+			if (world_random(&w, 2))
+				recover(&w, world_random(&w, 20), world_random(&w, 12));
+			for (int i = 0; i < 3; i++, now += 10000)
+				run_ops();
+			assert_int_equal(sync_pending(sy), 0);
+			world_check(&w, dp);
+			assert_int_equal(run_ops(), 0);
+		}
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+		T(test_build_service_map_add_remove),
+		T(test_no_change_no_operation),
+		T(test_one_endpoint_touches_one_service),
+		T(test_service_without_endpoints_keeps_its_frontends),
+		T(test_service_update_keeps_the_index),
+		T(test_affinity_alone),
+		T(test_conflict_first_wins_other_takes_over),
+		T(test_frontend_moves_in_one_run),
+		T(test_failures_stay_pending_and_are_retried),
+		T(test_one_bad_operation_hits_one_service),
+		T(test_what_does_not_fit_is_named),
+		T(test_ranges_are_reused_only_after_a_grace),
+		T(test_node_addrs),
+		T(test_names_too_long_are_refused),
+		T(test_restart_without_change),
+		T(test_restart_deletes_nothing_before_the_sweep),
+		T(test_svc_ids_are_never_used_twice),
+		T(test_adopts_garbage),
+		T(test_random_changes_keep_every_invariant),
+		T(test_death_after_any_operation),
+#undef T
+	};
+
+	return cmocka_run_group_tests_name("sync", tests, NULL, NULL);
+}
