@@ -354,27 +354,9 @@ static int detach_filters(const struct nl_link *link, void *ctx)
 	return 0;
 }
 
-static void remove_dir(const char *pin_dir, const char *sub)
-{
-	char path[4096];
-	struct dirent *e;
-	DIR *dir;
-
-	if (dp_path(path, sizeof(path), pin_dir, sub, NULL) < 0)
-		return;
-	dir = opendir(path);
-	if (!dir)
-		return;
-	while ((e = readdir(dir)))
-		if (e->d_name[0] != '.')
-			unlinkat(dirfd(dir), e->d_name, 0);
-	closedir(dir);
-	rmdir(path);
-}
-
 int dp_detach_all(const char *pin_dir, struct wag_err *err)
 {
-	static const char *const subs[] = { "links", "progs", "maps_new", "maps" };
+	static const char *const subs[] = { "links", "progs", DP_ASIDE, "maps" };
 	_cleanup_(nl_freep) struct nl *nl = NULL;
 	_cleanup_(nl_freep) struct nl *list = NULL;
 	_cleanup_close_ int lock = pins_lock(pin_dir, 10000);
@@ -386,7 +368,7 @@ int dp_detach_all(const char *pin_dir, struct wag_err *err)
 		return wag_err_set(err, r, "%s: %s", pin_dir, strerror(-r));
 	nl_link_list(list, detach_filters, nl);
 	for (size_t i = 0; i < 4; i++)
-		remove_dir(pin_dir, subs[i]);
+		dp_remove_dir(pin_dir, subs[i]);
 	if (rmdir(pin_dir) < 0 && errno != ENOENT)
 		return wag_err_set(err, -errno, "%s: %s", pin_dir, strerror(errno));
 	return 0;

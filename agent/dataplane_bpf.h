@@ -2,7 +2,8 @@
 /*
  * The BPF side of dataplane.h: opening, attaching, carrying over. Split by what can fail:
  *   dataplane_bpf.c      tables and arrays; open and close
- *   dataplane_load.c     bpffs, objects, maps and their pins
+ *   dataplane_load.c     the objects, and which map each works on
+ *   dataplane_pins.c     bpffs and what is pinned where
  *   dataplane_layout.c   two BTF layouts compared and converted
  *   dataplane_migrate.c  live entries of a pinned map of another layout or size
  *   dataplane_attach.c   devices, pods and the cgroup
@@ -100,14 +101,18 @@ int dp_prog_fd(const struct dataplane *dp, const char *name);	       /* -ENOENT 
 int dp_map_info(int fd, struct bpf_map_info *ret);
 
 /* dataplane_load.c */
-int dp_ensure_bpffs(const char *pin_dir, struct wag_err *err);
-int dp_check_abi(const char *pin_dir, struct wag_err *err);
 int dp_load(struct dataplane *dp, const struct dataplane_options *o, struct wag_err *err);
 void dp_unload(struct dataplane *dp);
+
+/* dataplane_pins.c */
+#define DP_ASIDE "maps_new" /* below the pin dir: new maps of an upgrade under way */
+int dp_ensure_bpffs(const char *pin_dir, struct wag_err *err);
+int dp_check_abi(const char *pin_dir, struct wag_err *err);
 int dp_path(char *buf, size_t size, const char *pin_dir, const char *sub, const char *name);
 int dp_pin_maps(struct dataplane *dp, struct wag_err *err);	   /* fresh ones: final or aside */
 int dp_pin_maps_final(struct dataplane *dp, struct wag_err *err); /* those aside: over the old */
 int dp_pin_programs(struct dataplane *dp, struct wag_err *err);
+void dp_remove_dir(const char *pin_dir, const char *sub);
 
 /* dataplane_layout.c */
 struct btf;

@@ -416,10 +416,11 @@ static int start(struct loop *l, struct wag_err *err)
 {
 	int r = make_events(l, err);
 
-	if (r == 0 && l->config->health_addr[0])
-		r = health_new(&l->health, l->base, l->config->health_addr, &l->view, err);
 	if (r == 0)
 		r = start_dataplane(l, err);
+	/* After the pin dir's lock: a second agent is told what it is, not that a port is taken. */
+	if (r == 0 && l->config->health_addr[0])
+		r = health_new(&l->health, l->base, l->config->health_addr, &l->view, err);
 	if (r == 0)
 		r = start_sync(l, err);
 	if (r == 0)
