@@ -505,6 +505,14 @@ void model_relist_end(struct model *m, enum model_kind kind)
 	}
 }
 
+void model_keep(struct model *m, enum model_kind kind, const char *ns, const char *name)
+{
+	struct entry *e = entry_find(m, kind, ns, name);
+
+	if (e)
+		e->generation = m->generation[kind];
+}
+
 void model_set_synced(struct model *m, enum model_kind kind)
 {
 	if (m->synced[kind])

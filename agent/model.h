@@ -142,6 +142,8 @@ int model_delete(struct model *m, enum model_kind kind, const char *ns, const ch
 /* A relist: everything of the kind that is not upserted between begin and end is deleted at end. */
 void model_relist_begin(struct model *m, enum model_kind kind);
 void model_relist_end(struct model *m, enum model_kind kind);
+/* During a relist: the object is there, though it cannot be read; it stays as it is. */
+void model_keep(struct model *m, enum model_kind kind, const char *ns, const char *name);
 /* Called by a source once its first complete list of the kind is in. */
 void model_set_synced(struct model *m, enum model_kind kind);
 bool model_synced(const struct model *m, enum model_kind kind);

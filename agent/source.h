@@ -32,7 +32,7 @@ struct kube_options {
 	struct source_reporter reporter;
 	/* 0: the default. For tests. */
 	unsigned backoff_min_ms, backoff_max_ms; /* 200, 30000 */
-	unsigned stall_ms;			 /* a watch silent for so long is reopened: 90000 */
+	unsigned stall_ms; /* a request silent for so long (bookmarks come every 60 s) is reopened: 150000 */
 	unsigned page_limit;			 /* 500 */
 	unsigned line_max_bytes;		 /* one object: 64 MiB */
 };
