@@ -187,6 +187,7 @@ enum wag_ct_flags {
 	WAG_CT_SNAT = 1 << 7,	 /* the client's address or port was changed too */
 	WAG_CT_NODE_PORT = 1 << 8,
 	WAG_CT_ASSURED = 1 << 9, /* TCP: the handshake completed */
+	WAG_CT_ALIASED = 1 << 10, /* flow entry whose frontend entry has key.alias set */
 };
 
 struct wag_ct {
@@ -233,6 +234,13 @@ struct wag_sock {
 	__u32 svc_id;
 	__u32 pad2;
 };
+
+/*
+ * skb->mark of a packet of the node's own that we translated and sent out again: it meets
+ * wag_to_net twice. Never leaves the node.
+ */
+#define WAG_MARK_TRANSLATED 0x77000000U
+#define WAG_MARK_MASK 0xff000000U
 
 /* ---- wag_frag: LRU_HASH. The ports of a datagram whose first fragment was seen. ---- */
 struct wag_frag_key {

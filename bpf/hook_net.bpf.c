@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The node's devices: NodePorts from outside at their ingress, the node's own clients (where the
+ * socket path does not serve them) at their egress. Without the socket path also on lo.
+ */
+#include <asm-generic/errno-base.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include "maps.h"
+#include "packet.h"
+#include "scratch.h"
+#include "stage_parse.h"
+#include "stage_track.h"
+#include "stage_service.h"
+#include "stage_commit.h"
+#include "stage_nat.h"
+#include "stage_route.h"
+#include "stage_finish.h"
+
+SEC("tc")
+int wag_from_net(struct __sk_buff *skb)
+{
+	struct wag_scratch *s;
+	int v;
+
+	if (skb->ifindex == IFINDEX_LO)
+		return PASS; /* what arrives on lo has left through it */
+	s = scratch_get(WAG_POINT_FROM_NET);
+	if (!s)
+		return DROP;
+	if ((v = stage_parse(skb, &s->pkt)) != NEXT)
+		goto out;
+	if ((v = stage_track(skb, s)) != NEXT)
+		goto out;
+	if ((v = stage_service(skb, &s->pkt)) != NEXT)
+		goto out;
+	if ((v = stage_commit(skb, s)) != NEXT)
+		goto out;
+	if ((v = stage_nat(skb, s)) != NEXT)
+		goto out;
+	v = route_from_net(skb, s);
+out:
+	return stage_finish(skb, s, v);
+}
+
+SEC("tc")
+int wag_to_net(struct __sk_buff *skb)
+{
+	struct wag_scratch *s;
+	int v;
+
+	/* Forwarded packets met their hook where they came in. */
+	if (skb->ingress_ifindex || (skb->mark & WAG_MARK_MASK) == WAG_MARK_TRANSLATED)
+		return PASS;
+	s = scratch_get(WAG_POINT_TO_NET);
+	if (!s)
+		return DROP;
+	if ((v = stage_parse(skb, &s->pkt)) != NEXT)
+		goto out;
+	if (addr_is_loopback(&s->pkt.tuple.saddr) || addr_is_loopback(&s->pkt.tuple.daddr))
+		return PASS; /* cannot leave the node, so no pod could answer it */
+	if ((v = stage_track(skb, s)) != NEXT)
+		goto out;
+	if ((v = stage_service(skb, &s->pkt)) != NEXT)
+		goto out;
+	if ((v = stage_commit(skb, s)) != NEXT)
+		goto out;
+	if ((v = stage_nat(skb, s)) != NEXT)
+		goto out;
+	v = route_to_net_local(skb, s);
+out:
+	return stage_finish(skb, s, v);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* The host side of a pod's veth: wag_from_pod at its ingress, wag_to_pod at its egress. */
+#include <asm-generic/errno-base.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include "maps.h"
+#include "packet.h"
+#include "scratch.h"
+#include "stage_parse.h"
+#include "stage_track.h"
+#include "stage_service.h"
+#include "stage_commit.h"
+#include "stage_nat.h"
+#include "stage_route.h"
+#include "stage_finish.h"
+
+SEC("tc")
+int wag_from_pod(struct __sk_buff *skb)
+{
+	struct wag_scratch *s = scratch_get(WAG_POINT_FROM_POD);
+	int v;
+
+	if (!s)
+		return DROP;
+	if ((v = stage_parse(skb, &s->pkt)) != NEXT)   /* headers -> pkt.tuple and offsets */
+		goto out;
+	if ((v = stage_track(skb, s)) != NEXT)   /* a known flow brings its translation */
+		goto out;
+	if ((v = stage_service(skb, &s->pkt)) != NEXT) /* new flow only: frontend -> backend */
+		goto out;
+	if ((v = stage_commit(skb, s)) != NEXT)  /* new flow only: remember it */
+		goto out;
+	if ((v = stage_nat(skb, s)) != NEXT)     /* addresses, ports, checksums */
+		goto out;
+	v = route_from_pod(skb, &s->pkt);		    /* another pod, or the stack */
+out:
+	return stage_finish(skb, s, v); /* counters and event, only here */
+}
+
+SEC("tc")
+int wag_to_pod(struct __sk_buff *skb)
+{
+	struct wag_scratch *s = scratch_get(WAG_POINT_TO_POD);
+	int v;
+
+	if (!s)
+		return DROP;
+	if ((v = stage_parse(skb, &s->pkt)) != NEXT)
+		goto out;
+	if ((v = stage_track(skb, s)) != NEXT)
+		goto out;
+	if ((v = stage_commit(skb, s)) != NEXT) /* the node's or an outside client's flow to the pod */
+		goto out;
+	if ((v = stage_nat(skb, s)) != NEXT) /* a reply the stack brought */
+		goto out;
+	v = PASS;
+out:
+	return stage_finish(skb, s, v);
+}
+
+struct ct_record {
+	struct wag_ct_key key;
+	struct wag_ct ct;
+};
+
+#define CT_ADOPT_MAX 16
+
+/*
+ * Takes over conntrack entries of an older table: the agent runs it (BPF_PROG_TEST_RUN) with
+ * ct_records as the packet's bytes. One writer for the ring, whoever fills the table.
+ */
+SEC("tc")
+int wag_ct_adopt(struct __sk_buff *skb)
+{
+	__u64 now = bpf_ktime_get_ns();
+	int taken = 0;
+
+	for (__u32 i = 0; i < CT_ADOPT_MAX; i++) {
+		struct ct_record record;
+		long slot = -1;
+
+		if (bpf_skb_load_bytes(skb, i * sizeof(record), &record, sizeof(record)) < 0)
+			break;
+		if (!record.key.proto)
+			continue;
+		if (record.ct.flags & WAG_CT_REWRITE_ORIG) {
+			ct_account(1);
+		} else {
+			slot = ct_take_slot(now, 1);
+			if (slot < 0) {
+				count_map_error(WAG_MAP_CT_RING, -ENOSPC);
+				continue;
+			}
+		}
+		if (bpf_map_update_elem(&wag_ct, &record.key, &record.ct, BPF_NOEXIST)) {
+			ct_account(-1);
+			continue;
+		}
+		if (slot >= 0)
+			ct_fill_slot(slot, &record.key, now & ~CT_HALF_OPEN_BIT);
+		taken++;
+	}
+	return taken;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Socket-level service translation at the cgroup: a local client's packets carry the backend from
+ * the first byte. Cgroup hooks ignore network namespaces, so everything starts with whose socket
+ * it is; foreign ones pass untouched.
+ */
+#include <asm-generic/errno-base.h>
+#include <asm-generic/errno.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include "maps.h"
+#include "packet.h"
+#include "service.h"
+
+#define SOCK_DGRAM 2
+#define SYS_REJECT 0
+#define SYS_PROCEED 1
+
+struct sock_call {
+	struct wag_addr addr;
+	__be16 port;
+	__u8 proto;
+	__u8 point;
+	bool v6;
+};
+
+static __always_inline void sock_get_addr(struct bpf_sock_addr *ctx, struct sock_call *call)
+{
+	if (call->v6) {
+		call->addr.w[0] = ctx->user_ip6[0];
+		call->addr.w[1] = ctx->user_ip6[1];
+		call->addr.w[2] = ctx->user_ip6[2];
+		call->addr.w[3] = ctx->user_ip6[3];
+	} else {
+		addr_from_v4(&call->addr, ctx->user_ip4);
+	}
+	call->port = ctx->user_port;
+	call->proto = ctx->protocol;
+}
+
+static __always_inline void sock_set_addr(struct bpf_sock_addr *ctx, const struct sock_call *call,
+					  const struct wag_addr *addr, __be16 port)
+{
+	if (call->v6) {
+		ctx->user_ip6[0] = addr->w[0];
+		ctx->user_ip6[1] = addr->w[1];
+		ctx->user_ip6[2] = addr->w[2];
+		ctx->user_ip6[3] = addr->w[3];
+	} else {
+		ctx->user_ip4 = addr->w[3];
+	}
+	ctx->user_port = port;
+}
+
+/* Is this socket's network namespace one whose sockets we translate? */
+static __always_inline bool sock_is_ours(struct bpf_sock_addr *ctx)
+{
+	__u64 cookie = bpf_get_netns_cookie(ctx);
+	struct wag_netns *netns = bpf_map_lookup_elem(&wag_netns, &cookie);
+
+	if (!netns)
+		return false;
+	return cfg.socket_lb == WAG_SOCKET_LB_FULL ||
+	       (cfg.socket_lb == WAG_SOCKET_LB_HOST && netns->flags & WAG_NETNS_HOST);
+}
+
+/* Tells userspace the cookie of the caller's namespace (wag_netns_learn). */
+static __always_inline void sock_learn(struct bpf_sock_addr *ctx)
+{
+	__u32 ip = bpf_ntohl(ctx->user_ip4);
+	__u64 cookie, *wanted;
+	__u32 token;
+
+	if ((ip & WAG_LEARN_MASK) != WAG_LEARN_V4 || ctx->type != SOCK_DGRAM)
+		return;
+	token = (ip & ~WAG_LEARN_MASK) << 16 | bpf_ntohs(ctx->user_port);
+	wanted = bpf_map_lookup_elem(&wag_netns_learn, &token);
+	if (!wanted)
+		return;
+	cookie = bpf_get_netns_cookie(ctx);
+	bpf_map_update_elem(&wag_netns_learn, &token, &cookie, BPF_EXIST);
+}
+
+static __always_inline void sock_emit(struct bpf_sock_addr *ctx, const struct sock_call *call,
+				      const struct svc_choice *choice, __u64 cookie)
+{
+	struct wag_event *e;
+
+	if (!cfg.events)
+		return;
+	e = bpf_ringbuf_reserve(&wag_events, sizeof(*e), 0);
+	if (!e) {
+		count_map_error(WAG_MAP_EVENTS, -ENOSPC);
+		return;
+	}
+	__builtin_memset(e, 0, sizeof(*e));
+	e->time_ns = bpf_ktime_get_ns();
+	e->type = WAG_EVENT_SOCK;
+	e->point = call->point;
+	e->flags = WAG_EVENT_F_XLAT | (addr_is_v4(&call->addr) ? 0 : WAG_EVENT_F_IPV6);
+	e->svc_index = choice->svc_index;
+	e->svc_id = choice->svc_id;
+	e->orig.daddr = call->addr;
+	e->orig.dport = call->port;
+	e->orig.proto = call->proto;
+	e->xlat.daddr = choice->addr;
+	e->xlat.dport = choice->port;
+	e->xlat.proto = call->proto;
+	e->cookie = cookie;
+	e->cgroup_id = bpf_get_current_cgroup_id();
+	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+}
+
+/* What an unconnected UDP socket chose before for this frontend, if that backend still serves it. */
+static __always_inline bool sock_recall(const struct sock_call *call, __u64 cookie,
+					struct svc_choice *choice)
+{
+	struct wag_sock_key key = {
+		.cookie = cookie, .addr = call->addr, .port = call->port,
+		.proto = call->proto, .dir = WAG_SOCK_FWD,
+	};
+	struct wag_sock *known = bpf_map_lookup_elem(&wag_sock, &key);
+	struct wag_backend_key backend = {};
+
+	if (!known)
+		return false;
+	backend.addr = known->addr;
+	backend.port = known->port;
+	backend.svc_id = known->svc_id;
+	backend.proto = call->proto;
+	if (!bpf_map_lookup_elem(&wag_backend, &backend))
+		return false;
+	choice->addr = known->addr;
+	choice->port = known->port;
+	choice->svc_index = known->svc_index;
+	choice->svc_id = known->svc_id;
+	return true;
+}
+
+static __always_inline void sock_store(struct wag_sock_key *key, const struct wag_sock *value)
+{
+	long err = bpf_map_update_elem(&wag_sock, key, value, BPF_ANY);
+
+	if (err)
+		count_map_error(WAG_MAP_SOCK, err);
+}
+
+/* Remembers the choice: for replies and getpeername, and for an unconnected socket's next message. */
+static __always_inline void sock_remember(const struct sock_call *call, __u64 cookie,
+					  const struct svc_choice *choice)
+{
+	struct wag_sock_key key = {
+		.cookie = cookie, .addr = choice->addr, .port = choice->port,
+		.proto = call->proto, .dir = WAG_SOCK_REV,
+	};
+	struct wag_sock value = {
+		.addr = call->addr, .port = call->port,
+		.svc_index = choice->svc_index, .svc_id = choice->svc_id,
+	};
+
+	sock_store(&key, &value);
+	if (call->point != WAG_POINT_SENDMSG)
+		return;
+	key.addr = call->addr;
+	key.port = call->port;
+	key.dir = WAG_SOCK_FWD;
+	value.addr = choice->addr;
+	value.port = choice->port;
+	sock_store(&key, &value);
+}
+
+static __always_inline int sock_no_backend(const struct sock_call *call)
+{
+	/* A datagram socket hears of it by ICMP, as from kube-proxy: the packet path refuses. */
+	if (call->proto != IPPROTO_TCP || !cfg.has_set_retval)
+		return SYS_PROCEED;
+	bpf_set_retval(-ECONNREFUSED);
+	return SYS_REJECT;
+}
+
+/* connect and sendmsg: frontend -> backend. */
+static __always_inline int sock_forward(struct bpf_sock_addr *ctx, struct sock_call *call)
+{
+	struct svc_choice choice = {};
+	struct wag_svc *svc;
+	__u64 cookie;
+
+	if (ctx->protocol != IPPROTO_TCP && ctx->protocol != IPPROTO_UDP)
+		return SYS_PROCEED;
+	if (!sock_is_ours(ctx))
+		return SYS_PROCEED;
+	sock_get_addr(ctx, call);
+	svc = svc_lookup(&call->addr, call->port, call->proto, addr_is_loopback(&call->addr));
+	if (!svc)
+		return SYS_PROCEED;
+	cookie = bpf_get_socket_cookie(ctx);
+	if (call->point == WAG_POINT_SENDMSG && sock_recall(call, cookie, &choice)) {
+		sock_set_addr(ctx, call, &choice.addr, choice.port);
+		return SYS_PROCEED;
+	}
+	switch (svc_select(svc, &choice)) {
+	case SVC_NO_BACKEND:
+		return sock_no_backend(call);
+	case SVC_FOUND:
+		break;
+	default:
+		return SYS_PROCEED;
+	}
+	sock_remember(call, cookie, &choice);
+	sock_set_addr(ctx, call, &choice.addr, choice.port);
+	sock_emit(ctx, call, &choice, cookie);
+	return SYS_PROCEED;
+}
+
+/* recvmsg and getpeername: backend -> the frontend this socket asked for. */
+static __always_inline int sock_reverse(struct bpf_sock_addr *ctx, struct sock_call *call)
+{
+	struct wag_sock_key key = { .dir = WAG_SOCK_REV };
+	struct wag_sock *known;
+
+	if (!sock_is_ours(ctx))
+		return SYS_PROCEED;
+	sock_get_addr(ctx, call);
+	key.cookie = bpf_get_socket_cookie(ctx);
+	key.addr = call->addr;
+	key.port = call->port;
+	key.proto = call->proto;
+	known = bpf_map_lookup_elem(&wag_sock, &key);
+	if (known)
+		sock_set_addr(ctx, call, &known->addr, known->port);
+	return SYS_PROCEED;
+}
+
+SEC("cgroup/connect4")
+int wag_connect4(struct bpf_sock_addr *ctx)
+{
+	struct sock_call call = { .point = WAG_POINT_CONNECT };
+
+	sock_learn(ctx);
+	return sock_forward(ctx, &call);
+}
+
+SEC("cgroup/connect6")
+int wag_connect6(struct bpf_sock_addr *ctx)
+{
+	struct sock_call call = { .point = WAG_POINT_CONNECT, .v6 = true };
+
+	return sock_forward(ctx, &call);
+}
+
+SEC("cgroup/sendmsg4")
+int wag_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	struct sock_call call = { .point = WAG_POINT_SENDMSG };
+
+	return sock_forward(ctx, &call);
+}
+
+SEC("cgroup/sendmsg6")
+int wag_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	struct sock_call call = { .point = WAG_POINT_SENDMSG, .v6 = true };
+
+	return sock_forward(ctx, &call);
+}
+
+SEC("cgroup/recvmsg4")
+int wag_recvmsg4(struct bpf_sock_addr *ctx)
+{
+	struct sock_call call = { .point = WAG_POINT_RECVMSG };
+
+	return sock_reverse(ctx, &call);
+}
+
+SEC("cgroup/recvmsg6")
+int wag_recvmsg6(struct bpf_sock_addr *ctx)
+{
+	struct sock_call call = { .point = WAG_POINT_RECVMSG, .v6 = true };
+
+	return sock_reverse(ctx, &call);
+}
+
+SEC("cgroup/getpeername4")
+int wag_getpeer4(struct bpf_sock_addr *ctx)
+{
+	struct sock_call call = { .point = WAG_POINT_GETPEER };
+
+	return sock_reverse(ctx, &call);
+}
+
+SEC("cgroup/getpeername6")
+int wag_getpeer6(struct bpf_sock_addr *ctx)
+{
+	struct sock_call call = { .point = WAG_POINT_GETPEER, .v6 = true };
+
+	return sock_reverse(ctx, &call);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

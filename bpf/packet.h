@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What the stages pass on: values and offsets, never packet pointers, so that a stage may change
+ * the packet without another one holding a stale view of it.
+ */
+#pragma once
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/pkt_cls.h>
+#include <stdbool.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include <waggle/abi_event.h>
+#include <waggle/abi_maps.h>
+#include <waggle/abi_reason.h>
+
+#define NSEC_PER_SEC 1000000000ULL
+
+/* A stage returns NEXT, or the verdict that ends the journey. */
+#define NEXT 0x100
+/* Not ours, or done: let the stack, and other people's programs behind us, go on. */
+#define PASS TC_ACT_UNSPEC
+#define DROP TC_ACT_SHOT
+
+enum pkt_flags {
+	PKT_V6 = 1 << 0,
+	PKT_FRAG_FIRST = 1 << 1, /* a fragment that has the L4 header */
+	PKT_FRAG_LATER = 1 << 2, /* a fragment that has not */
+	PKT_RELATED = 1 << 3,	 /* an ICMP error; tuple is that of the flow it belongs to */
+	PKT_REPLY = 1 << 4,
+	PKT_NEW = 1 << 5,
+	PKT_TRACKED = 1 << 6,
+	PKT_NAT = 1 << 7, /* xlat differs from tuple and is to be written */
+	PKT_FIRST_REPLY = 1 << 8,
+	PKT_REFUSED = 1 << 9,
+	PKT_ALIAS = 1 << 10, /* a direct flow whose tuple a translated flow owns */
+	PKT_SYN = 1 << 11,   /* TCP, SYN without ACK */
+	PKT_NODE_PORT = 1 << 12,
+	PKT_UNTRACKED = 1 << 13,
+};
+
+struct wag_pkt {
+	struct wag_tuple tuple; /* as it came */
+	struct wag_tuple xlat;	/* as it leaves, with PKT_NAT */
+	__u64 now;
+	__u32 flags;
+	__u32 l4_off; /* from the start of the frame; L3 starts at ETH_HLEN */
+	__u32 svc_index, svc_id;
+	__u32 line;
+	__u8 point;
+	__u8 reason;
+	__u8 next;
+	__u8 tcp_flags;
+	__u8 icmp_type, icmp_code;
+	__u8 pad[2];
+};
+
+/*
+ * One packet's working memory, per CPU: the stack (512 bytes along a whole call chain) does not
+ * hold it. TC programs are not interrupted by one another on a CPU.
+ */
+struct wag_scratch {
+	struct wag_pkt pkt;
+	struct wag_ct_key key, pair;
+	struct wag_ct ct, frontend;
+	struct wag_tuple outer, outer_new, inner, inner_new; /* ICMP errors */
+	__u8 quoted[80];				     /* refusals */
+	struct bpf_fib_lookup fib;
+};
+
+/* Ends the journey with a counted, explained drop. */
+#define wag_drop(pkt, why) drop_at((pkt), (why), __LINE__)
+
+static __always_inline int drop_at(struct wag_pkt *pkt, enum wag_reason why, __u32 line)
+{
+	pkt->reason = why;
+	pkt->line = line;
+	return DROP;
+}
+
+static __always_inline bool addr_equal(const struct wag_addr *a, const struct wag_addr *b)
+{
+	return a->d[0] == b->d[0] && a->d[1] == b->d[1];
+}
+
+static __always_inline bool addr_is_zero(const struct wag_addr *a)
+{
+	return !(a->d[0] | a->d[1]);
+}
+
+static __always_inline bool addr_is_v4(const struct wag_addr *a)
+{
+	return a->d[0] == 0 && a->w[2] == bpf_htonl(WAG_V4MAPPED_W2);
+}
+
+static __always_inline void addr_from_v4(struct wag_addr *addr, __be32 v4)
+{
+	addr->d[0] = 0;
+	addr->w[2] = bpf_htonl(WAG_V4MAPPED_W2);
+	addr->w[3] = v4;
+}
+
+/* 127.0.0.0/8 and ::1. */
+static __always_inline bool addr_is_loopback(const struct wag_addr *a)
+{
+	if (addr_is_v4(a))
+		return a->b[12] == 127;
+	return a->d[0] == 0 && a->w[2] == 0 && a->w[3] == bpf_htonl(1);
+}
+
+static __always_inline void tuple_reverse(struct wag_tuple *t)
+{
+	struct wag_addr addr = t->saddr;
+	__be16 port = t->sport;
+
+	t->saddr = t->daddr;
+	t->daddr = addr;
+	t->sport = t->dport;
+	t->dport = port;
+}
+
+static __always_inline bool tuple_has_ports(const struct wag_tuple *t)
+{
+	return t->proto == IPPROTO_TCP || t->proto == IPPROTO_UDP || t->proto == IPPROTO_SCTP;
+}
+

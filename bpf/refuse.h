@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * "Port unreachable" for a Service without backends, as kube-proxy's REJECT answers TCP, UDP and
+ * SCTP alike (RFC 792; RFC 4443, 3.1 code 4): the client's connect() fails with ECONNREFUSED.
+ */
+#pragma once
+
+#include <linux/icmp.h>
+#include <linux/icmpv6.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <stddef.h>
+#include "checksum.h"
+#include "packet.h"
+
+#define REFUSE_QUOTE_MAX 80 /* an IPv4 header with all options and a TCP header */
+
+/*
+ * Quotes the L4 header whole: a sender that leaves the checksum to the device does not let the
+ * packet be cut before the checksum field.
+ */
+static __always_inline __u32 refuse_quote_len(const struct wag_pkt *pkt)
+{
+	__u32 l4 = pkt->tuple.proto == IPPROTO_TCP ? 20 : pkt->tuple.proto == IPPROTO_UDP ? 8 : 12;
+
+	return pkt->l4_off - ETH_HLEN + l4;
+}
+
+static __always_inline int refuse_ip(struct __sk_buff *skb, const struct wag_pkt *pkt, __u32 quote)
+{
+	if (pkt->flags & PKT_V6) {
+		struct ipv6hdr ip = { .version = 6, .nexthdr = IPPROTO_ICMPV6, .hop_limit = 64 };
+
+		ip.payload_len = bpf_htons(sizeof(struct icmphdr) + quote);
+		__builtin_memcpy(&ip.saddr, &pkt->tuple.daddr, sizeof(ip.saddr));
+		__builtin_memcpy(&ip.daddr, &pkt->tuple.saddr, sizeof(ip.daddr));
+		return bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0);
+	} else {
+		struct iphdr ip = { .version = 4, .ihl = 5, .ttl = 64, .protocol = IPPROTO_ICMP };
+
+		ip.tot_len = bpf_htons(sizeof(ip) + sizeof(struct icmphdr) + quote);
+		ip.saddr = pkt->tuple.daddr.w[3];
+		ip.daddr = pkt->tuple.saddr.w[3];
+		ip.check = ~csum_fold16(csum_fold64(
+			(__u32)bpf_csum_diff(NULL, 0, (__be32 *)&ip, sizeof(ip), 0)));
+		return bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0);
+	}
+}
+
+static __always_inline int refuse_icmp(struct __sk_buff *skb, struct wag_scratch *scratch,
+				       __u64 quote)
+{
+	const struct wag_pkt *pkt = &scratch->pkt;
+	__u8 *quoted = scratch->quoted;
+	bool v6 = pkt->flags & PKT_V6;
+	__u32 off = ETH_HLEN + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
+	struct icmphdr icmp = {};
+	__u64 sum = 0;
+
+	__builtin_memset(quoted, 0, REFUSE_QUOTE_MAX);
+	icmp.type = v6 ? ICMPV6_DEST_UNREACH : ICMP_DEST_UNREACH;
+	icmp.code = v6 ? ICMPV6_PORT_UNREACH : ICMP_PORT_UNREACH;
+	/*
+	 * The barriers keep the compiler from folding the two checks into one on a copy of quote:
+	 * the verifier would say "R4 min value is negative".
+	 */
+	asm volatile("" : "+r"(quote));
+	if (quote > REFUSE_QUOTE_MAX)
+		return -1;
+	asm volatile("" : "+r"(quote));
+	if (quote < 1)
+		return -1;
+	if (bpf_skb_load_bytes(skb, off + sizeof(icmp), quoted, quote) < 0)
+		return -1;
+	sum += (__u32)bpf_csum_diff(NULL, 0, (__be32 *)quoted, REFUSE_QUOTE_MAX, 0);
+	sum += (__u32)bpf_csum_diff(NULL, 0, (__be32 *)&icmp, sizeof(icmp), 0);
+	if (v6) {
+		for (int i = 0; i < 4; i++)
+			sum += (__u64)pkt->tuple.saddr.w[i] + pkt->tuple.daddr.w[i];
+		sum += bpf_htonl(sizeof(icmp) + quote);
+		sum += bpf_htonl(IPPROTO_ICMPV6);
+	}
+	icmp.checksum = ~csum_fold16(csum_fold64(sum));
+	return bpf_skb_store_bytes(skb, off, &icmp, sizeof(icmp), 0);
+}
+
+/* Turns the packet into its own refusal and sends it back. Returns a verdict, DROP if it cannot. */
+static __noinline int refuse(struct __sk_buff *skb, struct wag_scratch *scratch)
+{
+	__u8 macs[2 * ETH_ALEN], back[2 * ETH_ALEN];
+	struct wag_pkt *pkt;
+	__u32 quote, room;
+
+	if (!scratch)
+		return DROP;
+	pkt = &scratch->pkt;
+	quote = refuse_quote_len(pkt);
+	room = pkt->flags & PKT_V6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
+	if (pkt->flags & PKT_FRAG_LATER || quote > REFUSE_QUOTE_MAX ||
+	    skb->len < ETH_HLEN + quote)
+		return DROP;
+	if (bpf_skb_load_bytes(skb, 0, macs, sizeof(macs)) < 0)
+		return DROP;
+	__builtin_memcpy(back, macs + ETH_ALEN, ETH_ALEN);
+	__builtin_memcpy(back + ETH_ALEN, macs, ETH_ALEN);
+	if (bpf_skb_change_tail(skb, ETH_HLEN + quote, 0))
+		return DROP;
+	if (bpf_skb_adjust_room(skb, room + sizeof(struct icmphdr), BPF_ADJ_ROOM_MAC, 0))
+		return DROP;
+	if (bpf_skb_store_bytes(skb, 0, back, sizeof(back), 0) || refuse_ip(skb, pkt, quote) ||
+	    refuse_icmp(skb, scratch, quote))
+		return DROP;
+	if (pkt->point == WAG_POINT_FROM_POD)
+		return bpf_redirect_peer(skb->ifindex, 0);
+	/* The node's own client is behind this device's ingress, an outside one behind its egress. */
+	return bpf_redirect(skb->ifindex, pkt->point == WAG_POINT_TO_NET ? BPF_F_INGRESS : 0);
+}

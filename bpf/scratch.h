@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Where a packet's working memory comes from. Not pinned: it holds nothing between packets. */
+#pragma once
+
+#include "maps.h"
+#include "packet.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct wag_scratch);
+} wag_scratch SEC(".maps");
+
+/* A clean wag_pkt for a packet met at point; NULL never happens, but the verifier wants it asked. */
+static __always_inline struct wag_scratch *scratch_get(enum wag_point point)
+{
+	__u32 zero = 0;
+	struct wag_scratch *scratch = bpf_map_lookup_elem(&wag_scratch, &zero);
+
+	if (!scratch)
+		return NULL;
+	__builtin_memset(&scratch->pkt, 0, sizeof(scratch->pkt));
+	scratch->pkt.point = point;
+	scratch->pkt.now = bpf_ktime_get_ns();
+	return scratch;
+}

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Writes pkt->xlat into the packet: addresses, ports, checksums. The only stage that knows both
+ * families' layouts. */
+#pragma once
+
+#include <linux/icmp.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <stddef.h>
+#include "checksum.h"
+#include "packet.h"
+#include "stage_parse.h"
+
+struct sctphdr {
+	__be16 source, dest;
+	__be32 vtag;
+	__le32 checksum;
+};
+
+/* Writes source and destination of one IP header at off; *l4_diff gains the pseudo-header's change. */
+static __always_inline int nat_ip(struct __sk_buff *skb, __u32 off, bool v6,
+				  const struct wag_tuple *from, const struct wag_tuple *to,
+				  __u64 *diff)
+{
+	__be32 addrs[2] = { to->saddr.w[3], to->daddr.w[3] };
+	__u64 sum = 0;
+	__u16 check;
+
+	sum = csum_replace_addr(sum, &from->saddr, &to->saddr);
+	sum = csum_replace_addr(sum, &from->daddr, &to->daddr);
+	*diff += sum;
+	if (v6)
+		return bpf_skb_store_bytes(skb, off + offsetof(struct ipv6hdr, saddr), &to->saddr,
+					   2 * sizeof(struct wag_addr), 0);
+	if (bpf_skb_load_bytes(skb, off + offsetof(struct iphdr, check), &check, sizeof(check)) < 0)
+		return -1;
+	check = csum_apply(check, sum);
+	if (bpf_skb_store_bytes(skb, off + offsetof(struct iphdr, check), &check, sizeof(check), 0))
+		return -1;
+	return bpf_skb_store_bytes(skb, off + offsetof(struct iphdr, saddr), addrs, sizeof(addrs), 0);
+}
+
+static __always_inline int nat_sctp(struct __sk_buff *skb, struct wag_pkt *pkt, __be32 old, __be32 new)
+{
+	__u32 off = pkt->l4_off + offsetof(struct sctphdr, checksum), crc, behind;
+
+	if (old == new)
+		return 0;
+	/* The CRC covers the whole message, which a fragment does not hold. */
+	if (pkt->flags & PKT_FRAG_FIRST || skb->len < pkt->l4_off + sizeof(struct sctphdr))
+		return -1;
+	if (bpf_skb_load_bytes(skb, off, &crc, sizeof(crc)) < 0)
+		return -1;
+	if (crc) { /* 0: left to the device */
+		behind = skb->len - pkt->l4_off - 4;
+		crc ^= crc32c_delta(old ^ new, behind & 0xffff);
+		if (bpf_skb_store_bytes(skb, off, &crc, sizeof(crc), 0))
+			return -1;
+	}
+	return bpf_skb_store_bytes(skb, pkt->l4_off, &new, sizeof(new), 0);
+}
+
+static __always_inline int nat_l4(struct __sk_buff *skb, struct wag_pkt *pkt, __u64 diff)
+{
+	__be32 old = pkt->tuple.sport | (__u32)pkt->tuple.dport << 16;
+	__be32 new = pkt->xlat.sport | (__u32)pkt->xlat.dport << 16;
+	__u32 flags = 0, off;
+
+	switch (pkt->tuple.proto) {
+	case IPPROTO_TCP:
+		off = offsetof(struct tcphdr, check);
+		break;
+	case IPPROTO_UDP:
+		off = offsetof(struct udphdr, check);
+		flags = BPF_F_MARK_MANGLED_0; /* 0 is "no checksum", RFC 768 */
+		break;
+	case IPPROTO_SCTP:
+		return nat_sctp(skb, pkt, old, new);
+	default:
+		return 0;
+	}
+	off += pkt->l4_off;
+	if (bpf_l4_csum_replace(skb, off, 0, csum_fold64(diff), flags | BPF_F_PSEUDO_HDR))
+		return -1;
+	if (old == new)
+		return 0;
+	if (bpf_l4_csum_replace(skb, off, old, new, flags | sizeof(new)))
+		return -1;
+	return bpf_skb_store_bytes(skb, pkt->l4_off, &new, sizeof(new), 0);
+}
+
+/*
+ * An ICMP error: the quoted packet is the flow's packet of the other direction, so it gets the
+ * reverse of the translation; the error itself goes to where that packet came from.
+ */
+static __noinline int nat_icmp_error(struct __sk_buff *skb, struct wag_scratch *scratch)
+{
+	struct wag_tuple *outer, *outer_new, *inner, *inner_new;
+	struct l3_info info = {};
+	__u64 diff = 0, inner_diff = 0;
+	struct wag_pkt *pkt;
+	__be32 old, new;
+	__u32 off;
+	bool v6;
+
+	if (!scratch)
+		return -1;
+	pkt = &scratch->pkt;
+	outer = &scratch->outer;
+	outer_new = &scratch->outer_new;
+	inner = &scratch->inner;
+	inner_new = &scratch->inner_new;
+	v6 = pkt->flags & PKT_V6;
+	if ((v6 ? parse_ipv6(skb, ETH_HLEN, outer, &info) :
+		  parse_ipv4(skb, ETH_HLEN, outer, &info)) < 0)
+		return -1;
+	*outer_new = *outer;
+	outer_new->daddr = pkt->xlat.daddr;
+	if (addr_equal(&outer->saddr, &pkt->tuple.saddr))
+		outer_new->saddr = pkt->xlat.saddr;
+
+	/* Where the quoted packet's ports are: behind its IP header and extension headers. */
+	off = pkt->l4_off + sizeof(struct icmphdr);
+	if ((v6 ? parse_ipv6(skb, off, inner, &info) : parse_ipv4(skb, off, inner, &info)) < 0)
+		return -1;
+	*inner = pkt->tuple;
+	*inner_new = pkt->xlat;
+	tuple_reverse(inner);
+	tuple_reverse(inner_new);
+	old = inner->sport | (__u32)inner->dport << 16;
+	new = inner_new->sport | (__u32)inner_new->dport << 16;
+	if (bpf_skb_store_bytes(skb, info.l4_off, &new, sizeof(new), 0) ||
+	    nat_ip(skb, off, v6, inner, inner_new, &inner_diff) ||
+	    nat_ip(skb, ETH_HLEN, v6, outer, outer_new, &diff))
+		return -1;
+	/* IPv4: the quoted header's own checksum takes up its change, and no pseudo-header is summed. */
+	diff = v6 ? diff + inner_diff : 0;
+	diff = csum_replace32(diff, old, new);
+	return bpf_l4_csum_replace(skb, pkt->l4_off + offsetof(struct icmphdr, checksum), 0,
+				   csum_fold64(diff), v6 ? BPF_F_PSEUDO_HDR : 0);
+}
+
+static __always_inline int stage_nat(struct __sk_buff *skb, struct wag_scratch *scratch)
+{
+	struct wag_pkt *pkt = &scratch->pkt;
+	__u64 diff = 0;
+
+	if (!(pkt->flags & PKT_NAT))
+		return NEXT;
+	pkt->xlat.proto = pkt->tuple.proto;
+	if (pkt->flags & PKT_RELATED)
+		return nat_icmp_error(skb, scratch) ? wag_drop(pkt, WAG_DROP_WRITE_ERROR) : NEXT;
+	if (nat_ip(skb, ETH_HLEN, pkt->flags & PKT_V6, &pkt->tuple, &pkt->xlat, &diff))
+		return wag_drop(pkt, WAG_DROP_WRITE_ERROR);
+	if (!(pkt->flags & PKT_FRAG_LATER) && nat_l4(skb, pkt, diff))
+		return wag_drop(pkt, WAG_DROP_CSUM_ERROR);
+	return NEXT;
+}

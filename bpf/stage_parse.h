@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Headers -> pkt->tuple and offsets. Sources: RFC 791, RFC 8200, RFC 792, RFC 4443. */
+#pragma once
+
+#include <linux/icmp.h>
+#include <linux/icmpv6.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+#include "maps.h"
+#include "packet.h"
+
+#define IP_OFFSET_MASK 0x1fff
+#define IP_MORE_FRAGMENTS 0x2000
+#define IPV6_EXT_MAX 6 /* extension headers we walk; more is an invalid packet */
+
+#ifndef NEXTHDR_HOP
+#define NEXTHDR_HOP 0
+#define NEXTHDR_ROUTING 43
+#define NEXTHDR_FRAGMENT 44
+#define NEXTHDR_AUTH 51
+#define NEXTHDR_NONE 59
+#define NEXTHDR_DEST 60
+#endif
+
+struct ipv6_frag {
+	__u8 nexthdr;
+	__u8 reserved;
+	__be16 frag_off;
+	__be32 id;
+};
+
+/* What a parsed L3 header says beyond the tuple. */
+struct l3_info {
+	__u32 l4_off;
+	__be32 frag_id;
+	__u32 flags; /* PKT_V6, PKT_FRAG_* */
+};
+
+static __always_inline int parse_ipv4(struct __sk_buff *skb, __u32 off, struct wag_tuple *t,
+				      struct l3_info *info)
+{
+	struct iphdr ip;
+	__u16 frag;
+
+	if (bpf_skb_load_bytes(skb, off, &ip, sizeof(ip)) < 0 || ip.ihl < 5 || ip.version != 4)
+		return -1;
+	frag = bpf_ntohs(ip.frag_off);
+	if (frag & IP_OFFSET_MASK)
+		info->flags |= PKT_FRAG_LATER;
+	else if (frag & IP_MORE_FRAGMENTS)
+		info->flags |= PKT_FRAG_FIRST;
+	info->frag_id = bpf_htonl(bpf_ntohs(ip.id));
+	info->l4_off = off + ip.ihl * 4;
+	addr_from_v4(&t->saddr, ip.saddr);
+	addr_from_v4(&t->daddr, ip.daddr);
+	t->proto = ip.protocol;
+	return 0;
+}
+
+static __always_inline int parse_ipv6(struct __sk_buff *skb, __u32 off, struct wag_tuple *t,
+				      struct l3_info *info)
+{
+	struct ipv6hdr ip;
+	__u8 next;
+
+	if (bpf_skb_load_bytes(skb, off, &ip, sizeof(ip)) < 0 || ip.version != 6)
+		return -1;
+	info->flags |= PKT_V6;
+	__builtin_memcpy(&t->saddr, &ip.saddr, sizeof(t->saddr));
+	__builtin_memcpy(&t->daddr, &ip.daddr, sizeof(t->daddr));
+	next = ip.nexthdr;
+	off += sizeof(ip);
+	for (int i = 0; i < IPV6_EXT_MAX; i++) {
+		struct ipv6_frag ext; /* every extension header is at least 8 bytes */
+
+		if (next != NEXTHDR_HOP && next != NEXTHDR_ROUTING && next != NEXTHDR_FRAGMENT &&
+		    next != NEXTHDR_DEST && next != NEXTHDR_AUTH) {
+			info->l4_off = off;
+			t->proto = next;
+			return 0;
+		}
+		if (bpf_skb_load_bytes(skb, off, &ext, sizeof(ext)) < 0)
+			return -1;
+		if (next == NEXTHDR_FRAGMENT) {
+			info->frag_id = ext.id;
+			if (ext.frag_off & bpf_htons(0xfff8))
+				info->flags |= PKT_FRAG_LATER;
+			else if (ext.frag_off & bpf_htons(1))
+				info->flags |= PKT_FRAG_FIRST;
+			off += sizeof(ext);
+		} else if (next == NEXTHDR_AUTH) {
+			off += (ext.reserved + 2) * 4; /* the byte after nexthdr is the length */
+		} else {
+			off += (ext.reserved + 1) * 8;
+		}
+		next = ext.nexthdr;
+		if (info->flags & PKT_FRAG_LATER) { /* what follows is payload */
+			info->l4_off = off;
+			t->proto = next;
+			return 0;
+		}
+	}
+	return -1;
+}
+
+/* Later fragments have no ports: the first one left them in wag_frag. */
+static __always_inline int parse_fragment(struct wag_pkt *pkt, __be32 id)
+{
+	struct wag_frag_key key = { .id = id };
+	struct wag_frag *known;
+
+	key.saddr = pkt->tuple.saddr;
+	key.daddr = pkt->tuple.daddr;
+	key.proto = pkt->tuple.proto;
+	if (pkt->flags & PKT_FRAG_FIRST) {
+		struct wag_frag ports = { .sport = pkt->tuple.sport, .dport = pkt->tuple.dport };
+		long err;
+
+		if (cfg.dry_run)
+			return NEXT;
+		err = bpf_map_update_elem(&wag_frag, &key, &ports, BPF_ANY);
+		if (err)
+			count_map_error(WAG_MAP_FRAG, err);
+		return NEXT;
+	}
+	known = bpf_map_lookup_elem(&wag_frag, &key);
+	if (!known)
+		/* On the node's devices it may be the node's own: only its stack can tell. */
+		return pkt->point == WAG_POINT_FROM_NET || pkt->point == WAG_POINT_TO_NET ?
+			       PASS :
+			       wag_drop(pkt, WAG_DROP_FRAG_NOT_FOUND);
+	pkt->tuple.sport = known->sport;
+	pkt->tuple.dport = known->dport;
+	return NEXT;
+}
+
+/* An ICMP error: the tuple becomes that of the flow's packets which travel the error's way. */
+static __always_inline int parse_icmp_error(struct __sk_buff *skb, struct wag_pkt *pkt)
+{
+	struct wag_tuple inner = {};
+	struct l3_info info = {};
+	__u32 off = pkt->l4_off + sizeof(struct icmphdr);
+	__be16 ports[2];
+	int r;
+
+	r = pkt->flags & PKT_V6 ? parse_ipv6(skb, off, &inner, &info) :
+				  parse_ipv4(skb, off, &inner, &info);
+	if (r < 0 || info.flags & PKT_FRAG_LATER || !tuple_has_ports(&inner))
+		return PASS;
+	if (bpf_skb_load_bytes(skb, info.l4_off, ports, sizeof(ports)) < 0)
+		return PASS;
+	inner.sport = ports[0];
+	inner.dport = ports[1];
+	tuple_reverse(&inner);
+	pkt->tuple = inner;
+	pkt->flags |= PKT_RELATED;
+	return NEXT;
+}
+
+static __always_inline int parse_icmp(struct __sk_buff *skb, struct wag_pkt *pkt)
+{
+	struct icmphdr icmp; /* icmp6hdr has the same first 8 bytes */
+	bool v6 = pkt->flags & PKT_V6;
+
+	if (bpf_skb_load_bytes(skb, pkt->l4_off, &icmp, sizeof(icmp)) < 0)
+		return wag_drop(pkt, WAG_DROP_TRUNCATED_L4);
+	pkt->icmp_type = icmp.type;
+	pkt->icmp_code = icmp.code;
+	if (icmp.type == (v6 ? ICMPV6_ECHO_REQUEST : ICMP_ECHO)) {
+		pkt->tuple.sport = icmp.un.echo.id;
+		return NEXT;
+	}
+	if (icmp.type == (v6 ? ICMPV6_ECHO_REPLY : ICMP_ECHOREPLY)) {
+		pkt->tuple.dport = icmp.un.echo.id;
+		return NEXT;
+	}
+	if (v6 ? icmp.type < 128 :
+		 (icmp.type == ICMP_DEST_UNREACH || icmp.type == ICMP_TIME_EXCEEDED ||
+		  icmp.type == ICMP_PARAMETERPROB))
+		return parse_icmp_error(skb, pkt);
+	return PASS; /* neighbour discovery and the like */
+}
+
+static __always_inline int parse_l4(struct __sk_buff *skb, struct wag_pkt *pkt)
+{
+	__be16 ports[2];
+
+	if (bpf_skb_load_bytes(skb, pkt->l4_off, ports, sizeof(ports)) < 0)
+		return wag_drop(pkt, WAG_DROP_TRUNCATED_L4);
+	pkt->tuple.sport = ports[0];
+	pkt->tuple.dport = ports[1];
+	if (pkt->tuple.proto == IPPROTO_TCP) {
+		if (bpf_skb_load_bytes(skb, pkt->l4_off + 13, &pkt->tcp_flags, 1) < 0)
+			return wag_drop(pkt, WAG_DROP_TRUNCATED_L4);
+		if ((pkt->tcp_flags & 0x12) == 0x02)
+			pkt->flags |= PKT_SYN;
+	}
+	return NEXT;
+}
+
+static __always_inline bool is_multicast(const struct wag_tuple *t, bool v6)
+{
+	if (v6)
+		return t->daddr.b[0] == 0xff;
+	return (t->daddr.b[12] & 0xf0) == 0xe0 || t->daddr.w[3] == 0xffffffff;
+}
+
+static __always_inline int stage_parse(struct __sk_buff *skb, struct wag_pkt *pkt)
+{
+	struct l3_info info = {};
+	int v;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		if (parse_ipv4(skb, ETH_HLEN, &pkt->tuple, &info) < 0)
+			return wag_drop(pkt, WAG_DROP_INVALID_PACKET);
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		if (parse_ipv6(skb, ETH_HLEN, &pkt->tuple, &info) < 0) {
+			pkt->flags |= PKT_V6;
+			return wag_drop(pkt, WAG_DROP_IPV6_EXT_HEADER);
+		}
+	} else {
+		return PASS; /* ARP and other non-IP */
+	}
+	pkt->flags |= info.flags;
+	pkt->l4_off = info.l4_off;
+	if (is_multicast(&pkt->tuple, pkt->flags & PKT_V6))
+		return PASS;
+	if (pkt->flags & PKT_FRAG_LATER)
+		return parse_fragment(pkt, info.frag_id);
+	if (pkt->tuple.proto == (pkt->flags & PKT_V6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
+		v = parse_icmp(skb, pkt);
+	else if (tuple_has_ports(&pkt->tuple))
+		v = parse_l4(skb, pkt);
+	else
+		v = NEXT;
+	if (v == NEXT && pkt->flags & PKT_FRAG_FIRST)
+		v = parse_fragment(pkt, info.frag_id);
+	return v;
+}

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * A known flow brings its translation; tracking comes before service selection, so that a live
+ * connection keeps its backend while the endpoint list changes. stage_commit remembers a new flow.
+ */
+#pragma once
+
+#include "conntrack.h"
+#include "maps.h"
+#include "packet.h"
+
+#define TCP_FIN 0x01
+#define TCP_SYN 0x02
+#define TCP_RST 0x04
+#define TCP_ACK 0x10
+
+/* While conntrack is being carried over, an unknown packet may belong to a known flow. */
+static __always_inline bool ct_migrating(void)
+{
+	__u32 zero = 0;
+	struct wag_runtime *runtime = bpf_map_lookup_elem(&wag_runtime, &zero);
+
+	return runtime && runtime->migrating;
+}
+
+static __always_inline void ct_update(struct wag_pkt *pkt, struct wag_ct *ct, bool reply)
+{
+	__u32 flags = ct->flags, news = 0;
+
+	if (reply)
+		news = WAG_CT_SEEN_REPLY;
+	if (pkt->tuple.proto == IPPROTO_TCP) {
+		if (pkt->tcp_flags & TCP_FIN)
+			news |= reply ? WAG_CT_FIN_REPLY : WAG_CT_FIN_ORIG;
+		if (pkt->tcp_flags & TCP_RST)
+			news |= WAG_CT_RST;
+		if (!reply && (pkt->tcp_flags & (TCP_ACK | TCP_SYN)) == TCP_ACK)
+			news |= WAG_CT_ASSURED;
+	}
+	if (reply && !(flags & WAG_CT_SEEN_REPLY))
+		pkt->flags |= PKT_FIRST_REPLY;
+	if (cfg.dry_run)
+		return;
+	if ((flags & news) != news)
+		ct->flags = flags | news;
+	if (pkt->now - ct->seen_ns > CT_SEEN_GRAIN_NS)
+		ct->seen_ns = pkt->now;
+}
+
+/* Has the backend of a frontend entry left its Service? */
+static __always_inline bool backend_gone(const struct wag_ct *ct, __u8 proto)
+{
+	struct wag_backend_key key = {
+		.addr = ct->xdaddr,
+		.svc_id = ct->svc_id,
+		.port = ct->xdport,
+		.proto = proto,
+	};
+
+	return ct->svc_id && !bpf_map_lookup_elem(&wag_backend, &key);
+}
+
+/*
+ * Is a known flow no longer the one this packet opens? A SYN for a closed connection is a new one
+ * (the client uses its port again), and so is a SYN to a backend that is gone.
+ */
+static __always_inline bool ct_stale(struct wag_pkt *pkt, const struct wag_ct_key *key,
+				     struct wag_ct_key *pair, const struct wag_ct *ct, bool reply)
+{
+	__u32 flags = ct->flags;
+	struct wag_ct *other;
+
+	/* The other entry may know more of the flow than this one: be generous. */
+	flags |= key->proto == IPPROTO_TCP ? WAG_CT_ASSURED : WAG_CT_SEEN_REPLY;
+	if (pkt->now > ct->seen_ns + ct_timeout_ns(flags, key->proto))
+		return true;
+	if (key->proto == IPPROTO_UDP && ct->flags & WAG_CT_REWRITE_ORIG && !reply)
+		return backend_gone(ct, key->proto);
+	if (key->proto != IPPROTO_TCP)
+		return false;
+	if (!(pkt->flags & PKT_SYN) || pkt->flags & PKT_RELATED)
+		return false;
+	if (ct->flags & WAG_CT_REWRITE_ORIG && !reply) {
+		ct_pair_key(pair, key->proto, ct);
+		other = bpf_map_lookup_elem(&wag_ct, pair);
+		if (other)
+			flags |= other->flags;
+		if (backend_gone(ct, key->proto))
+			return true;
+	}
+	return flags & (WAG_CT_RST | WAG_CT_FIN_ORIG | WAG_CT_FIN_REPLY);
+}
+
+/* Whether packets at this point come straight from their sender, untouched by us. */
+static __always_inline bool point_is_source(const struct wag_pkt *pkt)
+{
+	return pkt->point == WAG_POINT_FROM_POD || pkt->point == WAG_POINT_TO_NET;
+}
+
+static __always_inline bool point_is_net(const struct wag_pkt *pkt)
+{
+	return pkt->point == WAG_POINT_FROM_NET || pkt->point == WAG_POINT_TO_NET;
+}
+
+static __always_inline int stage_track(struct __sk_buff *skb, struct wag_scratch *scratch)
+{
+	struct wag_ct_key *key = &scratch->key;
+	struct wag_pkt *pkt = &scratch->pkt;
+	bool hi, reply, rewrite;
+	struct wag_ct *ct;
+
+	hi = ct_key_of(key, &pkt->tuple);
+	ct = bpf_map_lookup_elem(&wag_ct, key);
+	if (ct && ct->flags & WAG_CT_REWRITE_REPLY && point_is_source(pkt) &&
+	    hi == !!(ct->flags & WAG_CT_ORIG_HI)) {
+		/* The sender talks to the backend itself from the port a translated flow uses. */
+		key->alias = 1;
+		pkt->flags |= PKT_ALIAS;
+		ct = bpf_map_lookup_elem(&wag_ct, key);
+	}
+	if (!ct)
+		return pkt->flags & PKT_RELATED ? PASS : NEXT;
+	reply = hi != !!(ct->flags & WAG_CT_ORIG_HI);
+	rewrite = ct->flags & (reply ? WAG_CT_REWRITE_REPLY : WAG_CT_REWRITE_ORIG);
+	if (!rewrite && (pkt->flags & PKT_RELATED || point_is_net(pkt)))
+		return PASS; /* the pod's own hooks follow it */
+	if (ct_stale(pkt, key, &scratch->pair, ct, reply)) {
+		if (!cfg.dry_run)
+			ct_account(-ct_remove(key, ct, &scratch->pair));
+		return NEXT;
+	}
+	if (!(pkt->flags & PKT_RELATED))
+		ct_update(pkt, ct, reply);
+	pkt->flags |= PKT_TRACKED | (reply ? PKT_REPLY : 0);
+	if (ct->flags & WAG_CT_NODE_PORT)
+		pkt->flags |= PKT_NODE_PORT;
+	pkt->svc_index = ct->svc_index;
+	pkt->svc_id = ct->svc_id;
+	if (!rewrite)
+		return NEXT;
+	pkt->xlat.saddr = ct->xsaddr;
+	pkt->xlat.daddr = ct->xdaddr;
+	pkt->xlat.sport = ct->xsport;
+	pkt->xlat.dport = ct->xdport;
+	pkt->flags |= PKT_NAT;
+	return NEXT;
+}
