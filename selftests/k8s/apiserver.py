@@ -1,0 +1,409 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""A small API server in memory: the five resources the agent reads, with list, watch, create,
+update and delete over HTTP(S), and the same as Python calls for tests that embed it.
+
+  ./apiserver.py --port 8001 [--load FILE.json ...] [--tls-cert F --tls-key F [--client-ca F]]
+"""
+import argparse
+import collections
+import http.server
+import ipaddress
+import json
+import socket
+import ssl
+import threading
+import time
+import urllib.parse
+
+KINDS = {
+    "services": ("/api/v1", "Service", True),
+    "endpointslices": ("/apis/discovery.k8s.io/v1", "EndpointSlice", True),
+    "nodes": ("/api/v1", "Node", False),
+    "namespaces": ("/api/v1", "Namespace", False),
+    "pods": ("/api/v1", "Pod", True),
+}
+
+
+def status_body(code, reason, message):
+    return json.dumps({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                       "message": message, "reason": reason, "code": code}).encode()
+
+
+class Gone(Exception):
+    """A resourceVersion or continue token that is too old."""
+
+
+class Store:
+    """The objects, and the events that made them what they are."""
+
+    def __init__(self, history=100000):
+        self.changed = threading.Condition()
+        self.rv = 1
+        self.objects = {r: {} for r in KINDS}    # (ns, name) -> (object, json bytes)
+        self.events = {r: collections.deque(maxlen=history) for r in KINDS}
+        self.compacted = 0                       # watches from before this one get 410
+        self.next_ip = ipaddress.ip_address("10.96.1.0")
+        self.next_port = 30000
+
+    def _complete(self, resource, obj):
+        """What a real server fills in."""
+        group, kind, _ = KINDS[resource]
+        obj.setdefault("kind", kind)
+        obj.setdefault("apiVersion", group.split("/", 2)[2])
+        if resource != "services":
+            return
+        spec = obj.setdefault("spec", {})
+        kind = spec.setdefault("type", "ClusterIP")
+        if kind == "ExternalName":
+            return
+        if not spec.get("clusterIP"):
+            self.next_ip += 1
+            spec["clusterIP"] = spec.get("clusterIPs", [str(self.next_ip)])[0]
+        spec.setdefault("clusterIPs", [spec["clusterIP"]])
+        for port in spec.get("ports") or []:
+            port.setdefault("protocol", "TCP")
+            if kind in ("NodePort", "LoadBalancer") and not port.get("nodePort"):
+                self.next_port += 1
+                port["nodePort"] = self.next_port
+
+    def apply(self, resource, obj):
+        """Create or update. Returns the object as stored."""
+        with self.changed:
+            self._complete(resource, obj)
+            meta = obj["metadata"]
+            key = (meta.get("namespace", ""), meta["name"])
+            known = key in self.objects[resource]
+            self.rv += 1
+            meta["resourceVersion"] = str(self.rv)
+            raw = json.dumps(obj, separators=(",", ":")).encode()
+            old = self.objects[resource].get(key)
+            self.objects[resource][key] = (obj, raw)
+            self.events[resource].append(
+                (self.rv, "MODIFIED" if known else "ADDED", obj, raw, old and old[0]))
+            self.changed.notify_all()
+            return obj
+
+    def delete(self, resource, namespace, name):
+        with self.changed:
+            old = self.objects[resource].pop((namespace, name), None)
+            if old is None:
+                return None
+            self.rv += 1
+            obj = dict(old[0], metadata=dict(old[0]["metadata"], resourceVersion=str(self.rv)))
+            raw = json.dumps(obj, separators=(",", ":")).encode()
+            self.events[resource].append((self.rv, "DELETED", obj, raw, obj))
+            self.changed.notify_all()
+            return obj
+
+    def vanish(self, resource, namespace, name):
+        """Delete without an event: what a client can learn from a new list only."""
+        with self.changed:
+            del self.objects[resource][(namespace, name)]
+            self.rv += 1
+
+    def compact(self):
+        """Forget the past: every watch and token from before is answered 410."""
+        with self.changed:
+            self.compacted = self.rv
+            for events in self.events.values():
+                events.clear()
+            self.changed.notify_all()
+
+
+def parse_selectors(query):
+    """A predicate for the few selectors the agent uses: !label, label, spec.nodeName=N."""
+    absent, present, node = [], [], None
+    for term in filter(None, query.get("labelSelector", [""])[0].split(",")):
+        (absent if term[0] == "!" else present).append(term.lstrip("!"))
+    field = query.get("fieldSelector", [""])[0]
+    if field.startswith("spec.nodeName="):
+        node = field.split("=", 1)[1]
+
+    def match(obj):
+        labels = obj["metadata"].get("labels") or {}
+        return (not any(k in labels for k in absent) and all(k in labels for k in present)
+                and (node is None or obj.get("spec", {}).get("nodeName") == node))
+    return match
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    bookmark_s = 60.0
+
+    def log_message(self, *args):
+        pass
+
+    def handle(self):
+        try:
+            super().handle()
+        except (ConnectionError, ssl.SSLError, socket.timeout, ValueError):
+            pass                                  # the client went away, as clients do
+
+    @property
+    def store(self):
+        return self.server.store
+
+    def answer(self, code, body, headers=()):
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in headers:
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def refuse(self, code, reason, message, headers=()):
+        self.answer(code, status_body(code, reason, message), headers)
+
+    def start_chunks(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+
+    def chunk(self, data):
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+        self.wfile.flush()
+
+    def locate(self):
+        """resource, namespace, name, query; None where the path is none of ours."""
+        url = urllib.parse.urlsplit(self.path)
+        query = urllib.parse.parse_qs(url.query)
+        for resource, (group, _, namespaced) in KINDS.items():
+            if not url.path.startswith(group + "/"):
+                continue
+            parts = url.path[len(group) + 1:].split("/")
+            namespace = ""
+            if namespaced and len(parts) > 2 and parts[0] == "namespaces":
+                namespace, parts = parts[1], parts[2:]
+            if parts[0] == resource and len(parts) <= 2:
+                return resource, namespace, parts[1] if len(parts) > 1 else "", query
+        return None
+
+    def authorized(self):
+        token = self.server.token
+        if token and self.headers.get("Authorization") != f"Bearer {token}":
+            self.refuse(401, "Unauthorized", "Unauthorized")
+            return False
+        return True
+
+    def do_GET(self):
+        if not self.authorized() or self.injected():
+            return
+        at = self.locate()
+        if not at:
+            self.refuse(404, "NotFound", "the server could not find the requested resource")
+            return
+        resource, namespace, name, query = at
+        try:
+            if name:
+                self.get_one(resource, namespace, name)
+            elif query.get("watch"):
+                self.watch(resource, query)
+            else:
+                self.list(resource, query)
+        except Gone as e:
+            self.refuse(410, "Expired", str(e))
+
+    def injected(self):
+        return False
+
+    def get_one(self, resource, namespace, name):
+        found = self.store.objects[resource].get((namespace, name))
+        if found:
+            self.answer(200, found[1])
+        else:
+            self.refuse(404, "NotFound", f'{resource} "{name}" not found')
+
+    def list(self, resource, query):
+        match = parse_selectors(query)
+        limit = int(query.get("limit", ["0"])[0])
+        token = query.get("continue", [""])[0]
+        after, rv = None, None
+        with self.store.changed:
+            if token:
+                rv, after = json.loads(token)
+                after = tuple(after)
+                if rv < self.store.compacted:
+                    raise Gone("The provided continue parameter is too old")
+            rv = rv or self.store.rv
+            keys = sorted(k for k, v in self.store.objects[resource].items()
+                          if match(v[0]) and (after is None or k > after))
+            page = keys[:limit] if limit else keys
+            raws = [self.store.objects[resource][k][1] for k in page]
+        meta = {"resourceVersion": str(rv)}
+        if len(page) < len(keys):
+            meta["continue"] = json.dumps([rv, page[-1]])
+            meta["remainingItemCount"] = len(keys) - len(page)
+        group, kind, _ = KINDS[resource]
+        head = json.dumps({"kind": kind + "List", "apiVersion": group.split("/", 2)[2],
+                           "metadata": meta})[:-1].encode()
+        self.answer(200, head + b',"items":[' + b",".join(raws) + b"]}\n")
+
+    def watch(self, resource, query):
+        match = parse_selectors(query)
+        rv = int(query.get("resourceVersion", ["0"])[0])
+        end = time.monotonic() + float(query.get("timeoutSeconds", ["300"])[0])
+        bookmark_at = time.monotonic() + self.bookmark_s
+        self.start_chunks()
+        if rv < self.store.compacted:
+            self.chunk(b'{"type":"ERROR","object":%s}\n'
+                       % status_body(410, "Expired", f"too old resource version: {rv}"))
+            self.chunk(b"")
+            return
+        epoch = self.server.epoch
+        while (not self.server.stopping and time.monotonic() < end
+               and epoch == self.server.epoch):
+            with self.store.changed:
+                news = self.news(resource, rv)
+                if not news:
+                    self.store.changed.wait(min(0.5, max(0.01, bookmark_at - time.monotonic())))
+                    news = self.news(resource, rv)
+                seen = self.store.rv
+            out = b"".join(filter(None, (self.event(match, e) for e in news)))
+            if out:
+                self.chunk(out)
+            rv = seen
+            if time.monotonic() >= bookmark_at:
+                bookmark_at = time.monotonic() + self.bookmark_s
+                self.chunk(b'{"type":"BOOKMARK","object":{"kind":"%s","metadata":'
+                           b'{"resourceVersion":"%d"}}}\n' % (KINDS[resource][1].encode(), rv))
+        self.chunk(b"")
+
+    def news(self, resource, rv):
+        found = []
+        for event in reversed(self.store.events[resource]):
+            if event[0] <= rv:
+                break
+            found.append(event)
+        return found[::-1]
+
+    @staticmethod
+    def event(match, event):
+        """One line; an object that leaves or enters the selection is deleted or added."""
+        _, kind, obj, raw, old = event
+        now, before = match(obj), old is not None and match(old)
+        if kind == "DELETED":
+            kind = "DELETED" if now else None
+        elif now:
+            kind = "MODIFIED" if before else "ADDED"
+        else:
+            kind = "DELETED" if before else None
+        return kind and b'{"type":"%s","object":%s}\n' % (kind.encode(), raw)
+
+    def body(self):
+        return json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+
+    def do_POST(self):
+        if not self.authorized():
+            return
+        at, obj = self.locate(), self.body()
+        if not at:
+            self.refuse(404, "NotFound", "no such resource")
+            return
+        if at[1]:
+            obj["metadata"].setdefault("namespace", at[1])
+        self.answer(201, json.dumps(self.store.apply(at[0], obj)).encode())
+
+    do_PUT = do_POST
+
+    def do_DELETE(self):
+        if not self.authorized():
+            return
+        at = self.locate()
+        gone = at and self.store.delete(*at[:3])
+        if gone:
+            self.answer(200, json.dumps(gone).encode())
+        else:
+            self.refuse(404, "NotFound", "not found")
+
+
+class ApiServer(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, address=("127.0.0.1", 0), handler=Handler, store=None, tls=None,
+                 token=None):
+        """tls: (cert, key, client CA or None)."""
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
+        super().__init__(address, handler)
+        self.store = store or Store()
+        self.token = token
+        self.stopping = False
+        self.epoch = 0                           # another one ends every watch
+        self.tls = None
+        if tls:
+            self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self.tls.load_cert_chain(tls[0], tls[1])
+            if tls[2]:
+                self.tls.load_verify_locations(tls[2])
+                self.tls.verify_mode = ssl.CERT_REQUIRED
+
+    def get_request(self):
+        sock, address = super().get_request()
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.tls:
+            sock = self.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        return sock, address
+
+    def handle_error(self, request, client_address):
+        pass
+
+    @property
+    def url(self):
+        host = self.server_address[0]
+        return "%s://%s:%d" % ("https" if self.tls else "http",
+                               f"[{host}]" if ":" in host else host, self.server_address[1])
+
+    def end_watches(self):
+        self.epoch += 1
+        with self.store.changed:
+            self.store.changed.notify_all()
+
+    def __enter__(self):
+        self.thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exc):
+        self.stopping = True
+        self.shutdown()
+        self.server_close()
+
+
+def load(store, path):
+    """A recorded list, or any object or List of the five kinds."""
+    with open(path) as f:
+        doc = json.load(f)
+    by_kind = {kind: resource for resource, (_, kind, _) in KINDS.items()}
+    for item in doc.get("items", [doc]):
+        kind = item.get("kind") or doc["kind"].removesuffix("List")
+        if kind in by_kind:
+            store.apply(by_kind[kind], item)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8001)
+    parser.add_argument("--load", action="append", default=[])
+    parser.add_argument("--token")
+    parser.add_argument("--tls-cert")
+    parser.add_argument("--tls-key")
+    parser.add_argument("--client-ca")
+    args = parser.parse_args()
+    tls = (args.tls_cert, args.tls_key, args.client_ca) if args.tls_cert else None
+    with ApiServer((args.host, args.port), tls=tls, token=args.token) as server:
+        for path in args.load:
+            load(server.store, path)
+        print(server.url, flush=True)
+        try:
+            server.thread.join()
+        except KeyboardInterrupt:
+            pass
+
+
+if __name__ == "__main__":
+    main()
