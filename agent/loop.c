@@ -3,6 +3,7 @@
 #include <event2/event.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
@@ -162,6 +163,16 @@ static void on_conflict(const char *ns, const char *name, const struct wag_svc_k
 
 /* ---- the node ---- */
 
+static void log_devices(const struct node_facts *f)
+{
+	char list[512] = "";
+	size_t len = 0;
+
+	for (size_t i = 0; i < f->n_devices && len < sizeof(list) - 20; i++)
+		len += (size_t)snprintf(list + len, sizeof(list) - len, " %s", f->devices[i].name);
+	log_info("node devices served:%s", len ? list : " none");
+}
+
 static bool same_devices(const struct node_facts *a, const struct node_facts *b)
 {
 	return a->n_devices == b->n_devices &&
@@ -211,8 +222,8 @@ static void on_node_timer(evutil_socket_t fd, short what, void *ctx)
 			log_error("%s: trying again in 1 s", err.msg);
 			start_timer(l->node_timer, 1000);
 		}
-		for (size_t i = 0; r == 0 && i < facts.n_devices; i++)
-			log_info("device %s is served", facts.devices[i].name);
+		if (r == 0)
+			log_devices(&facts);
 	}
 	if (r == 0) {
 		facts.v4 = l->restart ? facts.v4 : l->facts.v4;
@@ -296,8 +307,7 @@ static int start_dataplane(struct loop *l, struct wag_err *err)
 		r = node_register_netns(l->dp, err);
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < o.n_devices; i++)
-		log_info("device %s is served", o.devices[i].name);
+	log_devices(&l->facts);
 	log_info("%zu programs in place (%s, socket path %s) in %" PRIu64 " ms",
 		 dataplane_n_programs(l->dp),
 		 dataplane_attach_mode(l->dp) == WAG_ATTACH_TCX ? "tcx" : "clsact",
