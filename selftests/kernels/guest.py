@@ -10,7 +10,8 @@ import time
 
 import fetch
 
-# In dependency order where it matters not at all: module() pulls in what each one needs.
+ESCAPES = re.compile(r"\x1b(c|\[[0-9;?]*[A-Za-z])")
+# load_order() adds what each of them needs.
 MODULES = ["veth", "sch_ingress", "cls_bpf", "dummy"]
 
 
@@ -145,7 +146,8 @@ def boot(kernel_dir, initramfs, deadline_s, on_line=None):
                 buf += chunk
                 *whole, buf = buf.split(b"\n")
                 for raw in whole:
-                    line = raw.decode(errors="replace").rstrip("\r")
+                    # the firmware leaves its terminal codes in front of the first lines
+                    line = ESCAPES.sub("", raw.decode(errors="replace")).rstrip("\r")
                     lines.append(line)
                     if on_line:
                         on_line(line)
