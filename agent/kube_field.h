@@ -45,3 +45,14 @@ int field_addrs(const struct reader *rd, const json_t *tree, const char *path, c
 int field_proto(const struct reader *rd, const json_t *tree, const char *path, uint8_t *ret);
 int field_labels(const struct reader *rd, const json_t *tree, struct label **labels, size_t *n);
 int field_label(const struct reader *rd, const json_t *tree, const char *key, const char **ret);
+
+#define KUBE_NAME_MAX 253
+#define KUBE_NS_MAX 63
+
+/* Fills rd->ident; checks what makes an object one: a name, and a namespace where one belongs. */
+int kube_read_ident(const struct reader *rd, const json_t *tree, bool namespaced);
+/* What EndpointSlices and Endpoints share: a port, appended to slice, and a targetRef. */
+int kube_read_port(const struct reader *rd, const json_t *tree, const char *path,
+		   struct slice *slice);
+int kube_read_target(const struct reader *rd, const json_t *tree, const char *path,
+		     struct slice_endpoint *ep);

@@ -9,10 +9,6 @@
 #include "kube_parse.h"
 #include "object.h"
 
-#define LIST_DEPTH_MAX 4
-#define NAME_MAX_LEN 253 /* of a Kubernetes name; a namespace has 63 */
-#define NS_MAX_LEN 63
-
 static const char *const kind_names[MODEL_KINDS] = {
 	[MODEL_SERVICE] = "Service", [MODEL_SLICE] = "EndpointSlice",
 	[MODEL_NODE] = "Node",	     [MODEL_NAMESPACE] = "Namespace",
@@ -28,6 +24,11 @@ static const char *const kind_apis[MODEL_KINDS] = {
 const char *kube_kind_name(enum model_kind kind)
 {
 	return kind < MODEL_KINDS ? kind_names[kind] : "?";
+}
+
+const char *kube_kind_api(enum model_kind kind)
+{
+	return kind < MODEL_KINDS ? kind_apis[kind] : "?";
 }
 
 static int svc_port(const struct reader *rd, const json_t *tree, size_t i, struct service *svc)
@@ -214,8 +215,8 @@ static int parse_service(const struct reader *rd, const json_t *tree, struct obj
 	return 0;
 }
 
-static int slice_port(const struct reader *rd, const json_t *tree, const char *path,
-		      struct slice *slice)
+int kube_read_port(const struct reader *rd, const json_t *tree, const char *path,
+		   struct slice *slice)
 {
 	struct slice_port *at;
 	const char *name;
@@ -236,8 +237,8 @@ static int slice_port(const struct reader *rd, const json_t *tree, const char *p
 	return 0;
 }
 
-static int endpoint_target(const struct reader *rd, const json_t *tree, const char *path,
-			   struct slice_endpoint *ep)
+int kube_read_target(const struct reader *rd, const json_t *tree, const char *path,
+		     struct slice_endpoint *ep)
 {
 	const json_t *ref;
 	const char *kind;
@@ -288,7 +289,7 @@ static int slice_endpoint(const struct reader *rd, const json_t *tree, size_t i,
 					 "%saddresses[%zu]: is not of addressType %s", path, k,
 					 slice->v6 ? "IPv6" : "IPv4");
 	}
-	return endpoint_target(rd, tree, path, ep);
+	return kube_read_target(rd, tree, path, ep);
 }
 
 static int parse_slice(const struct reader *rd, const json_t *tree, struct object *obj)
@@ -315,7 +316,7 @@ static int parse_slice(const struct reader *rd, const json_t *tree, struct objec
 	json_array_foreach(ports, i, value)
 	{
 		snprintf(path, sizeof(path), "ports[%zu].", i);
-		r = slice_port(rd, value, path, slice);
+		r = kube_read_port(rd, value, path, slice);
 		if (r < 0)
 			return r;
 	}
@@ -443,7 +444,7 @@ static bool is_namespaced(enum model_kind kind)
 }
 
 /* Fills ident; checks what makes an object an object: a name, and a namespace where one belongs. */
-static int read_ident(const struct reader *rd, const json_t *tree, bool namespaced)
+int kube_read_ident(const struct reader *rd, const json_t *tree, bool namespaced)
 {
 	const json_t *meta;
 	int r;
@@ -464,7 +465,7 @@ static int read_ident(const struct reader *rd, const json_t *tree, bool namespac
 		return field_bad(rd, meta ? meta : tree, "metadata.name: is missing");
 	if (namespaced && !rd->ident->ns[0])
 		return field_bad(rd, meta, "metadata.namespace: is missing");
-	if (strlen(rd->ident->name) > NAME_MAX_LEN || strlen(rd->ident->ns) > NS_MAX_LEN)
+	if (strlen(rd->ident->name) > KUBE_NAME_MAX || strlen(rd->ident->ns) > KUBE_NS_MAX)
 		return field_bad(rd, meta, "metadata: name or namespace is too long");
 	return 0;
 }
@@ -483,7 +484,7 @@ int kube_parse_object(enum model_kind kind, const json_t *tree, const struct kub
 	int r;
 
 	*ident = (struct kube_ident){ .kind = kube_kind_name(kind), .ns = "", .name = "" };
-	r = read_ident(&rd, tree, is_namespaced(kind));
+	r = kube_read_ident(&rd, tree, is_namespaced(kind));
 	if (r < 0)
 		return r;
 	obj = object_new(kind, ident->ns, ident->name);
@@ -498,213 +499,4 @@ int kube_parse_object(enum model_kind kind, const json_t *tree, const struct kub
 		return r;
 	*ret = TAKE_PTR(obj);
 	return 0;
-}
-
-static int walk_object(enum model_kind kind, const json_t *tree, const struct kube_sink *sink)
-{
-	struct object *obj = NULL;
-	struct kube_ident ident;
-	struct wag_err err;
-	int r;
-
-	r = kube_parse_object(kind, tree, sink, &obj, &ident, &err);
-	if (r == -ENOMEM)
-		return r;
-	if (r < 0) {
-		sink->bad(sink->ctx, &ident, &err);
-		return 0;
-	}
-	return sink->object(sink->ctx, obj, tree);
-}
-
-/* Endpoints of one family of one subset, appended to the slice. */
-static int legacy_endpoints(const struct reader *rd, const json_t *subset, size_t index,
-			    const char *key, bool ready, struct slice *slice)
-{
-	const json_t *list, *value;
-	char path[64];
-	size_t i;
-	int r;
-
-	snprintf(path, sizeof(path), "subsets[%zu].", index);
-	r = field_typed(rd, subset, path, key, JSON_ARRAY, &list);
-	if (r < 0)
-		return r;
-	json_array_foreach(list, i, value)
-	{
-		struct slice_endpoint *ep;
-		struct wag_addr addr;
-		const char *ip;
-
-		snprintf(path, sizeof(path), "subsets[%zu].%s[%zu].", index, key, i);
-		r = field_str(rd, value, path, "ip", &ip);
-		if (r < 0)
-			return r;
-		if (wag_addr_parse(ip, &addr) < 0)
-			return field_bad(rd, value, "%sip: \"%.64s\" is no IP address", path, ip);
-		if (wag_addr_is_v4(&addr) == slice->v6)
-			continue;
-		ep = array_grow(&slice->endpoints, &slice->n_endpoints, sizeof(*ep));
-		if (!ep)
-			return field_no_memory(rd);
-		ep->ready = ep->serving = ready;
-		if ((r = field_add_addr(rd, json_object_get(value, "ip"), path, &ep->addrs,
-					&ep->n_addrs)) < 0 ||
-		    (r = field_dup(rd, value, path, "nodeName", &ep->node_name)) < 0 ||
-		    (r = endpoint_target(rd, value, path, ep)) < 0)
-			return r;
-	}
-	return 0;
-}
-
-static int legacy_slice(const struct reader *rd, const json_t *subset, size_t index, bool v6,
-			struct object **ret)
-{
-	_cleanup_(object_freep) struct object *obj = NULL;
-	const json_t *ports, *value;
-	char name[NAME_MAX_LEN + 64], path[64];
-	size_t i;
-	int r;
-
-	snprintf(name, sizeof(name), "%s" KUBE_LEGACY_SUFFIX "%zu%s", rd->ident->name, index,
-		 v6 ? "-v6" : "");
-	obj = object_new(MODEL_SLICE, rd->ident->ns, name);
-	if (!obj)
-		return field_no_memory(rd);
-	obj->origin = KUBE_ORIGIN_LEGACY;
-	obj->slice.v6 = v6;
-	snprintf(path, sizeof(path), "subsets[%zu].", index);
-	if ((r = field_copy(rd, rd->ident->name, &obj->slice.service)) < 0 ||
-	    (r = field_typed(rd, subset, path, "ports", JSON_ARRAY, &ports)) < 0 ||
-	    (r = legacy_endpoints(rd, subset, index, "addresses", true, &obj->slice)) < 0 ||
-	    (r = legacy_endpoints(rd, subset, index, "notReadyAddresses", false, &obj->slice)) < 0)
-		return r;
-	json_array_foreach(ports, i, value)
-	{
-		snprintf(path, sizeof(path), "subsets[%zu].ports[%zu].", index, i);
-		r = slice_port(rd, value, path, &obj->slice);
-		if (r < 0)
-			return r;
-	}
-	*ret = TAKE_PTR(obj);
-	return 0;
-}
-
-static int walk_legacy(const json_t *tree, const struct kube_sink *sink)
-{
-	struct kube_ident ident = { .kind = "Endpoints", .ns = "", .name = "" };
-	struct wag_err err;
-	const struct reader rd = { .sink = sink, .ident = &ident, .err = &err };
-	const json_t *subsets, *subset;
-	size_t i;
-	int r;
-
-	if ((r = read_ident(&rd, tree, true)) == 0)
-		r = field_typed(&rd, tree, "", "subsets", JSON_ARRAY, &subsets);
-	if (r < 0)
-		goto bad;
-	json_array_foreach(subsets, i, subset)
-	{
-		for (int v6 = 0; v6 < 2; v6++) {
-			struct object *obj = NULL;
-
-			r = legacy_slice(&rd, subset, i, v6, &obj);
-			if (r < 0)
-				goto bad;
-			if (obj->slice.n_endpoints == 0) {
-				object_free(obj);
-				continue;
-			}
-			r = sink->object(sink->ctx, obj, tree);
-			if (r)
-				return r;
-		}
-	}
-	return 0;
-bad:
-	if (r == -ENOMEM)
-		return r;
-	sink->bad(sink->ctx, &ident, &err);
-	return 0;
-}
-
-static int walk_tree(const json_t *tree, const char *list_kind, const struct kube_sink *sink,
-		     int depth);
-
-static int walk_list(const json_t *tree, const char *kind, const struct kube_sink *sink, int depth)
-{
-	struct kube_ident ident = { .kind = kind, .ns = "", .name = "", .at = tree };
-	char item_kind[64];
-	const json_t *items = field_member(tree, "items"), *item;
-	struct wag_err err;
-	size_t i;
-	int r;
-
-	if (depth >= LIST_DEPTH_MAX || (items && !json_is_array(items))) {
-		wag_err_set(&err, -EINVAL, "%s: %s", kind,
-			    depth >= LIST_DEPTH_MAX ? "lists nested too deep"
-						    : "items: must be a list");
-		sink->bad(sink->ctx, &ident, &err);
-		return 0;
-	}
-	snprintf(item_kind, sizeof(item_kind), "%.*s", (int)(strlen(kind) - strlen("List")), kind);
-	json_array_foreach(items, i, item)
-	{
-		r = walk_tree(item, item_kind, sink, depth + 1);
-		if (r)
-			return r;
-	}
-	return 0;
-}
-
-static int walk_tree(const json_t *tree, const char *list_kind, const struct kube_sink *sink,
-		     int depth)
-{
-	const char *kind = json_string_value(json_object_get(tree, "kind"));
-	const char *api = json_string_value(json_object_get(tree, "apiVersion"));
-	struct kube_ident ident = { .kind = "object", .ns = "", .name = "", .at = tree };
-	struct wag_err err;
-	size_t len;
-
-	if (!kind)
-		kind = list_kind; /* the items of a typed list do not repeat it */
-	if (!json_is_object(tree) || !kind || !kind[0]) {
-		wag_err_set(&err, -EINVAL, "not a Kubernetes object: %s",
-			    json_is_object(tree) ? "kind is missing" : "it is no mapping");
-		sink->bad(sink->ctx, &ident, &err);
-		return 0;
-	}
-	for (int k = 0; k < MODEL_KINDS; k++) {
-		if (strcmp(kind, kind_names[k]) == 0 && (!api || strcmp(api, kind_apis[k]) == 0))
-			return walk_object(k, tree, sink);
-	}
-	if (strcmp(kind, "Endpoints") == 0 && (!api || strcmp(api, "v1") == 0))
-		return walk_legacy(tree, sink);
-	len = strlen(kind);
-	if (len >= 4 && strcmp(kind + len - 4, "List") == 0 && json_object_get(tree, "items"))
-		return walk_list(tree, kind, sink, depth);
-	return 0;
-}
-
-int kube_parse_any(const json_t *tree, const struct kube_sink *sink)
-{
-	return walk_tree(tree, NULL, sink, 0);
-}
-
-bool kube_parse_status(const json_t *tree, struct kube_status *ret)
-{
-	const char *kind = json_string_value(json_object_get(tree, "kind"));
-	const char *reason = json_string_value(json_object_get(tree, "reason"));
-	const char *message = json_string_value(json_object_get(tree, "message"));
-	json_int_t retry;
-
-	if (!kind || strcmp(kind, "Status") != 0)
-		return false;
-	*ret = (struct kube_status){ .code = json_integer_value(json_object_get(tree, "code")) };
-	retry = json_integer_value(
-		json_object_get(json_object_get(tree, "details"), "retryAfterSeconds"));
-	ret->retry_after_s = retry > 0 && retry < 3600 ? retry : 0;
-	snprintf(ret->reason, sizeof(ret->reason), "%s", reason ? reason : "");
-	snprintf(ret->message, sizeof(ret->message), "%s", message ? message : "");
-	return true;
 }

@@ -51,3 +51,4 @@ struct kube_status {
 bool kube_parse_status(const json_t *tree, struct kube_status *ret);
 
 const char *kube_kind_name(enum model_kind kind); /* "EndpointSlice" */
+const char *kube_kind_api(enum model_kind kind);  /* "discovery.k8s.io/v1" */

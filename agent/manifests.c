@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -9,12 +8,10 @@
 #include <waggle/cleanup.h>
 
 #include "kube_parse.h"
-#include "kube_yaml.h"
 #include "manifests.h"
+#include "manifests_read.h"
 #include "object.h"
 
-#define FILE_MAX_BYTES (64 << 20)
-#define OBJECTS_MAX 1000000 /* of one file: aliases can multiply a small text */
 #define ROUNDS_MAX 8
 #define KEY_MAX 1024
 
@@ -56,23 +53,6 @@ struct manifests {
 	bool dir_failed;
 };
 
-/* An object that could not be used: what this file said of it before stays in force. */
-struct bad_name {
-	const char *kind; /* static */
-	char *ns, *name;
-};
-
-/* One reading of one file, before any of it touches the model. */
-struct batch {
-	struct manifests *m;
-	struct file *file;
-	struct kube_yaml *yaml; /* NULL while a plain JSON text is walked */
-	struct object **objects;
-	size_t n_objects;
-	struct bad_name *bad;
-	size_t n_bad;
-};
-
 static void report(const struct manifests *m, enum wag_log_level level, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
@@ -101,111 +81,6 @@ static void report_file(struct manifests *m, struct file *f, unsigned line, cons
 	report(m, WAG_LOG_ERROR, "%s/%s:%s%s%s", m->dir, f->name, where, line ? "" : " ", text);
 }
 
-static void batch_done(struct batch *b)
-{
-	for (size_t i = 0; i < b->n_objects; i++)
-		object_free(b->objects[i]);
-	for (size_t i = 0; i < b->n_bad; i++) {
-		free(b->bad[i].ns);
-		free(b->bad[i].name);
-	}
-	free(b->objects);
-	free(b->bad);
-	b->objects = NULL;
-	b->bad = NULL;
-	b->n_objects = b->n_bad = 0;
-	kube_yaml_freep(&b->yaml);
-	b->yaml = NULL;
-}
-
-static int batch_object(void *ctx, struct object *obj, const json_t *tree)
-{
-	_cleanup_(object_freep) struct object *given = obj;
-	struct batch *b = ctx;
-	struct object **at;
-
-	if (b->n_objects >= OBJECTS_MAX)
-		return -E2BIG;
-	/* Grows by doubling: a file may hold tens of thousands. */
-	if ((b->n_objects & (b->n_objects - 1)) == 0) {
-		at = reallocarray(b->objects, b->n_objects ? b->n_objects * 2 : 1, sizeof(*at));
-		if (!at)
-			return -ENOMEM;
-		b->objects = at;
-	}
-	b->objects[b->n_objects] = object_pack(given);
-	if (!b->objects[b->n_objects])
-		return -ENOMEM;
-	b->n_objects++;
-	return 0;
-}
-
-static void batch_bad(void *ctx, const struct kube_ident *ident, const struct wag_err *err)
-{
-	struct batch *b = ctx;
-	struct bad_name *at;
-
-	b->m->stats.bad_objects++;
-	report_file(b->m, b->file, b->yaml ? kube_yaml_line(b->yaml, ident->at) : 0, err->msg);
-	if (!ident->name[0])
-		return;
-	at = array_grow(&b->bad, &b->n_bad, sizeof(*at));
-	if (!at)
-		return;
-	at->kind = ident->kind;
-	at->ns = strdup(ident->ns);
-	at->name = strdup(ident->name);
-	if (!at->ns || !at->name) {
-		free(at->ns);
-		free(at->name);
-		b->n_bad--;
-	}
-}
-
-static int batch_walk(struct batch *b, const json_t *tree)
-{
-	const struct kube_sink sink = {
-		.object = batch_object,
-		.bad = batch_bad,
-		.ctx = b,
-		.default_ns = "default",
-		.manifests = true,
-	};
-
-	return kube_parse_any(tree, &sink);
-}
-
-static int batch_read_yaml(struct batch *b, const char *text, size_t size, struct wag_err *err)
-{
-	json_t *tree;
-	int r;
-
-	r = kube_yaml_new(&b->yaml, text, size);
-	if (r < 0)
-		return wag_err_set(err, r, "%s", strerror(-r));
-	while ((r = kube_yaml_next(b->yaml, &tree, err)) > 0) {
-		r = tree ? batch_walk(b, tree) : 0;
-		if (r < 0)
-			return wag_err_set(err, r, "%s", strerror(-r));
-	}
-	return r;
-}
-
-/* YAML 1.1 readers refuse some JSON, such as surrogate pairs; then the JSON reader decides. */
-static int batch_read_json(struct batch *b, const char *text, size_t size, struct wag_err *err)
-{
-	json_error_t at;
-	json_t *tree;
-	int r;
-
-	tree = json_loadb(text, size, JSON_REJECT_DUPLICATES, &at);
-	if (!tree)
-		return wag_err_set(err, -EINVAL, "line %d: %s", at.line, at.text);
-	r = batch_walk(b, tree);
-	json_decref(tree);
-	return r < 0 ? wag_err_set(err, r, "%s", strerror(-r)) : 0;
-}
-
 static bool has_suffix(const char *name, const char *suffix)
 {
 	size_t n = strlen(name), k = strlen(suffix);
@@ -220,57 +95,33 @@ bool manifests_wants(const char *name)
 	return has_suffix(name, ".yaml") || has_suffix(name, ".yml") || has_suffix(name, ".json");
 }
 
-static int read_text(struct manifests *m, struct file *f, char **ret, size_t *ret_size)
+static int batch_read(struct manifests *m, struct file *f, struct batch *b, struct wag_err *err)
 {
 	_cleanup_free_ char *path = NULL, *text = NULL;
-	_cleanup_close_ int fd = -1;
-	size_t used = 0;
-	ssize_t n;
-
-	if (asprintf(&path, "%s/%s", m->dir, f->name) < 0)
-		return -ENOMEM;
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0 || fstat(fd, &f->st) < 0)
-		return -errno;
-	if (!S_ISREG(f->st.st_mode))
-		return -EISDIR;
-	if (f->st.st_size > FILE_MAX_BYTES)
-		return -EFBIG;
-	text = malloc(f->st.st_size + 1);
-	if (!text)
-		return -ENOMEM;
-	while (used < (size_t)f->st.st_size) {
-		n = read(fd, text + used, f->st.st_size - used);
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			break;
-		used += n;
-	}
-	m->stats.bytes += used;
-	*ret_size = used;
-	*ret = TAKE_PTR(text);
-	return 0;
-}
-
-static int batch_read(struct batch *b, struct wag_err *err)
-{
-	_cleanup_free_ char *text = NULL;
-	struct wag_err json_err;
 	size_t size = 0;
 	int r;
 
-	r = read_text(b->m, b->file, &text, &size);
+	if (asprintf(&path, "%s/%s", m->dir, f->name) < 0)
+		return wag_err_set(err, -ENOMEM, "out of memory");
+	r = manifests_read_text(path, &f->st, &text, &size);
 	if (r < 0)
 		return wag_err_set(err, r, "cannot read: %s", strerror(-r));
-	r = batch_read_yaml(b, text, size, err);
-	if (r == -EINVAL && has_suffix(b->file->name, ".json")) {
-		batch_done(b);
-		r = batch_read_json(b, text, size, &json_err);
-		if (r < 0)
-			*err = json_err;
-	}
-	return r;
+	m->stats.bytes += size;
+	return batch_parse(b, text, size, has_suffix(f->name, ".json"), err);
+}
+
+/* The file at hand, for what its objects have to say. */
+struct complaint {
+	struct manifests *m;
+	struct file *file;
+};
+
+static void complain(void *ctx, unsigned line, const char *text)
+{
+	struct complaint *c = ctx;
+
+	c->m->stats.bad_objects++;
+	report_file(c->m, c->file, line, text);
 }
 
 static struct claim *claim_get(struct manifests *m, const struct object *obj)
@@ -372,8 +223,7 @@ static void warn_double(struct manifests *m, const struct claim *c, const struct
 }
 
 /* Takes the object over: into the model if f's version is the one that counts. */
-static int apply_object(struct manifests *m, struct file *f, struct claim ***claims, size_t *n,
-			struct object *obj)
+static int apply_object(struct manifests *m, struct file *f, struct object *obj)
 {
 	_cleanup_(object_freep) struct object *given = obj;
 	struct claim *c = claim_get(m, given);
@@ -387,7 +237,7 @@ static int apply_object(struct manifests *m, struct file *f, struct claim ***cla
 		       m->dir, f->name, kube_kind_name(c->kind), claim_ns(c), claim_name(c));
 	} else {
 		/* Sized by the caller for every object of the batch. */
-		(*claims)[(*n)++] = c;
+		f->claims[f->n_claims++] = c;
 	}
 	c->load = m->loads;
 	if (legacy && !c->service) {
@@ -421,26 +271,26 @@ static bool is_bad_now(const struct batch *b, const struct claim *c)
 }
 
 /* What f held before and does not hold now goes, except what it still names but got wrong. */
-static void apply_rest(struct batch *b, struct claim **old, size_t n_old, size_t n_room)
+static void apply_rest(struct manifests *m, struct file *f, const struct batch *b,
+		       struct claim **old, size_t n_old, size_t n_room)
 {
-	struct file *f = b->file;
 
 	for (size_t i = 0; i < n_old; i++) {
 		struct claim *c = old[i];
 
-		if (c->load == b->m->loads)
+		if (c->load == m->loads)
 			continue;
 		if (f->n_claims < n_room && is_bad_now(b, c))
 			f->claims[f->n_claims++] = c;
 		else
-			claim_drop_file(b->m, c, f);
+			claim_drop_file(m, c, f);
 	}
 }
 
-static int batch_apply(struct batch *b)
+static int batch_apply(struct manifests *m, struct file *f, struct batch *b)
 {
-	_cleanup_free_ struct claim **old = b->file->claims;
-	size_t n_old = b->file->n_claims, n_room = b->n_objects + n_old, i;
+	_cleanup_free_ struct claim **old = f->claims;
+	size_t n_old = f->n_claims, n_room = b->n_objects + n_old, i;
 	struct claim **claims = calloc(n_room + 1, sizeof(*claims));
 	int r, first = 0;
 
@@ -448,22 +298,22 @@ static int batch_apply(struct batch *b)
 		old = NULL;
 		return -ENOMEM;
 	}
-	b->m->loads++;
-	b->file->claims = claims;
-	b->file->n_claims = 0;
+	m->loads++;
+	f->claims = claims;
+	f->n_claims = 0;
 	for (i = 0; i < b->n_objects; i++) {
-		r = apply_object(b->m, b->file, &claims, &b->file->n_claims,
-				 TAKE_PTR(b->objects[i]));
+		r = apply_object(m, f, TAKE_PTR(b->objects[i]));
 		if (r < 0 && first == 0)
 			first = r;
 	}
-	apply_rest(b, old, n_old, n_room);
+	apply_rest(m, f, b, old, n_old, n_room);
 	return first;
 }
 
 static void load_file(struct manifests *m, struct file *f)
 {
-	_cleanup_(batch_done) struct batch b = { .m = m, .file = f };
+	struct complaint complaint = { .m = m, .file = f };
+	_cleanup_(batch_done) struct batch b = { .complain = complain, .ctx = &complaint };
 	struct wag_err err = { 0 };
 	unsigned line = 0;
 	const char *text = err.msg;
@@ -473,9 +323,9 @@ static void load_file(struct manifests *m, struct file *f)
 	free(f->error);
 	f->error = NULL;
 	m->stats.files_read++;
-	r = batch_read(&b, &err);
+	r = batch_read(m, f, &b, &err);
 	if (r == 0) {
-		r = batch_apply(&b);
+		r = batch_apply(m, f, &b);
 		if (r < 0)
 			wag_err_set(&err, r, "cannot be applied: %s", strerror(-r));
 	}
