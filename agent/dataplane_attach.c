@@ -16,7 +16,7 @@
 #include <waggle/cleanup.h>
 #include <waggle/netlink.h>
 #include <waggle/pins.h>
-#include "dataplane_bpf.h"
+#include "dataplane_internal.h"
 
 #define LO_IFINDEX 1
 

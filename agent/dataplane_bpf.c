@@ -13,7 +13,7 @@
 #include <unistd.h>
 #include <waggle/cleanup.h>
 #include <waggle/pins.h>
-#include "dataplane_bpf.h"
+#include "dataplane_internal.h"
 
 #define BATCH_MIN 16
 #define BATCH_MAX 4096
@@ -92,6 +92,20 @@ size_t dataplane_n_maps(const struct dataplane *dp)
 const char *dataplane_map_name(const struct dataplane *dp, size_t i)
 {
 	return dp->maps[i].name;
+}
+
+uint32_t dataplane_map_capacity(const struct dataplane *dp, size_t i)
+{
+	struct bpf_map_info info;
+
+	return dp_map_info(dp->maps[i].fd, &info) < 0 ? 0 : info.max_entries;
+}
+
+size_t dataplane_n_cpus(void)
+{
+	int n = libbpf_num_possible_cpus();
+
+	return n > 0 ? (size_t)n : 1;
 }
 
 uint32_t dataplane_attach_mode(const struct dataplane *dp)

@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include "dataplane_bpf.h"
+#include "dataplane_internal.h"
 
 #define DEPTH_MAX 16
 

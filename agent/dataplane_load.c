@@ -8,7 +8,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 #include <waggle/cleanup.h>
-#include "dataplane_bpf.h"
+#include "dataplane_internal.h"
 #include "hook_net.skel.h"
 #include "hook_pod.skel.h"
 #include "hook_sock.skel.h"

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <time.h>
 #include <waggle/cleanup.h>
-#include "dataplane_bpf.h"
+#include "dataplane_internal.h"
 
 #define BATCH 4096
 #define ADOPT_MAX 16 /* pairs one run of wag_ct_adopt takes */

@@ -12,7 +12,7 @@
 #include <unistd.h>
 #include <waggle/cleanup.h>
 #include <waggle/pins.h>
-#include "dataplane_bpf.h"
+#include "dataplane_internal.h"
 
 int dp_path(char *buf, size_t size, const char *pin_dir, const char *sub, const char *name)
 {

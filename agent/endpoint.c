@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <bpf/bpf.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <waggle/addr.h>
+#include <waggle/bpfsys.h>
 #include <waggle/cleanup.h>
 #include "endpoint.h"
 
@@ -174,10 +174,10 @@ static int resolve_local(const struct names *n, const struct wag_addr *addr,
 	struct wag_endpoint ep;
 	struct wag_pod pod;
 
-	if (bpf_map_lookup_elem(n->pods, addr, &pod) < 0)
+	if (bpfsys_map_lookup(n->pods, addr, &pod) < 0)
 		return -ENOENT;
 	ret->id = pod.ep_id;
-	if (bpf_map_lookup_elem(n->endpoints, &pod.ep_id, &ep) < 0 || !ep.pod[0])
+	if (bpfsys_map_lookup(n->endpoints, &pod.ep_id, &ep) < 0 || !ep.pod[0])
 		return 1; /* local, but its name must come from elsewhere */
 	memcpy(ret->ns, ep.ns, sizeof(ret->ns));
 	memcpy(ret->pod, ep.pod, sizeof(ret->pod));
@@ -193,7 +193,7 @@ static int resolve_endpoint(void *ctx, const struct wag_addr *addr, struct flow_
 	struct names *n = ctx;
 	int r = resolve_local(n, addr, &found);
 
-	if (r < 0 && bpf_map_lookup_elem(n->node_addrs, addr, &node) == 0) {
+	if (r < 0 && bpfsys_map_lookup(n->node_addrs, addr, &node) == 0) {
 		found.identity = IDENTITY_HOST;
 		r = 0;
 	}
@@ -221,7 +221,7 @@ static int resolve_by_index(void *ctx, uint32_t index, uint32_t svc_id, struct f
 	const struct names *n = ctx;
 	struct wag_svc_name name;
 
-	if (bpf_map_lookup_elem(n->svc_names, &index, &name) < 0 ||
+	if (bpfsys_map_lookup(n->svc_names, &index, &name) < 0 ||
 	    (svc_id && name.svc_id != svc_id))
 		return -ENOENT;
 	memcpy(ret->ns, name.ns, sizeof(ret->ns));
@@ -239,11 +239,11 @@ static int resolve_service(void *ctx, const struct wag_addr *addr, __be16 port, 
 	struct wag_node_addr node;
 	struct wag_svc svc;
 
-	if (bpf_map_lookup_elem(n->svc, &key, &svc) < 0) {
-		if (bpf_map_lookup_elem(n->node_addrs, addr, &node) < 0)
+	if (bpfsys_map_lookup(n->svc, &key, &svc) < 0) {
+		if (bpfsys_map_lookup(n->node_addrs, addr, &node) < 0)
 			return -ENOENT;
 		key.addr = wag_addr_is_v4(addr) ? wag_addr_from_v4(0) : (struct wag_addr){ 0 };
-		if (bpf_map_lookup_elem(n->svc, &key, &svc) < 0)
+		if (bpfsys_map_lookup(n->svc, &key, &svc) < 0)
 			return -ENOENT;
 	}
 	return resolve_by_index(ctx, svc.index, 0, ret);
@@ -291,8 +291,8 @@ size_t endpoint_count(const struct dataplane *dp)
 	uint32_t key = 0;
 	size_t n = 0;
 
-	for (int r = bpf_map_get_next_key(fd, NULL, &key); r == 0;
-	     r = bpf_map_get_next_key(fd, &key, &key))
+	for (int r = bpfsys_map_next_key(fd, NULL, &key); r == 0;
+	     r = bpfsys_map_next_key(fd, &key, &key))
 		n++;
 	return n;
 }

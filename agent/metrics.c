@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <bpf/bpf.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
@@ -10,6 +9,7 @@
 #include <unistd.h>
 #include <waggle/abi_reason.h>
 #include <waggle/addr.h>
+#include <waggle/bpfsys.h>
 #include <waggle/cleanup.h>
 #include "endpoint.h"
 #include "metrics.h"
@@ -111,7 +111,7 @@ static bool read_stat(int fd, struct wag_stat *cpus, size_t n, uint32_t index, s
 {
 	struct wag_stat sum = { 0 };
 
-	if (bpf_map_lookup_elem(fd, &index, cpus) < 0)
+	if (bpfsys_map_lookup(fd, &index, cpus) < 0)
 		return false;
 	for (size_t i = 0; i < n; i++) {
 		sum.packets += cpus[i].packets;
@@ -125,7 +125,7 @@ static void add_packets(struct text *t, const struct agent_view *v, const char *
 			bool bytes)
 {
 	int fd = dataplane_map_fd(v->dp, "wag_stats");
-	size_t cpus = (size_t)libbpf_num_possible_cpus();
+	size_t cpus = dataplane_n_cpus();
 	_cleanup_free_ struct wag_stat *room = calloc(cpus, sizeof(*room));
 	struct wag_stat sum;
 
@@ -176,7 +176,7 @@ static uint64_t map_used(const struct agent_view *v, const struct sync_stats *s,
 	if (strcmp(name, "wag_endpoint") == 0)
 		return endpoint_count(v->dp);
 	if (strcmp(name, "wag_ct") == 0 &&
-	    bpf_map_lookup_elem(dataplane_map_fd(v->dp, "wag_ct_clock"), &zero, &clock) == 0)
+	    bpfsys_map_lookup(dataplane_map_fd(v->dp, "wag_ct_clock"), &zero, &clock) == 0)
 		return clock.used;
 	*ret_known = false;
 	return 0;
@@ -208,27 +208,25 @@ static void map_operations(struct text *t, const struct agent_view *v)
 
 static void maps(struct text *t, const struct agent_view *v, const struct sync_stats *s)
 {
-	struct bpf_map_info info;
 	bool known;
 
 	metric_family(t, "waggle_bpf_map_capacity", "gauge", "Entries a BPF map can hold");
 	for (size_t i = 0; i < dataplane_n_maps(v->dp); i++) {
 		const char *labels[] = { "map_name", dataplane_map_name(v->dp, i) };
 
-		if (dp_map_info(dataplane_map_fd(v->dp, labels[1]), &info) < 0)
-			continue;
 		metric_labels(t, "waggle_bpf_map_capacity", labels, 1);
-		metric_u64(t, info.max_entries);
+		metric_u64(t, dataplane_map_capacity(v->dp, i));
 	}
 	metric_family(t, "waggle_bpf_map_pressure", "gauge", "Share of a BPF map's entries in use");
 	for (size_t i = 0; i < dataplane_n_maps(v->dp); i++) {
 		const char *labels[] = { "map_name", dataplane_map_name(v->dp, i) };
 		uint64_t used = map_used(v, s, labels[1], &known);
+		uint32_t capacity = dataplane_map_capacity(v->dp, i);
 
-		if (!known || dp_map_info(dataplane_map_fd(v->dp, labels[1]), &info) < 0)
+		if (!known || !capacity)
 			continue;
 		metric_labels(t, "waggle_bpf_map_pressure", labels, 1);
-		metric_double(t, (double)used / info.max_entries);
+		metric_double(t, (double)used / capacity);
 	}
 	map_operations(t, v);
 }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <arpa/inet.h>
-#include <bpf/bpf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -8,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include <waggle/addr.h>
+#include <waggle/bpfsys.h>
 #include <waggle/cleanup.h>
 #include "node_addr.h"
 
@@ -270,16 +270,19 @@ static int learn_cookie(struct dataplane *dp, int sock, uint64_t *ret)
 	token = (token & 0xff0000) | (token & 0xffff) | 1;
 	to.sin_addr.s_addr = htonl(WAG_LEARN_V4 | token >> 16);
 	to.sin_port = htons((uint16_t)token);
-	if (fd < 0 || bpf_map_update_elem(fd, &token, &cookie, BPF_ANY) < 0)
-		return fd < 0 ? fd : -errno;
+	if (fd < 0)
+		return fd;
+	r = bpfsys_map_update(fd, &token, &cookie, 0);
+	if (r < 0)
+		return r;
 	/* No route to it is no matter: the program runs before routing. */
 	if (connect(sock, (struct sockaddr *)&to, sizeof(to)) < 0)
 		r = -errno;
-	if (bpf_map_lookup_elem(fd, &token, &cookie) == 0 && cookie)
+	if (bpfsys_map_lookup(fd, &token, &cookie) == 0 && cookie)
 		r = 0;
 	else if (r == 0)
 		r = -ENOENT;
-	bpf_map_delete_elem(fd, &token);
+	bpfsys_map_delete(fd, &token);
 	*ret = cookie;
 	return r;
 }
@@ -290,13 +293,13 @@ static void forget_other_nodes(int fd, uint64_t own)
 	struct wag_netns value;
 	bool first = true;
 
-	while (bpf_map_get_next_key(fd, first ? NULL : &key, &next) == 0) {
+	while (bpfsys_map_next_key(fd, first ? NULL : &key, &next) == 0) {
 		key = next;
 		first = false;
-		if (key == own || bpf_map_lookup_elem(fd, &key, &value) < 0 ||
+		if (key == own || bpfsys_map_lookup(fd, &key, &value) < 0 ||
 		    !(value.flags & WAG_NETNS_HOST))
 			continue;
-		bpf_map_delete_elem(fd, &key);
+		bpfsys_map_delete(fd, &key);
 		first = true;
 	}
 }
@@ -318,8 +321,9 @@ int node_register_netns(struct dataplane *dp, struct wag_err *err)
 				   "the cookie of this network namespace cannot be learnt (%s): "
 				   "before Linux 5.14 the agent itself must run below --cgroup",
 				   strerror(-r));
-	if (bpf_map_update_elem(fd, &cookie, &value, BPF_ANY) < 0)
-		return wag_err_set(err, -errno, "map wag_netns: %s", strerror(errno));
+	r = bpfsys_map_update(fd, &cookie, &value, 0);
+	if (r < 0)
+		return wag_err_set(err, r, "map wag_netns: %s", strerror(-r));
 	forget_other_nodes(fd, cookie);
 	return 0;
 }

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
-#include "agent/dataplane_bpf.h"
+#include "agent/dataplane_internal.h"
 
 struct member {
 	const char *name;
