@@ -38,8 +38,8 @@ int svc_backend_compare(const void *a, const void *b)
 	return r ? r : (int)ntohs(x->port) - (int)ntohs(y->port);
 }
 
-static void add_frontend(struct builder *b, struct svc_table_port *port, const struct wag_addr *addr,
-			 uint16_t number, uint32_t flags)
+static void add_frontend(struct builder *b, struct svc_table_port *port,
+			 const struct wag_addr *addr, uint16_t number, uint32_t flags)
 {
 	struct wag_svc_key key = { .addr = *addr, .port = htons(number), .proto = port->proto };
 
@@ -53,8 +53,8 @@ static void add_frontend(struct builder *b, struct svc_table_port *port, const s
 	b->frontends++;
 }
 
-static void add_frontends(struct builder *b, struct svc_table_port *port, const struct svc_port *from,
-			  bool v6)
+static void add_frontends(struct builder *b, struct svc_table_port *port,
+			  const struct svc_port *from, bool v6)
 {
 	const struct service *svc = b->svc;
 	struct wag_addr any = { .w = { 0, 0, v6 ? 0 : htonl(WAG_V4MAPPED_W2), 0 } };
@@ -96,9 +96,9 @@ static bool endpoint_fits(const struct slice_endpoint *ep, bool v6)
 	return ep->addrs[0].w[3] != 0 || (v6 && (ep->addrs[0].d[0] != 0 || ep->addrs[0].w[2] != 0));
 }
 
-/* The endpoints that may be chosen in one of the two rounds: ready, else serving while terminating. */
-static void add_backends(struct builder *b, struct svc_table_port *port, const struct svc_port *from,
-			 bool v6, bool ready)
+/* The endpoints of one of the two rounds: the ready, else those that serve while terminating. */
+static void add_backends(struct builder *b, struct svc_table_port *port,
+			 const struct svc_port *from, bool v6, bool ready)
 {
 	for (size_t i = 0; i < b->n_slices; i++) {
 		const struct slice *slice = &b->slices[i]->slice;
@@ -122,15 +122,16 @@ static void add_backends(struct builder *b, struct svc_table_port *port, const s
 static void choose_backends(struct builder *b, struct svc_table_port *port,
 			    const struct svc_port *from, bool v6)
 {
+	struct svc_backend *list = port->backends;
 	uint32_t kept = 0;
 
 	add_backends(b, port, from, v6, true);
 	if (port->n_backends == 0)
 		add_backends(b, port, from, v6, false);
-	qsort(port->backends, port->n_backends, sizeof(*port->backends), svc_backend_compare);
+	qsort(list, port->n_backends, sizeof(*list), svc_backend_compare);
 	for (uint32_t i = 0; i < port->n_backends; i++)
-		if (i == 0 || svc_backend_compare(&port->backends[kept - 1], &port->backends[i]) != 0)
-			port->backends[kept++] = port->backends[i];
+		if (i == 0 || svc_backend_compare(&list[kept - 1], &list[i]) != 0)
+			list[kept++] = list[i];
 	port->n_backends = kept;
 	b->backends += kept;
 }

@@ -16,7 +16,7 @@ struct dataplane {
 	uint64_t fail_from, fail_n, crash_op;
 	int fail_err, last_err[DP_TABLES], table_err[DP_TABLES];
 	bool will_crash, crashed, stopped, freed, recycled;
-	void (*hook)(struct dataplane *dp, void *ctx);
+	dataplane_fake_hook_fn hook;
 	void *hook_ctx;
 };
 
@@ -26,7 +26,8 @@ static const struct {
 } layout[DP_TABLES] = {
 	[DP_SVC] = { "wag_svc", sizeof(struct wag_svc_key), sizeof(struct wag_svc) },
 	[DP_SVC_NAME] = { "wag_svc_name", sizeof(__u32), sizeof(struct wag_svc_name) },
-	[DP_BACKEND] = { "wag_backend", sizeof(struct wag_backend_key), sizeof(struct wag_backend) },
+	[DP_BACKEND] = { "wag_backend", sizeof(struct wag_backend_key),
+			 sizeof(struct wag_backend) },
 	[DP_NODE_ADDR] = { "wag_node_addr", sizeof(struct wag_addr), sizeof(struct wag_node_addr) },
 };
 
@@ -299,7 +300,8 @@ void dataplane_fake_revive(struct dataplane *dp, size_t n)
 	}
 	for (size_t i = 0; i < dp->n_states; i++) {
 		dp->states[i] = dp->crash_states[i];
-		if (memcmp(&dp->states[i], &dp->next_states[i], sizeof(dp->states[i])) == 0 || n == 0)
+		if (n == 0 || memcmp(&dp->states[i], &dp->next_states[i],
+				     sizeof(dp->states[i])) == 0)
 			continue;
 		dp->states[i] = dp->next_states[i];
 		n--;
@@ -314,7 +316,7 @@ void dataplane_fake_revive(struct dataplane *dp, size_t n)
 	dp->fail_n = 0;
 }
 
-void dataplane_fake_hook(struct dataplane *dp, void (*fn)(struct dataplane *dp, void *ctx), void *ctx)
+void dataplane_fake_hook(struct dataplane *dp, dataplane_fake_hook_fn fn, void *ctx)
 {
 	dp->hook = fn;
 	dp->hook_ctx = ctx;

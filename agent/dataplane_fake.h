@@ -29,6 +29,7 @@ void dataplane_fake_crash(struct dataplane *dp, uint64_t op);
 bool dataplane_fake_crashed(const struct dataplane *dp);
 void dataplane_fake_revive(struct dataplane *dp, size_t n);
 /* Called after every operation on a key. */
-void dataplane_fake_hook(struct dataplane *dp, void (*fn)(struct dataplane *dp, void *ctx), void *ctx);
+typedef void (*dataplane_fake_hook_fn)(struct dataplane *dp, void *ctx);
+void dataplane_fake_hook(struct dataplane *dp, dataplane_fake_hook_fn fn, void *ctx);
 /* Was an insert into wag_svc ever made after a delete from it without a grace between? */
 bool dataplane_fake_recycled(const struct dataplane *dp);

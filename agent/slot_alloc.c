@@ -69,10 +69,12 @@ int slot_alloc_get(struct slot_alloc *a, uint32_t len, uint32_t *ret_base)
 	    reserve(&a->quarantine, most, &a->cap_quarantine) < 0)
 		return -ENOMEM;
 	for (size_t i = 0; i < a->n_free; i++) {
-		if (a->free[i].len < len || (best < a->n_free && a->free[i].len >= a->free[best].len))
+		uint32_t have = a->free[i].len;
+
+		if (have < len || (best < a->n_free && have >= a->free[best].len))
 			continue;
 		best = i;
-		if (a->free[i].len == len)
+		if (have == len)
 			break;
 	}
 	if (best == a->n_free)

@@ -24,7 +24,8 @@ struct slot_alloc {
 /* taken: ranges in use, any order, must not overlap; sorted in place. 0 or -ENOMEM. */
 int slot_alloc_init(struct slot_alloc *a, uint32_t capacity, struct slot_range *taken, size_t n);
 void slot_alloc_done(struct slot_alloc *a);
-int slot_alloc_get(struct slot_alloc *a, uint32_t len, uint32_t *ret_base); /* 0, -ENOSPC, -ENOMEM */
+/* 0, -ENOSPC, -ENOMEM */
+int slot_alloc_get(struct slot_alloc *a, uint32_t len, uint32_t *ret_base);
 /* Neither of these can fail: slot_alloc_get() has taken the memory they need. */
 void slot_alloc_release(struct slot_alloc *a, uint32_t base, uint32_t len);
 void slot_alloc_reclaim(struct slot_alloc *a);

@@ -53,14 +53,17 @@ int sync_run(struct sync *s, uint64_t now_ms);
 /* When to call sync_run again though nothing has changed: milliseconds, or -1 for never. */
 int sync_retry_ms(const struct sync *s, uint64_t now_ms);
 
-/* What could not be applied: err is a positive errno; ns and name are "" where no Service is hit. */
-typedef void (*sync_pending_fn)(const char *ns, const char *name, const char *map, int err, void *ctx);
-size_t sync_pending(const struct sync *s); /* Services (and map leftovers) that are not as desired */
+/* How many Services (and map leftovers) are not as desired. */
+size_t sync_pending(const struct sync *s);
+/* Each of them: err is a positive errno; ns and name are "" where no Service is hit. */
+typedef void (*sync_pending_fn)(const char *ns, const char *name, const char *map, int err,
+				void *ctx);
 void sync_visit_pending(const struct sync *s, sync_pending_fn fn, void *ctx);
 
 /* Two Services claim one frontend: who came first keeps it, the other waits for it. */
-typedef void (*sync_conflict_fn)(const char *ns, const char *name, const struct wag_svc_key *frontend,
-				 const char *holder_ns, const char *holder_name, void *ctx);
+typedef void (*sync_conflict_fn)(const char *ns, const char *name,
+				 const struct wag_svc_key *frontend, const char *holder_ns,
+				 const char *holder_name, void *ctx);
 void sync_on_conflict(struct sync *s, sync_conflict_fn fn, void *ctx);
 
 #define SYNC_BUCKETS 12 /* upper bounds 0.25 ms << i; the last has none */

@@ -97,7 +97,8 @@ static void batch_add(struct batch *b, const void *key, const void *value, struc
 
 /* ---- names: first, so that whatever comes after can be told apart by the next agent ---- */
 
-static void name_done(struct sync *s, const void *key, const void *value, struct sync_port *p, int err)
+static void name_done(struct sync *s, const void *key, const void *value, struct sync_port *p,
+		      int err)
 {
 	if (err)
 		sync_fail(s, p->svc, DP_SVC_NAME, err);
@@ -233,6 +234,11 @@ static void trash_backend(struct sync *s, const struct sync_port *p, const struc
 	backend_key(p, addr, port, &t->key);
 }
 
+static void trash_slot(struct sync *s, const struct sync_port *p, const struct wag_slot *slot)
+{
+	trash_backend(s, p, &slot->addr, slot->port);
+}
+
 static int reserve_trash(struct sync *s, size_t n)
 {
 	return sync_reserve(&s->trash, sizeof(*s->trash), s->n_trash + n, &s->cap_trash);
@@ -287,7 +293,7 @@ static int publish(struct sync *s, struct sync_port *p)
 		if (!p->want->n_backends ||
 		    !bsearch(&key, p->want->backends, p->want->n_backends, sizeof(key),
 			     svc_backend_compare))
-			trash_backend(s, p, &slot->addr, slot->port);
+			trash_slot(s, p, slot);
 	}
 	if (old_count)
 		slot_alloc_release(&s->alloc, old_base, old_count);
@@ -407,7 +413,8 @@ static int apply_frontends(struct sync *s, enum frontend_pass pass)
 		free(w.changes);
 		return r;
 	}
-	r = batch_init(&b, s, DP_SVC, pass == DELETE, pass == DELETE ? frontend_gone : frontend_done);
+	r = batch_init(&b, s, DP_SVC, pass == DELETE,
+		       pass == DELETE ? frontend_gone : frontend_done);
 	for (size_t i = 0; r == 0 && i < w.n; i++) {
 		if (pass != DELETE && s->recycled)
 			sync_grace(s);
@@ -445,7 +452,7 @@ static int free_doomed(struct sync *s)
 		sync_store_u32(&st->svc_id, 0);
 		sync_store_u32(&st->affinity_s, 0);
 		for (uint32_t i = 0; i < count; i++)
-			trash_backend(s, p, &s->slots[p->base + i].addr, s->slots[p->base + i].port);
+			trash_slot(s, p, &s->slots[p->base + i]);
 		if (count)
 			slot_alloc_release(&s->alloc, p->base, count);
 		s->stats.backends -= count;
@@ -491,7 +498,7 @@ static int empty_trash(struct sync *s)
 		return 0;
 	r = batch_init(&b, s, DP_BACKEND, true, trash_done);
 	if (r == 0)
-		s->n_trash = 0; /* a failed one is put back, never further than what has been read */
+		s->n_trash = 0; /* a failed one is put back, never beyond what has been read */
 	for (size_t i = 0; r == 0 && i < n; i++) {
 		struct sync_trash t = s->trash[i];
 

@@ -24,7 +24,7 @@ enum { /* after enum dp_table */
 	SYNC_MAP_NONE, /* out of memory */
 };
 
-/* One state index in use. Belongs to a Service, or is doomed: freed once no frontend leads to it. */
+/* A state index in use. Belongs to a Service, or is doomed: freed once no frontend leads to it. */
 struct sync_port {
 	struct sync_port *next;
 	struct sync_svc *svc;		   /* NULL: doomed */

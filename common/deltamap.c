@@ -204,7 +204,7 @@ static int set_side(struct deltamap *m, unsigned side, const void *key, const vo
 	unsigned char *e;
 	bool was;
 
-	/* All memory that freeing and queueing will want is taken here, where failing is possible. */
+	/* All memory that freeing and queueing will want is taken here, where it may fail. */
 	if (i == NONE) {
 		if (grow(&m->free_list, m->n_entries, &m->cap_free) < 0 ||
 		    grow(&m->queue, m->n_entries, &m->cap_queue) < 0 || entry_new(m, key, &i) < 0)

@@ -509,6 +509,13 @@ static void test_adopts_garbage(void **state)
 	}
 }
 
+static void fail_soon(struct world *w)
+{
+	uint64_t first = dataplane_fake_ops(dp) + world_random(w, 9);
+
+	dataplane_fake_fail(dp, first, 1 + world_random(w, 3), EBUSY);
+}
+
 static void test_random_changes_keep_every_invariant(void **state)
 {
 	for (unsigned seed = 1; seed <= 60; seed++) {
@@ -521,8 +528,7 @@ static void test_random_changes_keep_every_invariant(void **state)
 			world_change(&w, 1 + world_random(&w, 6));
 			world_apply(&w, sy);
 			if (world_random(&w, 4) == 0)
-				dataplane_fake_fail(dp, dataplane_fake_ops(dp) + world_random(&w, 9),
-						    1 + world_random(&w, 3), EBUSY);
+				fail_soon(&w);
 			run_ops();
 			dataplane_fake_fail(dp, 0, 0, 0);
 			for (int i = 0; i < 3; i++) {
