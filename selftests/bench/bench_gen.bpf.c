@@ -6,26 +6,12 @@
  * sees a packet whether it came through the veth or by bpf_redirect_peer().
  */
 #include <linux/bpf.h>
-#include <linux/if_ether.h>
-#include <linux/in.h>
-#include <linux/ip.h>
 #include <linux/pkt_cls.h>
-#include <linux/tcp.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
+#include "bench_frame.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-#define FLOWS_PER_ADDR 32768
-#define FIRST_PORT 16384
-#define CLIENT_SEQ 0x10000000
-#define SERVER_SEQ 0x20000000
-
-struct frame {
-	struct ethhdr eth;
-	struct iphdr ip;
-	struct tcphdr tcp;
-} __attribute__((packed));
 
 /* Set by the tool before loading. */
 const volatile __u32 out_ifindex;
@@ -55,33 +41,6 @@ static __always_inline void count(__u32 kind)
 		*n += 1;
 }
 
-static __always_inline __u16 fold(__u32 sum)
-{
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return ~sum;
-}
-
-static __always_inline __u32 sum_words(const void *p, int words)
-{
-	const __u16 *w = p;
-	__u32 sum = 0;
-
-#pragma unroll
-	for (int i = 0; i < words; i++)
-		sum += w[i];
-	return sum;
-}
-
-static __always_inline void checksums(struct frame *f)
-{
-	f->ip.check = 0;
-	f->ip.check = fold(sum_words(&f->ip, 10));
-	f->tcp.check = 0;
-	f->tcp.check = fold(sum_words(&f->ip.saddr, 4) + bpf_htons(IPPROTO_TCP) +
-			    bpf_htons(sizeof(f->tcp)) + sum_words(&f->tcp, 10));
-}
-
 SEC("xdp")
 int generate(struct xdp_md *ctx)
 {
@@ -99,29 +58,8 @@ int generate(struct xdp_md *ctx)
 		h.eth.h_source[i] = src_mac[i];
 		h.eth.h_dest[i] = dst_mac[i];
 	}
-	h.eth.h_proto = bpf_htons(ETH_P_IP);
-	h.ip.version = 4;
-	h.ip.ihl = 5;
-	h.ip.tot_len = bpf_htons(sizeof(h.ip) + sizeof(h.tcp));
-	h.ip.frag_off = bpf_htons(0x4000);
-	h.ip.ttl = 64;
-	h.ip.protocol = IPPROTO_TCP;
-	h.ip.saddr = bpf_htonl(flow < FLOWS_PER_ADDR ? client_addr :
-						       more_addrs + flow / FLOWS_PER_ADDR);
-	h.ip.daddr = bpf_htonl(target_addr);
-	h.tcp.source = bpf_htons(FIRST_PORT + flow % FLOWS_PER_ADDR);
-	h.tcp.dest = bpf_htons(target_port);
-	h.tcp.doff = 5;
-	h.tcp.window = bpf_htons(65535);
-	if (syn) {
-		h.tcp.seq = bpf_htonl(CLIENT_SEQ);
-		h.tcp.syn = 1;
-	} else {
-		h.tcp.seq = bpf_htonl(CLIENT_SEQ + 1);
-		h.tcp.ack_seq = bpf_htonl(SERVER_SEQ + 1);
-		h.tcp.ack = 1;
-	}
-	checksums(&h);
+	frame_write(&h, flow < FLOWS_PER_ADDR ? client_addr : more_addrs + flow / FLOWS_PER_ADDR,
+		    FIRST_PORT + flow % FLOWS_PER_ADDR, target_addr, target_port, syn);
 	*f = h;
 	return bpf_redirect(out_ifindex, 0);
 }

@@ -143,7 +143,7 @@ class Nft(KubeProxy):
 
     def program(self):
         whole = self.services <= 1000 or self.ctx.slow_nft
-        parts = rules.nft(self.services, self.node.addresses[1:], None if whole else 100)
+        parts = rules.nft(self.services, self.node.addresses[1:], None if whole else 400)
         begin = time.monotonic()
         for part in parts:
             if self.ctx.stopping:
