@@ -60,10 +60,11 @@ static int map_fail(const char *pin_dir, const char *name, int r, struct wag_err
 	if (r == -ENOENT)
 		return again(pin_dir, err);
 	if (r == -EPROTO)
-		return wag_err_set(err, CNI_E_AGAIN,
-				   "map %s in pin dir %s has another layout: install the waggle-cni "
-				   "of the version of the running waggle-agent",
-				   name, pin_dir);
+		return wag_err_set(
+			err, CNI_E_AGAIN,
+			"map %s in pin dir %s has another layout: install the waggle-cni "
+			"of the version of the running waggle-agent",
+			name, pin_dir);
 	return wag_err_set(err, CNI_E_KERNEL, "map %s in pin dir %s: %s", name, pin_dir,
 			   strerror(-r));
 }
@@ -84,10 +85,11 @@ static int meta_read(const char *pin_dir, struct wag_meta *ret, struct wag_err *
 	if (ret->magic != WAG_META_MAGIC)
 		return again(pin_dir, err);
 	if (ret->abi != WAG_ABI)
-		return wag_err_set(err, CNI_E_AGAIN,
-				   "pin dir %s has ABI %u, this waggle-cni knows %u: install the one "
-				   "of the running waggle-agent's version",
-				   pin_dir, ret->abi, WAG_ABI);
+		return wag_err_set(
+			err, CNI_E_AGAIN,
+			"pin dir %s has ABI %u, this waggle-cni knows %u: install the one "
+			"of the running waggle-agent's version",
+			pin_dir, ret->abi, WAG_ABI);
 	return 0;
 }
 
@@ -126,8 +128,8 @@ static int maps_open(const char *pin_dir, struct maps *m, struct wag_err *err)
 	m->pods = map_open(pin_dir, "wag_pods", sizeof(struct wag_addr), sizeof(struct wag_pod));
 	if (m->pods < 0)
 		return map_fail(pin_dir, "wag_pods", m->pods, err);
-	m->endpoint = map_open(pin_dir, "wag_endpoint", sizeof(uint32_t),
-			       sizeof(struct wag_endpoint));
+	m->endpoint =
+		map_open(pin_dir, "wag_endpoint", sizeof(uint32_t), sizeof(struct wag_endpoint));
 	if (m->endpoint < 0)
 		return map_fail(pin_dir, "wag_endpoint", m->endpoint, err);
 	m->netns = map_open(pin_dir, "wag_netns", sizeof(uint64_t), sizeof(struct wag_netns));
@@ -184,8 +186,8 @@ static void links_unpin(const char *pin_dir, const char *ifname, uint32_t ifinde
 	char path[PATH_MAX];
 
 	for (size_t i = 0; ifindex && i < HOOKS; i++)
-		if (pins_tcx_path(path, sizeof(path), pin_dir, ifname, ifindex,
-				  hooks[i].egress) == 0)
+		if (pins_tcx_path(path, sizeof(path), pin_dir, ifname, ifindex, hooks[i].egress) ==
+		    0)
 			unlink(path);
 }
 
@@ -242,9 +244,9 @@ static int hook_attach(const char *pin_dir, struct nl *nl, const struct record *
 	if (r == -ENOENT)
 		return again(pin_dir, err);
 	if (r >= 0)
-		r = how == WAG_ATTACH_CLSACT ?
-			    nl_tc_attach(nl, rec->ifindex, hook->egress, prog, hook->prog) :
-			    hook_attach_tcx(pin_dir, rec, hook, prog);
+		r = how == WAG_ATTACH_CLSACT
+			    ? nl_tc_attach(nl, rec->ifindex, hook->egress, prog, hook->prog)
+			    : hook_attach_tcx(pin_dir, rec, hook, prog);
 	if (r < 0)
 		return wag_err_set(err, CNI_E_KERNEL, "cannot attach %s to %s: %s", path,
 				   rec->host_ifname, strerror(-r));
@@ -264,8 +266,8 @@ int attach_add(const char *pin_dir, struct nl *nl, const struct record *rec, uin
 	lock = pins_lock(pin_dir, LOCK_MS);
 	if (lock < 0)
 		return wag_err_set(err, CNI_E_AGAIN, "pin dir %s: %s", pin_dir,
-				   lock == -EWOULDBLOCK ? "locked for 10 s by another process" :
-							  strerror(-lock));
+				   lock == -EWOULDBLOCK ? "locked for 10 s by another process"
+							: strerror(-lock));
 	r = meta_read(pin_dir, &meta, err);
 	if (!r)
 		r = maps_open(pin_dir, &m, err);
@@ -294,8 +296,8 @@ int attach_remove(const char *pin_dir, const struct record *rec, struct wag_err 
 		return 0;
 	if (lock < 0)
 		return wag_err_set(err, CNI_E_AGAIN, "pin dir %s: %s", pin_dir,
-				   lock == -EWOULDBLOCK ? "locked for 10 s by another process" :
-							  strerror(-lock));
+				   lock == -EWOULDBLOCK ? "locked for 10 s by another process"
+							: strerror(-lock));
 	links_unpin(pin_dir, rec->host_ifname, rec->ifindex);
 	r = maps_open(pin_dir, &m, err);
 	if (r == CNI_E_AGAIN)

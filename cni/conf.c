@@ -76,8 +76,9 @@ static int mtu_parse(json_t *root, struct cni_conf *conf, struct wag_err *err)
 	json_int_t mtu = v ? json_integer_value(v) : 1500;
 
 	if ((v && !json_is_integer(v)) || mtu < 576 || mtu > 65535)
-		return wag_err_set(err, CNI_E_CONFIG,
-				   "mtu: must be a whole number of 576 to 65535; leave it out for 1500");
+		return wag_err_set(
+			err, CNI_E_CONFIG,
+			"mtu: must be a whole number of 576 to 65535; leave it out for 1500");
 	conf->mtu = mtu;
 	return 0;
 }
@@ -127,16 +128,17 @@ static int subnet_parse(json_t *obj, struct ipam_range *range, struct wag_err *e
 	min_host = (v4 ? 32 : 128) - 2;
 	if (range->bits > min_host || range->bits < 8)
 		return wag_err_set(err, CNI_E_CONFIG,
-				   "ipam.ranges: subnet %.64s: the prefix length must be 8 to %u", text,
-				   min_host);
+				   "ipam.ranges: subnet %.64s: the prefix length must be 8 to %u",
+				   text, min_host);
 	range->subnet = net;
 	for (unsigned i = v4 ? 96 + range->bits : range->bits; i < 128; i++)
 		range->subnet.b[i / 8] &= ~(0x80 >> i % 8);
 	if (!wag_addr_equal(&net, &range->subnet))
-		return wag_err_set(err, CNI_E_CONFIG,
-				   "ipam.ranges: subnet %.64s has host bits set; write the network's "
-				   "own address",
-				   text);
+		return wag_err_set(
+			err, CNI_E_CONFIG,
+			"ipam.ranges: subnet %.64s has host bits set; write the network's "
+			"own address",
+			text);
 	return 0;
 }
 
@@ -151,13 +153,15 @@ static int range_parse(json_t *obj, struct ipam_range *range, struct wag_err *er
 	if (!json_is_object(obj))
 		return wag_err_set(err, CNI_E_CONFIG,
 				   "ipam.ranges: must be a list of lists of {\"subnet\": ...}");
-	json_object_foreach(obj, key, v)
-		if (strcmp(key, "subnet") != 0 && strcmp(key, "rangeStart") != 0 &&
-		    strcmp(key, "rangeEnd") != 0 && strcmp(key, "gateway") != 0)
-			return wag_err_set(err, CNI_E_FIELD,
-					   "ipam.ranges: %.64s is not supported; a range has subnet, "
-					   "rangeStart, rangeEnd and gateway",
-					   key);
+	json_object_foreach(obj, key,
+			    v) if (strcmp(key, "subnet") != 0 && strcmp(key, "rangeStart") != 0 &&
+				   strcmp(key, "rangeEnd") != 0 &&
+				   strcmp(key, "gateway") !=
+					   0) return wag_err_set(err, CNI_E_FIELD,
+								 "ipam.ranges: %.64s is not "
+								 "supported; a range has subnet, "
+								 "rangeStart, rangeEnd and gateway",
+								 key);
 	r = subnet_parse(obj, range, err);
 	if (r)
 		return r;
@@ -174,9 +178,10 @@ static int range_parse(json_t *obj, struct ipam_range *range, struct wag_err *er
 	if (r)
 		return r;
 	if (range->first < 1 || range->last > last || range->first > range->last)
-		return wag_err_set(err, CNI_E_CONFIG,
-				   "ipam.ranges: rangeStart must not be above rangeEnd, and neither "
-				   "may be the network's or the broadcast address");
+		return wag_err_set(
+			err, CNI_E_CONFIG,
+			"ipam.ranges: rangeStart must not be above rangeEnd, and neither "
+			"may be the network's or the broadcast address");
 	return 0;
 }
 
@@ -221,7 +226,8 @@ static int set_parse(json_t *list, struct cni_conf *conf, struct wag_err *err)
 				   CONF_RANGES);
 	set->range_count = 0;
 	conf->set_count++;
-	json_array_foreach(list, i, obj) {
+	json_array_foreach(list, i, obj)
+	{
 		struct ipam_range *range = &set->ranges[i];
 
 		r = range_parse(obj, range, err);
@@ -232,9 +238,10 @@ static int set_parse(json_t *list, struct cni_conf *conf, struct wag_err *err)
 		if (r)
 			return r;
 		if (wag_addr_is_v4(&range->subnet) != wag_addr_is_v4(&set->ranges[0].subnet))
-			return wag_err_set(err, CNI_E_CONFIG,
-					   "ipam.ranges: IPv4 and IPv6 in one list; give each family "
-					   "a list of its own, a pod gets one address from each");
+			return wag_err_set(
+				err, CNI_E_CONFIG,
+				"ipam.ranges: IPv4 and IPv6 in one list; give each family "
+				"a list of its own, a pod gets one address from each");
 		if (!wag_addr_is_v4(&range->subnet) && conf->mtu < 1280)
 			return wag_err_set(err, CNI_E_CONFIG,
 					   "mtu: IPv6 needs 1280 or more, this is %u", conf->mtu);
@@ -250,10 +257,8 @@ static int ipam_parse(json_t *root, struct cni_conf *conf, struct wag_err *err)
 	size_t i;
 	int r;
 
-	json_object_foreach(ipam, key, v)
-		if (strcmp(key, "ranges") != 0)
-			return wag_err_set(err, CNI_E_FIELD,
-					   "ipam.%.64s is not supported; ipam has only ranges", key);
+	json_object_foreach(ipam, key, v) if (strcmp(key, "ranges") != 0) return wag_err_set(
+		err, CNI_E_FIELD, "ipam.%.64s is not supported; ipam has only ranges", key);
 	ranges = json_object_get(ipam, "ranges");
 	if (!json_is_object(ipam) || !json_is_array(ranges) || !json_array_size(ranges) ||
 	    json_array_size(ranges) > CONF_SETS)
@@ -261,14 +266,16 @@ static int ipam_parse(json_t *root, struct cni_conf *conf, struct wag_err *err)
 				   "ipam.ranges: must hold 1 to %d lists, such as "
 				   "[[{\"subnet\":\"10.244.0.0/24\"}]]",
 				   CONF_SETS);
-	json_array_foreach(ranges, i, v) {
+	json_array_foreach(ranges, i, v)
+	{
 		r = set_parse(v, conf, err);
 		if (r)
 			return r;
 		if (families[wag_addr_is_v4(&conf->sets[i].ranges[0].subnet)]++)
-			return wag_err_set(err, CNI_E_CONFIG,
-					   "ipam.ranges: two lists of one family; a pod gets one "
-					   "address a family, put further ranges into the same list");
+			return wag_err_set(
+				err, CNI_E_CONFIG,
+				"ipam.ranges: two lists of one family; a pod gets one "
+				"address a family, put further ranges into the same list");
 	}
 	return 0;
 }
@@ -370,7 +377,8 @@ static int record_addrs(json_t *root, struct record *rec)
 
 	if (!json_is_array(list) || json_array_size(list) > RECORD_ADDRS)
 		return -EBADMSG;
-	json_array_foreach(list, i, obj) {
+	json_array_foreach(list, i, obj)
+	{
 		struct record_addr *a = &rec->addrs[i];
 		char text[WAG_ADDR_TEXT];
 
@@ -390,7 +398,8 @@ int conf_parse_record(const char *text, size_t size, struct record *ret)
 	json_int_t id, ifindex;
 	struct record rec;
 
-	if (!json_is_object(root) || copy(root, "container_id", container_id, sizeof(container_id)) ||
+	if (!json_is_object(root) ||
+	    copy(root, "container_id", container_id, sizeof(container_id)) ||
 	    copy(root, "ifname", ifname, sizeof(ifname)))
 		return -EBADMSG;
 	/* MACs are no part of the file: they follow from the attachment. */

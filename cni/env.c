@@ -15,7 +15,9 @@ static int command_parse(const char *text, enum cni_command *ret, struct wag_err
 		const char *name;
 		enum cni_command command;
 	} commands[] = {
-		{ "ADD", CNI_ADD }, { "DEL", CNI_DEL }, { "CHECK", CNI_CHECK },
+		{ "ADD", CNI_ADD },
+		{ "DEL", CNI_DEL },
+		{ "CHECK", CNI_CHECK },
 		{ "VERSION", CNI_VERSION },
 	};
 
@@ -53,9 +55,10 @@ static int ids_check(const struct cni_env *env, struct wag_err *err)
 	const char *id = env->container_id, *ifname = env->ifname;
 
 	if (id[strspn(id, ALNUM "._-")] || strchr("._-", id[0]))
-		return wag_err_set(err, CNI_E_ENV,
-				   "CNI_CONTAINERID must start with a letter or digit and have only "
-				   "letters, digits, '.', '_', '-'");
+		return wag_err_set(
+			err, CNI_E_ENV,
+			"CNI_CONTAINERID must start with a letter or digit and have only "
+			"letters, digits, '.', '_', '-'");
 	if (strpbrk(ifname, "/: \t%") || strcmp(ifname, ".") == 0 || strcmp(ifname, "..") == 0)
 		return wag_err_set(err, CNI_E_ENV,
 				   "CNI_IFNAME \"%s\" is no interface name: no '/', ':', '%%' or "
@@ -117,17 +120,19 @@ int env_parse_args(const char *args, struct cni_env *env, struct wag_err *err)
 		int r;
 
 		if (len && key == len)
-			return wag_err_set(err, CNI_E_ENV,
-					   "CNI_ARGS: must be KEY=VALUE pairs with ';' between them");
+			return wag_err_set(
+				err, CNI_E_ENV,
+				"CNI_ARGS: must be KEY=VALUE pairs with ';' between them");
 		if (len) {
 			r = arg_take(env, args, key, args + key + 1, len - key - 1, &unknown, err);
 			if (r)
 				return r;
 		}
 		if (unknown && !ignore)
-			return wag_err_set(err, CNI_E_ENV,
-					   "CNI_ARGS: %.*s is not known; add IgnoreUnknown=1 to pass",
-					   (int)(key < 64 ? key : 64), args);
+			return wag_err_set(
+				err, CNI_E_ENV,
+				"CNI_ARGS: %.*s is not known; add IgnoreUnknown=1 to pass",
+				(int)(key < 64 ? key : 64), args);
 		args += len;
 		args += *args == ';';
 	}

@@ -216,8 +216,9 @@ static int queue_compact(struct store *s)
 	if (write(fd, buf, size) != (ssize_t)size)
 		return -ENOSPC;
 	/*
-	 * Killed between the two steps below, head points past records that were not given out; they
-	 * come back when the range seems exhausted. The other order would give no such promise.
+	 * Killed between the two steps below, head points past records that were not given out;
+	 * they come back when the range seems exhausted. The other order would give no such
+	 * promise.
 	 */
 	if (renameat(s->dir_fd, "queue.tmp", s->dir_fd, "queue") < 0)
 		return -errno;
@@ -423,8 +424,9 @@ static int range_allocate(struct ipam *ipam, const struct ipam_range *range,
 			  const struct ipam_owner *owner, struct wag_addr *ret,
 			  uint64_t *ret_quarantined)
 {
-	_cleanup_(store_done) struct store s = { .range = range, .dir_fd = -1, .leases_fd = -1,
-						 .queue_fd = -1, .cursor_fd = -1 };
+	_cleanup_(store_done) struct store s = {
+		.range = range, .dir_fd = -1, .leases_fd = -1, .queue_fd = -1, .cursor_fd = -1
+	};
 	char key[IPAM_RANGE_KEY];
 	int r, saved;
 
@@ -456,12 +458,13 @@ static int exhausted(const struct ipam_range *range, uint64_t quarantined, struc
 {
 	char text[WAG_ADDR_TEXT];
 
-	return wag_err_set(err, -EADDRNOTAVAIL,
-			   "no address left in %s/%u: all %llu are taken, %llu of them wait %d s "
-			   "after their release; delete pods on this node or give it a larger range",
-			   wag_addr_format(&range->subnet, text), range->bits,
-			   (unsigned long long)ipam_range_size(range),
-			   (unsigned long long)quarantined, IPAM_QUARANTINE_MS / 1000);
+	return wag_err_set(
+		err, -EADDRNOTAVAIL,
+		"no address left in %s/%u: all %llu are taken, %llu of them wait %d s "
+		"after their release; delete pods on this node or give it a larger range",
+		wag_addr_format(&range->subnet, text), range->bits,
+		(unsigned long long)ipam_range_size(range), (unsigned long long)quarantined,
+		IPAM_QUARANTINE_MS / 1000);
 }
 
 int ipam_allocate(struct ipam *ipam, const struct ipam_range *ranges, unsigned count,
@@ -506,8 +509,9 @@ int ipam_release(struct ipam *ipam, const char *range_key, const struct wag_addr
 		 const struct ipam_owner *owner)
 {
 	struct ipam_range range;
-	_cleanup_(store_done) struct store s = { .range = &range, .dir_fd = -1, .leases_fd = -1,
-						 .queue_fd = -1, .cursor_fd = -1 };
+	_cleanup_(store_done) struct store s = {
+		.range = &range, .dir_fd = -1, .leases_fd = -1, .queue_fd = -1, .cursor_fd = -1
+	};
 	char name[WAG_ADDR_TEXT];
 	struct lease lease;
 	int r;

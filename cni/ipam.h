@@ -23,7 +23,7 @@
 
 struct ipam_range {
 	struct wag_addr subnet;
-	unsigned bits;	     /* in the address's own family */
+	unsigned bits;	      /* in the address's own family */
 	uint64_t first, last; /* offsets in the subnet that may be given */
 	uint64_t gateway;     /* offset never given */
 };

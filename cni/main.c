@@ -86,8 +86,8 @@ static int state_fail(const struct job *job, int r, struct wag_err *err)
 {
 	return wag_err_set(err, r == -EWOULDBLOCK ? CNI_E_AGAIN : CNI_E_IO, "state dir %s: %s",
 			   job->conf.state_dir,
-			   r == -EWOULDBLOCK ? "another ADD or DEL of this container still runs" :
-					       strerror(-r));
+			   r == -EWOULDBLOCK ? "another ADD or DEL of this container still runs"
+					     : strerror(-r));
 }
 
 static int job_open(struct job *job, struct wag_err *err)
@@ -97,9 +97,8 @@ static int job_open(struct job *job, struct wag_err *err)
 	r = boot_id_read(job->boot_id, sizeof(job->boot_id), err);
 	if (r)
 		return r;
-	r = job->lock_fd = record_lock(job->conf.state_dir,
-				       record_hash(job->env.container_id, job->env.ifname),
-				       LOCK_MS);
+	r = job->lock_fd = record_lock(
+		job->conf.state_dir, record_hash(job->env.container_id, job->env.ifname), LOCK_MS);
 	if (r < 0)
 		return state_fail(job, r, err);
 	r = nl_new(&job->nl);
@@ -177,9 +176,8 @@ static int add_begin(struct job *job, struct wag_err *err)
 
 	r = record_find(job->conf.state_dir, env->container_id, env->ifname, &job->rec, &probe);
 	if (r == 0 && is_alive(job))
-		return wag_err_set(err, CNI_E_EXISTS,
-				   "container %s already has %s: DEL it first", env->container_id,
-				   env->ifname);
+		return wag_err_set(err, CNI_E_EXISTS, "container %s already has %s: DEL it first",
+				   env->container_id, env->ifname);
 	if (r < 0 && r != -ENOENT)
 		return state_fail(job, r, err);
 	if (r == -ENOENT)
@@ -252,10 +250,11 @@ static int ipv6_check(const struct job *job, struct wag_err *err)
 {
 	for (unsigned i = 0; i < job->conf.set_count; i++)
 		if (!wag_addr_is_v4(&job->conf.sets[i].ranges[0].subnet) && !sysctl_has_ipv6())
-			return wag_err_set(err, CNI_E_CONFIG,
-					   "ipam.ranges: has an IPv6 subnet, but this kernel has no "
-					   "IPv6: boot it without ipv6.disable=1 or remove the "
-					   "subnet");
+			return wag_err_set(
+				err, CNI_E_CONFIG,
+				"ipam.ranges: has an IPv6 subnet, but this kernel has no "
+				"IPv6: boot it without ipv6.disable=1 or remove the "
+				"subnet");
 	return 0;
 }
 

@@ -59,8 +59,11 @@ void record_init(struct record *rec, const char *container_id, const char *ifnam
 
 int record_lock(const char *state_dir, uint32_t hash, int timeout_ms)
 {
-	/* A byte of one file per attachment: gone with its process, and no lock file to clean up. */
-	struct flock byte = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = hash, .l_len = 1 };
+	/* A byte of one file per attachment: gone with its process, and no lock file to clean up.
+	 */
+	struct flock byte = {
+		.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = hash, .l_len = 1
+	};
 	struct timespec pause = { .tv_nsec = 5000000 };
 	_cleanup_close_ int fd = -1;
 	char path[PATH_MAX];

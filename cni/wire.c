@@ -39,7 +39,8 @@ static int host_sysctls(const struct record *rec, struct wag_err *err)
 		bool v4;
 		const char *value, *path;
 	} wanted[] = {
-		/* The gateway the pod speaks to has no address here: nothing may be filtered by it. */
+		/* The gateway the pod speaks to has no address here: nothing may be filtered by it.
+		 */
 		{ true, "0", "ipv4/conf/%s/rp_filter" },
 		{ true, "1", "ipv4/conf/%s/accept_local" },
 		{ true, "1", "ipv4/conf/%s/forwarding" },
@@ -66,7 +67,8 @@ int wire_create(struct nl *nl, const struct netns *ns, struct record *rec, uint3
 	struct nl_link link;
 	int r;
 
-	r = nl_veth_add(nl, rec->host_ifname, rec->ifname, ns->pod_fd, mtu, rec->host_mac, rec->mac);
+	r = nl_veth_add(nl, rec->host_ifname, rec->ifname, ns->pod_fd, mtu, rec->host_mac,
+			rec->mac);
 	if (r == -EEXIST)
 		return wag_err_set(err, CNI_E_EXISTS,
 				   "interface %s exists already in the container: choose another "
@@ -253,8 +255,7 @@ static int pod_compare(const struct record *rec, struct wag_err *err)
 	for (unsigned i = 0; i < rec->addr_count; i++)
 		if (!(seen.found & 1U << i))
 			return wag_err_set(err, CNI_E_CHECK, "container's %s has lost address %s",
-					   rec->ifname,
-					   wag_addr_format(&rec->addrs[i].addr, text));
+					   rec->ifname, wag_addr_format(&rec->addrs[i].addr, text));
 	return 0;
 }
 

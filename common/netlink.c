@@ -552,8 +552,9 @@ static void route_init(struct nl_msg *m, uint16_t type, uint16_t flags, struct r
 	nl_put_u32(m, RTA_OIF, ifindex);
 }
 
-int nl_route_add(struct nl *nl, const struct wag_addr *dst, unsigned bits, const struct wag_addr *gw,
-		 uint32_t ifindex, const struct wag_addr *src, uint32_t mtu)
+int nl_route_add(struct nl *nl, const struct wag_addr *dst, unsigned bits,
+		 const struct wag_addr *gw, uint32_t ifindex, const struct wag_addr *src,
+		 uint32_t mtu)
 {
 	/* onlink: the gateway is link-local and no route leads to it. */
 	struct rtmsg rt = { .rtm_protocol = RTPROT_STATIC,

@@ -86,7 +86,8 @@ int nl_monitor_read(int fd)
 	char byte;
 	int changed = 0;
 
-	/* What changed is not read from here: the caller lists anew, so one byte of each will do. */
+	/* What changed is not read from here: the caller lists anew, so one byte of each will do.
+	 */
 	for (;;) {
 		ssize_t n = recv(fd, &byte, sizeof(byte), MSG_TRUNC);
 

@@ -108,7 +108,8 @@ static void test_del_does_not_need_ipam(void **state)
 	struct cni_conf conf;
 
 	assert_int_equal(conf_parse(text, strlen(text), CONF_DEL, &conf, &err), 0);
-	assert_int_equal(conf_parse("{\"cniVersion\":\"0.4.0\"}", 22, CONF_VERSION, &conf, &err), 0);
+	assert_int_equal(conf_parse("{\"cniVersion\":\"0.4.0\"}", 22, CONF_VERSION, &conf, &err),
+			 0);
 	assert_string_equal(conf.version, "0.4.0");
 }
 
