@@ -117,23 +117,24 @@ static __always_inline void ct_account(int delta)
 __noinline int ct_visit(__u32 index, __u64 now, __u32 pressure)
 {
 	struct wag_ct_slot *slot = bpf_map_lookup_elem(&wag_ct_ring, &index);
-	struct wag_ct_key key, pair;
+	struct wag_ct_key pair, *key;
 	struct wag_ct *ct, *other;
 	__u64 seen, timeout;
 	__u32 flags;
+	int gone;
 
 	if (!slot)
 		return 0;
-	key = slot->key;
-	ct = bpf_map_lookup_elem(&wag_ct, &key);
+	key = &slot->key; /* the slot is ours alone while the hand is on it */
+	ct = bpf_map_lookup_elem(&wag_ct, key);
 	if (!ct) {
-		slot->key.proto = 0;
+		key->proto = 0;
 		return 0;
 	}
 	flags = ct->flags;
 	seen = ct->seen_ns;
 	if (flags & WAG_CT_REWRITE_REPLY) {
-		ct_pair_key(&pair, key.proto, ct);
+		ct_pair_key(&pair, key->proto, ct);
 		other = bpf_map_lookup_elem(&wag_ct, &pair);
 		if (other) {
 			flags |= other->flags;
@@ -141,12 +142,13 @@ __noinline int ct_visit(__u32 index, __u64 now, __u32 pressure)
 				seen = other->seen_ns;
 		}
 	}
-	timeout = ct_timeout_ns(flags, key.proto);
-	if (seen + timeout <= now || (pressure && ct_half_open(flags, key.proto))) {
-		slot->key.proto = 0;
-		return ct_remove(&key, ct, &pair);
+	timeout = ct_timeout_ns(flags, key->proto);
+	if (seen + timeout <= now || (pressure && ct_half_open(flags, key->proto))) {
+		gone = ct_remove(key, ct, &pair);
+		key->proto = 0;
+		return gone;
 	}
-	if (ct_half_open(flags, key.proto))
+	if (ct_half_open(flags, key->proto))
 		slot->check_ns = (seen + timeout) | CT_HALF_OPEN_BIT;
 	else
 		slot->check_ns = (now + (timeout < CT_RECHECK_NS ? timeout : CT_RECHECK_NS)) &

@@ -22,12 +22,13 @@ struct sock_call {
 	__be16 port;
 	__u8 proto;
 	__u8 point;
-	bool v6;
 };
 
-static __always_inline void sock_get_addr(struct bpf_sock_addr *ctx, struct sock_call *call)
+/* v6 is a constant of each program: the verifier lets a hook touch its own family's fields only. */
+static __always_inline void sock_get_addr(struct bpf_sock_addr *ctx, struct sock_call *call,
+					  const bool v6)
 {
-	if (call->v6) {
+	if (v6) {
 		call->addr.w[0] = ctx->user_ip6[0];
 		call->addr.w[1] = ctx->user_ip6[1];
 		call->addr.w[2] = ctx->user_ip6[2];
@@ -39,10 +40,10 @@ static __always_inline void sock_get_addr(struct bpf_sock_addr *ctx, struct sock
 	call->proto = ctx->protocol;
 }
 
-static __always_inline void sock_set_addr(struct bpf_sock_addr *ctx, const struct sock_call *call,
-					  const struct wag_addr *addr, __be16 port)
+static __always_inline void sock_set_addr(struct bpf_sock_addr *ctx, const struct wag_addr *addr,
+					  __be16 port, const bool v6)
 {
-	if (call->v6) {
+	if (v6) {
 		ctx->user_ip6[0] = addr->w[0];
 		ctx->user_ip6[1] = addr->w[1];
 		ctx->user_ip6[2] = addr->w[2];
@@ -180,7 +181,8 @@ static __always_inline int sock_no_backend(const struct sock_call *call)
 }
 
 /* connect and sendmsg: frontend -> backend. */
-static __always_inline int sock_forward(struct bpf_sock_addr *ctx, struct sock_call *call)
+static __always_inline int sock_forward(struct bpf_sock_addr *ctx, struct sock_call *call,
+					 const bool v6)
 {
 	struct svc_choice choice = {};
 	struct wag_svc *svc;
@@ -190,13 +192,13 @@ static __always_inline int sock_forward(struct bpf_sock_addr *ctx, struct sock_c
 		return SYS_PROCEED;
 	if (!sock_is_ours(ctx))
 		return SYS_PROCEED;
-	sock_get_addr(ctx, call);
+	sock_get_addr(ctx, call, v6);
 	svc = svc_lookup(&call->addr, call->port, call->proto, addr_is_loopback(&call->addr));
 	if (!svc)
 		return SYS_PROCEED;
 	cookie = bpf_get_socket_cookie(ctx);
 	if (call->point == WAG_POINT_SENDMSG && sock_recall(call, cookie, &choice)) {
-		sock_set_addr(ctx, call, &choice.addr, choice.port);
+		sock_set_addr(ctx, &choice.addr, choice.port, v6);
 		return SYS_PROCEED;
 	}
 	switch (svc_select(svc, &choice)) {
@@ -208,27 +210,28 @@ static __always_inline int sock_forward(struct bpf_sock_addr *ctx, struct sock_c
 		return SYS_PROCEED;
 	}
 	sock_remember(call, cookie, &choice);
-	sock_set_addr(ctx, call, &choice.addr, choice.port);
+	sock_set_addr(ctx, &choice.addr, choice.port, v6);
 	sock_emit(ctx, call, &choice, cookie);
 	return SYS_PROCEED;
 }
 
 /* recvmsg and getpeername: backend -> the frontend this socket asked for. */
-static __always_inline int sock_reverse(struct bpf_sock_addr *ctx, struct sock_call *call)
+static __always_inline int sock_reverse(struct bpf_sock_addr *ctx, struct sock_call *call,
+					 const bool v6)
 {
 	struct wag_sock_key key = { .dir = WAG_SOCK_REV };
 	struct wag_sock *known;
 
 	if (!sock_is_ours(ctx))
 		return SYS_PROCEED;
-	sock_get_addr(ctx, call);
+	sock_get_addr(ctx, call, v6);
 	key.cookie = bpf_get_socket_cookie(ctx);
 	key.addr = call->addr;
 	key.port = call->port;
 	key.proto = call->proto;
 	known = bpf_map_lookup_elem(&wag_sock, &key);
 	if (known)
-		sock_set_addr(ctx, call, &known->addr, known->port);
+		sock_set_addr(ctx, &known->addr, known->port, v6);
 	return SYS_PROCEED;
 }
 
@@ -238,15 +241,15 @@ int wag_connect4(struct bpf_sock_addr *ctx)
 	struct sock_call call = { .point = WAG_POINT_CONNECT };
 
 	sock_learn(ctx);
-	return sock_forward(ctx, &call);
+	return sock_forward(ctx, &call, false);
 }
 
 SEC("cgroup/connect6")
 int wag_connect6(struct bpf_sock_addr *ctx)
 {
-	struct sock_call call = { .point = WAG_POINT_CONNECT, .v6 = true };
+	struct sock_call call = { .point = WAG_POINT_CONNECT };
 
-	return sock_forward(ctx, &call);
+	return sock_forward(ctx, &call, true);
 }
 
 SEC("cgroup/sendmsg4")
@@ -254,15 +257,15 @@ int wag_sendmsg4(struct bpf_sock_addr *ctx)
 {
 	struct sock_call call = { .point = WAG_POINT_SENDMSG };
 
-	return sock_forward(ctx, &call);
+	return sock_forward(ctx, &call, false);
 }
 
 SEC("cgroup/sendmsg6")
 int wag_sendmsg6(struct bpf_sock_addr *ctx)
 {
-	struct sock_call call = { .point = WAG_POINT_SENDMSG, .v6 = true };
+	struct sock_call call = { .point = WAG_POINT_SENDMSG };
 
-	return sock_forward(ctx, &call);
+	return sock_forward(ctx, &call, true);
 }
 
 SEC("cgroup/recvmsg4")
@@ -270,15 +273,15 @@ int wag_recvmsg4(struct bpf_sock_addr *ctx)
 {
 	struct sock_call call = { .point = WAG_POINT_RECVMSG };
 
-	return sock_reverse(ctx, &call);
+	return sock_reverse(ctx, &call, false);
 }
 
 SEC("cgroup/recvmsg6")
 int wag_recvmsg6(struct bpf_sock_addr *ctx)
 {
-	struct sock_call call = { .point = WAG_POINT_RECVMSG, .v6 = true };
+	struct sock_call call = { .point = WAG_POINT_RECVMSG };
 
-	return sock_reverse(ctx, &call);
+	return sock_reverse(ctx, &call, true);
 }
 
 SEC("cgroup/getpeername4")
@@ -286,15 +289,15 @@ int wag_getpeer4(struct bpf_sock_addr *ctx)
 {
 	struct sock_call call = { .point = WAG_POINT_GETPEER };
 
-	return sock_reverse(ctx, &call);
+	return sock_reverse(ctx, &call, false);
 }
 
 SEC("cgroup/getpeername6")
 int wag_getpeer6(struct bpf_sock_addr *ctx)
 {
-	struct sock_call call = { .point = WAG_POINT_GETPEER, .v6 = true };
+	struct sock_call call = { .point = WAG_POINT_GETPEER };
 
-	return sock_reverse(ctx, &call);
+	return sock_reverse(ctx, &call, true);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -66,7 +66,7 @@ struct wag_scratch {
 	struct wag_ct_key key, pair;
 	struct wag_ct ct, frontend;
 	struct wag_tuple outer, outer_new, inner, inner_new; /* ICMP errors */
-	__u8 quoted[80];				     /* refusals */
+	__u8 quoted[128];				     /* refusals */
 	struct bpf_fib_lookup fib;
 };
 

@@ -13,7 +13,8 @@
 #include "checksum.h"
 #include "packet.h"
 
-#define REFUSE_QUOTE_MAX 80 /* an IPv4 header with all options and a TCP header */
+#define REFUSE_QUOTE_SIZE 128 /* of wag_scratch.quoted */
+#define REFUSE_QUOTE_MAX 80   /* an IPv4 header with all options and a TCP header */
 
 /*
  * Quotes the L4 header whole: a sender that leaves the checksum to the device does not let the
@@ -57,22 +58,14 @@ static __always_inline int refuse_icmp(struct __sk_buff *skb, struct wag_scratch
 	struct icmphdr icmp = {};
 	__u64 sum = 0;
 
-	__builtin_memset(quoted, 0, REFUSE_QUOTE_MAX);
+	__builtin_memset(quoted, 0, REFUSE_QUOTE_SIZE);
 	icmp.type = v6 ? ICMPV6_DEST_UNREACH : ICMP_DEST_UNREACH;
 	icmp.code = v6 ? ICMPV6_PORT_UNREACH : ICMP_PORT_UNREACH;
-	/*
-	 * The barriers keep the compiler from folding the two checks into one on a copy of quote:
-	 * the verifier would say "R4 min value is negative".
-	 */
-	asm volatile("" : "+r"(quote));
-	if (quote > REFUSE_QUOTE_MAX)
-		return -1;
-	asm volatile("" : "+r"(quote));
-	if (quote < 1)
-		return -1;
+	/* 1..128 in a form that 5.10's verifier follows too ("R4 invalid zero-sized read"). */
+	quote = ((quote - 1) & (REFUSE_QUOTE_SIZE - 1)) + 1;
 	if (bpf_skb_load_bytes(skb, off + sizeof(icmp), quoted, quote) < 0)
 		return -1;
-	sum += (__u32)bpf_csum_diff(NULL, 0, (__be32 *)quoted, REFUSE_QUOTE_MAX, 0);
+	sum += (__u32)bpf_csum_diff(NULL, 0, (__be32 *)quoted, REFUSE_QUOTE_SIZE, 0);
 	sum += (__u32)bpf_csum_diff(NULL, 0, (__be32 *)&icmp, sizeof(icmp), 0);
 	if (v6) {
 		for (int i = 0; i < 4; i++)

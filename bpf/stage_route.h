@@ -134,6 +134,7 @@ static __always_inline int route_to_net_local(struct __sk_buff *skb, struct wag_
 	const struct wag_addr *dst = route_dst(pkt);
 	const __u8 zero[ETH_ALEN] = {};
 	struct wag_pod *pod;
+	__u32 mark;
 
 	pkt->next = WAG_NEXT_NET;
 	if (!(pkt->flags & PKT_NAT) || addr_equal(dst, &pkt->tuple.daddr))
@@ -155,6 +156,9 @@ static __always_inline int route_to_net_local(struct __sk_buff *skb, struct wag_
 			return wag_drop(pkt, WAG_DROP_WRITE_ERROR);
 		return cfg.dry_run ? PASS : bpf_redirect(IFINDEX_LO, BPF_F_INGRESS);
 	}
-	skb->mark = (skb->mark & ~WAG_MARK_MASK) | WAG_MARK_TRANSLATED;
+	mark = (skb->mark & ~WAG_MARK_MASK) | WAG_MARK_TRANSLATED;
+	/* Else the compiler stores one byte only: "invalid bpf_context access off=11 size=1". */
+	asm volatile("" : "+r"(mark));
+	skb->mark = mark;
 	return route_to_net(skb, scratch);
 }
