@@ -86,8 +86,8 @@ static const struct key keys[] = {
 	  KEY_NUMBER, KEY_AT(slot_max), .min = 64 },
 	{ "mtu", "N", "MTU of pod interfaces (default: of the first device)", KEY_NUMBER,
 	  KEY_AT(mtu), .min = 1280 },
-	{ "log-level", "error|warn|info|debug", "How much is logged (default: info)",
-	  KEY_LOG_LEVEL, KEY_AT(log_level) },
+	{ "log-level", "error|warn|info|debug", "How much is logged (default: info)", KEY_LOG_LEVEL,
+	  KEY_AT(log_level) },
 };
 
 #define N_KEYS (sizeof(keys) / sizeof(keys[0]))
@@ -231,8 +231,10 @@ int config_init(struct config *c)
 		.slot_max = SLOT_MAX,
 		.log_level = WAG_LOG_INFO,
 	};
-	if (set_string(&c->pin_dir, WAG_PIN_DIR) < 0 || set_string(&c->state_dir, WAG_STATE_DIR) < 0 ||
-	    set_string(&c->socket, SOCKET_PATH) < 0 || set_string(&c->health_addr, HEALTH_ADDR) < 0) {
+	if (set_string(&c->pin_dir, WAG_PIN_DIR) < 0 ||
+	    set_string(&c->state_dir, WAG_STATE_DIR) < 0 ||
+	    set_string(&c->socket, SOCKET_PATH) < 0 ||
+	    set_string(&c->health_addr, HEALTH_ADDR) < 0) {
 		config_done(c);
 		return -ENOMEM;
 	}
@@ -378,16 +380,24 @@ int config_parse(struct config *c, int argc, char **argv, struct wag_err *err)
 	int r;
 
 	for (size_t i = 0; i < N_KEYS; i++)
-		options[i] = (struct argp_option){ keys[i].name, OPT_KEY + (int)i, keys[i].arg, 0,
+		options[i] = (struct argp_option){ keys[i].name, OPT_KEY + (int)i,
+						   keys[i].arg,	 0,
 						   keys[i].help, 0 };
 	options[N_KEYS] = (struct argp_option){
-		"config-dir", OPT_CONFIG_DIR, "DIR", 0,
-		"A folder with a file per setting, named like the flag; a flag wins", 0
+		"config-dir",
+		OPT_CONFIG_DIR,
+		"DIR",
+		0,
+		"A folder with a file per setting, named like the flag; a flag wins",
+		0
 	};
-	options[N_KEYS + 1] = (struct argp_option){
-		"cleanup", OPT_CLEANUP, NULL, 0,
-		"Detach and unpin everything of this pin dir, and end", 0
-	};
+	options[N_KEYS + 1] =
+		(struct argp_option){ "cleanup",
+				      OPT_CLEANUP,
+				      NULL,
+				      0,
+				      "Detach and unpin everything of this pin dir, and end",
+				      0 };
 	r = -argp_parse(&argp, argc, argv, 0, NULL, &p);
 	if (r == -ENOMEM)
 		return wag_err_set(err, r, "out of memory");

@@ -20,7 +20,7 @@
 
 #define LO_IFINDEX 1
 
-/* Does the kernel know TCX? A link to a device that cannot exist says so without leaving a trace. */
+/* Does the kernel know TCX? A link to a device that cannot exist tells, and leaves no trace. */
 static int probe_tcx(void)
 {
 	LIBBPF_OPTS(bpf_prog_load_opts, opts,
@@ -29,8 +29,8 @@ static int probe_tcx(void)
 		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = 0 },
 		{ .code = BPF_JMP | BPF_EXIT },
 	};
-	_cleanup_close_ int prog = bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "wag_probe", "Dual BSD/GPL",
-						 insns, 2, &opts);
+	_cleanup_close_ int prog = bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "wag_probe",
+						 "Dual BSD/GPL", insns, 2, &opts);
 	int fd;
 
 	if (prog < 0)
@@ -59,7 +59,8 @@ int dp_probe_attach(uint32_t wanted, uint32_t *ret, struct wag_err *err)
 	if (!tcx && wanted == WAG_ATTACH_TCX)
 		return wag_err_set(err, -EOPNOTSUPP,
 				   "--attach=tcx: Linux %s has no TCX links (6.6 has): give "
-				   "--attach=auto", uts.release);
+				   "--attach=auto",
+				   uts.release);
 	*ret = tcx ? WAG_ATTACH_TCX : WAG_ATTACH_CLSACT;
 	return 0;
 }
@@ -188,7 +189,8 @@ static void collect_link(const struct dataplane *dp, const char *name,
 	fd = bpf_obj_get(path);
 	if (fd < 0)
 		return;
-	if (link_ifindex(fd) == 0 || (strncmp(name, "wag", 3) != 0 && !is_kept(dp, name, devices, n)))
+	if (link_ifindex(fd) == 0 ||
+	    (strncmp(name, "wag", 3) != 0 && !is_kept(dp, name, devices, n)))
 		unlink(path);
 }
 
@@ -299,8 +301,8 @@ static int attach_cgroup_one(const struct dataplane *dp, const struct bpf_progra
 	fd = bpf_link_create(prog_fd, dp->cgroup_fd, type, NULL);
 	if (fd < 0)
 		return wag_err_set(err, -errno,
-				   "attaching %s to the cgroup: %s (is --cgroup a cgroup2 folder, and "
-				   "CONFIG_CGROUP_BPF on? --socket-lb=off does without)",
+				   "attaching %s to the cgroup: %s (is --cgroup a cgroup2 folder, "
+				   "and CONFIG_CGROUP_BPF on? --socket-lb=off does without)",
 				   bpf_program__name(prog), strerror(errno));
 	if ((unlink(path) < 0 && errno != ENOENT) || bpf_obj_pin(fd, path) < 0)
 		return wag_err_set(err, -errno, "pin of %s: %s", path, strerror(errno));
@@ -335,7 +337,8 @@ int dp_attach_cgroup(struct dataplane *dp, struct wag_err *err)
 		r = remove_links(dp->pin_dir, "cgroup_");
 		return r < 0 ? wag_err_set(err, r, "%s/links: %s", dp->pin_dir, strerror(-r)) : 0;
 	}
-	bpf_object__for_each_program(prog, obj) {
+	bpf_object__for_each_program(prog, obj)
+	{
 		r = attach_cgroup_one(dp, prog, err);
 		if (r < 0)
 			break;

@@ -25,7 +25,8 @@ static const struct {
 } tables[DP_TABLES] = {
 	[DP_SVC] = { "wag_svc", sizeof(struct wag_svc_key), sizeof(struct wag_svc) },
 	[DP_SVC_NAME] = { "wag_svc_name", sizeof(uint32_t), sizeof(struct wag_svc_name) },
-	[DP_BACKEND] = { "wag_backend", sizeof(struct wag_backend_key), sizeof(struct wag_backend) },
+	[DP_BACKEND] = { "wag_backend", sizeof(struct wag_backend_key),
+			 sizeof(struct wag_backend) },
 	[DP_NODE_ADDR] = { "wag_node_addr", sizeof(struct wag_addr), sizeof(struct wag_node_addr) },
 };
 
@@ -193,7 +194,8 @@ int dataplane_visit(struct dataplane *dp, enum dp_table table, dataplane_visit_f
 	while (!end) {
 		uint32_t n = BATCH_MAX;
 
-		if (bpf_map_lookup_batch(fd, first ? NULL : &in, &out, keys, values, &n, NULL) < 0) {
+		if (bpf_map_lookup_batch(fd, first ? NULL : &in, &out, keys, values, &n, NULL) <
+		    0) {
 			if (errno != ENOENT)
 				return -errno;
 			end = 1;
@@ -264,8 +266,8 @@ static int map_array(struct dataplane *dp, const char *name, size_t value_size, 
 
 static int lock_dir(const char *path, bool is_dir, int *ret, struct wag_err *err)
 {
-	_cleanup_close_ int fd = is_dir ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) :
-					  open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	_cleanup_close_ int fd = is_dir ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+					: open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 
 	if (fd < 0)
 		return wag_err_set(err, -errno, "%s: %s", path, strerror(errno));
@@ -274,7 +276,8 @@ static int lock_dir(const char *path, bool is_dir, int *ret, struct wag_err *err
 			return wag_err_set(err, -errno, "flock of %s: %s", path, strerror(errno));
 		return wag_err_set(err, -EBUSY,
 				   "another waggle-agent runs on %s: end it first, or give this "
-				   "one its own --pin-dir and --state-dir", path);
+				   "one its own --pin-dir and --state-dir",
+				   path);
 	}
 	*ret = TAKE_FD(fd);
 	return 0;
@@ -308,8 +311,8 @@ static int switch_over(struct dataplane *dp, const struct dataplane_options *o, 
 
 	if (lock < 0)
 		return wag_err_set(err, lock, "lock of %s: %s", dp->pin_dir,
-				   lock == -EWOULDBLOCK ? "held by a CNI call for over 10 s" :
-							  strerror(-lock));
+				   lock == -EWOULDBLOCK ? "held by a CNI call for over 10 s"
+							: strerror(-lock));
 	r = dp_migrate_locked(dp, err);
 	if (r == 0)
 		r = dp_pin_maps(dp, err);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Two BTF descriptions of one map's key or value: the same bytes, or how to turn one into the other. */
+/* Two BTF layouts of one map's key or value: the same, or how to turn one into the other. */
 #include <bpf/btf.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -32,8 +32,7 @@ static bool members_equal(const struct btf *a, const struct btf_type *ta, const 
 	for (uint16_t i = 0; i < btf_vlen(ta); i++) {
 		if (strcmp(btf__name_by_offset(a, ma[i].name_off),
 			   btf__name_by_offset(b, mb[i].name_off)) != 0 ||
-		    ma[i].offset != mb[i].offset ||
-		    !equal(a, ma[i].type, b, mb[i].type, depth))
+		    ma[i].offset != mb[i].offset || !equal(a, ma[i].type, b, mb[i].type, depth))
 			return false;
 	}
 	return true;

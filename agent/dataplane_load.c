@@ -129,8 +129,7 @@ size_t dataplane_n_programs(const struct dataplane *dp)
 
 		if (!obj)
 			continue;
-		bpf_object__for_each_program(prog, obj)
-			n++;
+		bpf_object__for_each_program(prog, obj) n++;
 	}
 	return n;
 }
@@ -181,9 +180,9 @@ static void set_sizes(struct bpf_object *obj, const struct dataplane_options *o)
 		const char *name;
 		uint32_t max;
 	} sizes[] = {
-		{ "wag_ct", o->ct_max },     { "wag_ct_ring", o->ct_max },
-		{ "wag_svc", o->svc_max },   { "wag_svc_state", o->svc_max },
-		{ "wag_slot", o->slot_max }, { "wag_backend", o->slot_max / 2 },
+		{ "wag_ct", o->ct_max },	{ "wag_ct_ring", o->ct_max },
+		{ "wag_svc", o->svc_max },	{ "wag_svc_state", o->svc_max },
+		{ "wag_slot", o->slot_max },	{ "wag_backend", o->slot_max / 2 },
 		{ "wag_svc_name", o->svc_max },
 	};
 
@@ -199,7 +198,8 @@ static void set_attach_types(const struct dataplane *dp, struct bpf_object *obj)
 {
 	struct bpf_program *prog;
 
-	bpf_object__for_each_program(prog, obj) {
+	bpf_object__for_each_program(prog, obj)
+	{
 		const char *name = bpf_program__name(prog);
 		bool egress = strncmp(name, "wag_to_", 7) == 0;
 		int type = 0;
@@ -221,7 +221,8 @@ static bool compatible(const struct bpf_map *map, const struct btf *btf, int fd)
 	bool same;
 
 	if (dp_map_info(fd, &info) < 0 || info.type != bpf_map__type(map) ||
-	    info.key_size != bpf_map__key_size(map) || info.value_size != bpf_map__value_size(map) ||
+	    info.key_size != bpf_map__key_size(map) ||
+	    info.value_size != bpf_map__value_size(map) ||
 	    info.max_entries != bpf_map__max_entries(map) ||
 	    info.map_flags != bpf_map__map_flags(map))
 		return false;
@@ -233,7 +234,8 @@ static bool compatible(const struct bpf_map *map, const struct btf *btf, int fd)
 	if (!theirs)
 		return false;
 	same = dp_layout_equal(theirs, info.btf_key_type_id, btf, bpf_map__btf_key_type_id(map)) &&
-	       dp_layout_equal(theirs, info.btf_value_type_id, btf, bpf_map__btf_value_type_id(map));
+	       dp_layout_equal(theirs, info.btf_value_type_id, btf,
+			       bpf_map__btf_value_type_id(map));
 	btf__free(theirs);
 	return same;
 }
@@ -341,7 +343,8 @@ static int choose_maps(struct dataplane *dp, struct bpf_object *obj)
 	struct bpf_map *map;
 	int r;
 
-	bpf_object__for_each_map(map, obj) {
+	bpf_object__for_each_map(map, obj)
+	{
 		if (bpf_map__is_internal(map))
 			continue;
 		r = add_map(dp, map, btf);
@@ -360,9 +363,10 @@ static int load_object(struct dataplane *dp, struct bpf_object_skeleton *skeleto
 	struct bpf_map *map;
 	int r;
 
-	bpf_object__for_each_map(map, obj) {
-		struct dp_map *m = bpf_map__is_internal(map) ? NULL :
-							       dp_map_find(dp, bpf_map__name(map));
+	bpf_object__for_each_map(map, obj)
+	{
+		struct dp_map *m =
+			bpf_map__is_internal(map) ? NULL : dp_map_find(dp, bpf_map__name(map));
 
 		if (m && m->fd >= 0) {
 			r = bpf_map__reuse_fd(map, m->fd);
@@ -373,9 +377,10 @@ static int load_object(struct dataplane *dp, struct bpf_object_skeleton *skeleto
 	r = bpf_object__load_skeleton(skeleton);
 	if (r < 0)
 		return r;
-	bpf_object__for_each_map(map, obj) {
-		struct dp_map *m = bpf_map__is_internal(map) ? NULL :
-							       dp_map_find(dp, bpf_map__name(map));
+	bpf_object__for_each_map(map, obj)
+	{
+		struct dp_map *m =
+			bpf_map__is_internal(map) ? NULL : dp_map_find(dp, bpf_map__name(map));
 
 		if (m && m->fd < 0) {
 			m->fd = dup(bpf_map__fd(map));

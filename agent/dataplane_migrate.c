@@ -19,11 +19,11 @@
 #define ADOPT_MAX 16 /* pairs one run of wag_ct_adopt takes */
 
 enum role {
-	ROLE_FRESH,  /* nothing in it is worth carrying, or somebody writes all of it anew */
-	ROLE_AGENT,  /* written by the agent only: copied once, before the switch */
-	ROLE_CNI,    /* written under the pin dir's lock: copied once it is held */
-	ROLE_FLOW,   /* written by the programs: copied before and after the switch */
-	ROLE_CT,     /* the same, through wag_ct_adopt, which fills the ring as well */
+	ROLE_FRESH, /* nothing in it is worth carrying, or somebody writes all of it anew */
+	ROLE_AGENT, /* written by the agent only: copied once, before the switch */
+	ROLE_CNI,   /* written under the pin dir's lock: copied once it is held */
+	ROLE_FLOW,  /* written by the programs: copied before and after the switch */
+	ROLE_CT,    /* the same, through wag_ct_adopt, which fills the ring as well */
 };
 
 static enum role role_of(const char *name)
@@ -62,8 +62,8 @@ struct carry {
 	struct bpf_map_info from, to;
 	struct dp_plan key, value;
 	size_t carried;
-	uint64_t since_ns;	/* conntrack: only what began later; 0: all */
-	uint32_t created_off;	/* of wag_ct.created_ns in the new layout */
+	uint64_t since_ns;    /* conntrack: only what began later; 0: all */
+	uint32_t created_off; /* of wag_ct.created_ns in the new layout */
 	int adopt_fd;
 	uint32_t n_pairs;
 	char *pairs; /* ADOPT_MAX of the new key and value, packed */
@@ -95,8 +95,7 @@ static int make_plans(struct carry *c)
 	int r;
 
 	if (from && to && c->from.btf_value_type_id && c->to.btf_value_type_id) {
-		r = dp_plan_make(&c->key, from, c->from.btf_key_type_id, to,
-				 c->to.btf_key_type_id);
+		r = dp_plan_make(&c->key, from, c->from.btf_key_type_id, to, c->to.btf_key_type_id);
 		if (r == 0)
 			r = dp_plan_make(&c->value, from, c->from.btf_value_type_id, to,
 					 c->to.btf_value_type_id);
@@ -251,8 +250,8 @@ static int carry_map(struct dataplane *dp, struct dp_map *map, uint64_t since_ns
 	c.since_ns = since_ns;
 	if (r == 0 && (c.from.type != c.to.type))
 		r = -EOPNOTSUPP;
-	if (r == 0 && (c.from.type == BPF_MAP_TYPE_ARRAY ||
-		       c.from.type == BPF_MAP_TYPE_PERCPU_ARRAY))
+	if (r == 0 &&
+	    (c.from.type == BPF_MAP_TYPE_ARRAY || c.from.type == BPF_MAP_TYPE_PERCPU_ARRAY))
 		r = carry_array(&c);
 	else if (r == 0)
 		r = carry_hash(&c);
@@ -262,7 +261,8 @@ static int carry_map(struct dataplane *dp, struct dp_map *map, uint64_t since_ns
 	if (r == -E2BIG)
 		return wag_err_set(err, r,
 				   "map %s: what is in use does not fit the new size: raise "
-				   "--svc-max and --slot-max", map->name);
+				   "--svc-max and --slot-max",
+				   map->name);
 	if (r < 0)
 		return wag_err_set(err, r, "carrying map %s over: %s", map->name, strerror(-r));
 	return 0;

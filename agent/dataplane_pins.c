@@ -58,14 +58,16 @@ static int mount_bpffs(const char *pin_dir, struct wag_err *err)
 		*slash = 0;
 	else
 		return wag_err_set(err, -EINVAL,
-				   "--pin-dir %s: an absolute path below a bpffs is needed", pin_dir);
+				   "--pin-dir %s: an absolute path below a bpffs is needed",
+				   pin_dir);
 	r = pins_mkdir_p(at, 0755);
 	if (r == 0 && mount("bpf", at, "bpf", 0, "mode=0700") < 0)
 		r = -errno;
 	if (r < 0)
 		return wag_err_set(err, r,
 				   "%s is on no bpffs and mounting one failed (%s): as root run "
-				   "mount -t bpf bpf %s", pin_dir, strerror(-r), at);
+				   "mount -t bpf bpf %s",
+				   pin_dir, strerror(-r), at);
 	return 0;
 }
 
@@ -104,7 +106,8 @@ int dp_check_abi(const char *pin_dir, struct wag_err *err)
 		return wag_err_set(err, r, "--pin-dir: too long");
 	fd = bpf_obj_get(path);
 	if (fd < 0)
-		return errno == ENOENT ? 0 : wag_err_set(err, -errno, "%s: %s", path, strerror(errno));
+		return errno == ENOENT ? 0
+				       : wag_err_set(err, -errno, "%s: %s", path, strerror(errno));
 	r = dp_map_info(fd, &info);
 	if (r < 0)
 		return wag_err_set(err, r, "%s: %s", path, strerror(-r));
@@ -114,12 +117,13 @@ int dp_check_abi(const char *pin_dir, struct wag_err *err)
 	if (info.type != BPF_MAP_TYPE_ARRAY || bpf_map_lookup_elem(fd, &zero, value) < 0 ||
 	    (value[0] != WAG_META_MAGIC && value[0] != 0))
 		return wag_err_set(err, -EINVAL,
-				   "%s is not Waggle's: give another --pin-dir, or remove it", path);
+				   "%s is not Waggle's: give another --pin-dir, or remove it",
+				   path);
 	if (value[1] > WAG_ABI)
 		return wag_err_set(err, -EPROTONOSUPPORT,
-				   "%s belongs to a newer Waggle (ABI %u, this one knows %u): run that "
-				   "version, or remove its state with waggle-agent --cleanup --pin-dir "
-				   "%s (ends its connections)",
+				   "%s belongs to a newer Waggle (ABI %u, this one knows %u): run "
+				   "that version, or remove its state with waggle-agent --cleanup "
+				   "--pin-dir %s (ends its connections)",
 				   pin_dir, value[1], WAG_ABI, pin_dir);
 	return 0;
 }
@@ -186,7 +190,8 @@ int dp_pin_maps(struct dataplane *dp, struct wag_err *err)
 			const struct dp_map *m = &dp->maps[i];
 
 			if (m->fresh && (strcmp(m->name, "wag_ct") == 0) == (pass == 1))
-				r = pin(dp, m->old_fd >= 0 ? DP_ASIDE : "maps", m->name, m->fd, err);
+				r = pin(dp, m->old_fd >= 0 ? DP_ASIDE : "maps", m->name, m->fd,
+					err);
 		}
 	}
 	return r;
@@ -210,7 +215,7 @@ int dp_pin_maps_final(struct dataplane *dp, struct wag_err *err)
 		}
 	}
 	if (r == 0)
-		dp_remove_dir(dp->pin_dir, DP_ASIDE); /* with what an older interrupted upgrade left */
+		dp_remove_dir(dp->pin_dir, DP_ASIDE);
 	return r;
 }
 
@@ -223,8 +228,8 @@ int dp_pin_programs(struct dataplane *dp, struct wag_err *err)
 	for (size_t i = 0; i < 2 && r == 0; i++) {
 		int fd = dp_prog_fd(dp, names[i][0]);
 
-		r = fd < 0 ? wag_err_set(err, fd, "program %s: missing", names[i][0]) :
-			     pin(dp, "progs", names[i][1], fd, err);
+		r = fd < 0 ? wag_err_set(err, fd, "program %s: missing", names[i][0])
+			   : pin(dp, "progs", names[i][1], fd, err);
 		if (r == 0)
 			r = rename_pin(dp, "progs", names[i][1], "progs", names[i][0], err);
 	}

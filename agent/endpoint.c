@@ -221,8 +221,7 @@ static int resolve_by_index(void *ctx, uint32_t index, uint32_t svc_id, struct f
 	const struct names *n = ctx;
 	struct wag_svc_name name;
 
-	if (bpfsys_map_lookup(n->svc_names, &index, &name) < 0 ||
-	    (svc_id && name.svc_id != svc_id))
+	if (bpfsys_map_lookup(n->svc_names, &index, &name) < 0 || (svc_id && name.svc_id != svc_id))
 		return -ENOENT;
 	memcpy(ret->ns, name.ns, sizeof(ret->ns));
 	memcpy(ret->name, name.name, sizeof(ret->name));

@@ -127,7 +127,8 @@ static int listen_tcp(struct health *h, const char *addr, struct wag_err *err)
 
 	if (health_addr_parse(addr, host, sizeof(host), &port) < 0)
 		return wag_err_set(err, -EINVAL,
-				   "--health-addr '%s': HOST:PORT, [V6]:PORT or unix:/path is needed",
+				   "--health-addr '%s': HOST:PORT, [V6]:PORT or unix:/path is "
+				   "needed",
 				   addr);
 	errno = 0;
 	if (evhttp_bind_socket_with_handle(h->http, host, port))
@@ -135,8 +136,9 @@ static int listen_tcp(struct health *h, const char *addr, struct wag_err *err)
 	e = errno ? errno : EINVAL;
 	if (e == EADDRINUSE)
 		return wag_err_set(err, -e,
-				   "--health-addr %s: in use by another process: give another port, or "
-				   "--health-addr= for none", addr);
+				   "--health-addr %s: in use by another process: give another "
+				   "port, or --health-addr= for none",
+				   addr);
 	return wag_err_set(err, -e, "--health-addr %s: %s", addr, strerror(e));
 }
 

@@ -27,13 +27,15 @@
 
 #define SYNC_GAP_MS 5	   /* runs are no closer than this, nor than the last one took */
 #define NODE_DELAY_MS 20   /* links and addresses change in bursts */
-#define NAMES_DELAY_MS 200 /* names in flows may be that much behind, and 20 times the last cost */
+#define NAMES_DELAY_MS 200 /* names in flows may be that much behind, and 20 times the last cost   \
+			    */
 #define ENDPOINT_EVENTS (IN_CREATE | IN_DELETE | IN_MOVED_TO | IN_MOVED_FROM | IN_CLOSE_WRITE)
 
 struct loop {
 	const struct config *config;
 	struct event_base *base;
-	struct event *sync_timer, *node_timer, *names_timer, *monitor, *endpoints, *sigterm, *sigint;
+	struct event *sync_timer, *node_timer, *names_timer, *monitor, *endpoints, *sigterm,
+		*sigint;
 	struct nl *nl;
 	int monitor_fd, inotify_fd;
 	struct node_facts facts;
@@ -133,8 +135,9 @@ static void on_sync_timer(evutil_socket_t fd, short what, void *ctx)
 	if (sync_swept(l->sync) && !l->view.swept)
 		first_sync_over(l, l->last_cost_ms);
 	if (!event_pending(l->names_timer, EV_TIMEOUT, NULL))
-		start_timer(l->names_timer, l->names_cost_ms * 20 > NAMES_DELAY_MS ?
-						    l->names_cost_ms * 20 : NAMES_DELAY_MS);
+		start_timer(l->names_timer, l->names_cost_ms * 20 > NAMES_DELAY_MS
+						    ? l->names_cost_ms * 20
+						    : NAMES_DELAY_MS);
 	/* A change does not wait for the retry: sync_due stays false. */
 	retry = sync_retry_ms(l->sync, l->last_run_ms);
 	if (retry >= 0)
@@ -311,8 +314,9 @@ static int start_dataplane(struct loop *l, struct wag_err *err)
 	log_info("%zu programs in place (%s, socket path %s) in %" PRIu64 " ms",
 		 dataplane_n_programs(l->dp),
 		 dataplane_attach_mode(l->dp) == WAG_ATTACH_TCX ? "tcx" : "clsact",
-		 c->socket_lb == WAG_SOCKET_LB_OFF ? "off" :
-		 c->socket_lb == WAG_SOCKET_LB_HOST ? "host" : "full",
+		 c->socket_lb == WAG_SOCKET_LB_OFF    ? "off"
+		 : c->socket_lb == WAG_SOCKET_LB_HOST ? "host"
+						      : "full",
 		 now_ms() - begin);
 	return 0;
 }
@@ -441,7 +445,8 @@ static int start(struct loop *l, struct wag_err *err)
 		return r;
 	r = watch_endpoints(l);
 	if (r < 0)
-		return wag_err_set(err, r, "--state-dir %s: %s", l->config->state_dir, strerror(-r));
+		return wag_err_set(err, r, "--state-dir %s: %s", l->config->state_dir,
+				   strerror(-r));
 	l->view.dp = l->dp;
 	l->view.sync = l->sync;
 	l->view.source = l->source;

@@ -20,8 +20,8 @@ static int run(const struct config *config, struct wag_err *err)
 	if (!config->manifests && !config->kubeconfig && !getenv("KUBERNETES_SERVICE_HOST") &&
 	    !config->api_server)
 		return wag_err_set(err, -EINVAL,
-				   "where do Services come from? Give --manifests DIR or --kubeconfig "
-				   "FILE (inside a cluster neither is needed)");
+				   "where do Services come from? Give --manifests DIR or "
+				   "--kubeconfig FILE (inside a cluster neither is needed)");
 	log_info("waggle-agent %s on node %s", WAGGLE_VERSION, config->node_name);
 	return loop_run(config, err);
 }

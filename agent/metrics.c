@@ -15,8 +15,9 @@
 #include "metrics.h"
 
 static const char *const kind_names[MODEL_KINDS] = {
-	[MODEL_SERVICE] = "services", [MODEL_SLICE] = "endpointslices", [MODEL_NODE] = "nodes",
-	[MODEL_NAMESPACE] = "namespaces", [MODEL_POD] = "pods",
+	[MODEL_SERVICE] = "services", [MODEL_SLICE] = "endpointslices",
+	[MODEL_NODE] = "nodes",	      [MODEL_NAMESPACE] = "namespaces",
+	[MODEL_POD] = "pods",
 };
 
 void text_done(struct text *t)
@@ -102,9 +103,9 @@ static void simple(struct text *t, const char *name, const char *type, const cha
 
 static const char *direction(unsigned point)
 {
-	return point == WAG_POINT_TO_POD || point == WAG_POINT_FROM_NET || point == WAG_POINT_XDP ?
-		       "INGRESS" :
-		       "EGRESS";
+	return point == WAG_POINT_TO_POD || point == WAG_POINT_FROM_NET || point == WAG_POINT_XDP
+		       ? "INGRESS"
+		       : "EGRESS";
 }
 
 static bool read_stat(int fd, struct wag_stat *cpus, size_t n, uint32_t index, struct wag_stat *ret)
@@ -132,9 +133,9 @@ static void add_packets(struct text *t, const struct agent_view *v, const char *
 	for (unsigned point = 0; room && point < WAG_POINTS; point++) {
 		for (unsigned reason = drops ? 1 : 0; reason < (drops ? WAG_REASON_COUNT : 1);
 		     reason++) {
-			const char *labels[] = { "direction", direction(point), "point",
-						 wag_point_name(point), "reason",
-						 wag_reason_text(reason) };
+			const char *labels[] = { "direction", direction(point),
+						 "point",     wag_point_name(point),
+						 "reason",    wag_reason_text(reason) };
 
 			if (!read_stat(fd, room, cpus, WAG_STAT_INDEX(point, reason), &sum))
 				continue;

@@ -105,10 +105,12 @@ static int on_addr(uint32_t ifindex, const struct wag_addr *addr, unsigned bits,
 		return 1;
 	}
 	f->addrs = addrs;
-	addrs[f->n_addrs++] = (struct sync_node_addr){
-		*addr, { ifindex, link && strcmp(link->link.name, "lo") == 0 && !global ?
-					  WAG_NODE_ADDR_LOOPBACK : 0 }
-	};
+	addrs[f->n_addrs++] =
+		(struct sync_node_addr){ *addr,
+					 { ifindex,
+					   link && strcmp(link->link.name, "lo") == 0 && !global
+						   ? WAG_NODE_ADDR_LOOPBACK
+						   : 0 } };
 	if (link && global)
 		link->global = true;
 	return 0;
@@ -132,7 +134,8 @@ static void read_default_routes(struct reading *r)
 	}
 	while (v6 && fgets(line, sizeof(line), v6)) {
 		if (sscanf(line, "%32s %2x %*s %*s %*s %*s %*s %*s %*s %31s", dst, &bits, name) !=
-			    3 || bits != 0)
+			    3 ||
+		    bits != 0)
 			continue;
 		link = link_by_name(r, name);
 		if (link)
@@ -152,8 +155,8 @@ static int choose_devices(struct reading *r, const char *wanted)
 		const struct link_fact *l = &r->links[i];
 		struct dp_device *d = &f->devices[f->n_devices];
 
-		if (automatic ? node_device_ignored(l->link.name) || !(l->global || l->route) :
-				!node_device_listed(wanted, l->link.name))
+		if (automatic ? node_device_ignored(l->link.name) || !(l->global || l->route)
+			      : !node_device_listed(wanted, l->link.name))
 			continue;
 		d->ifindex = l->link.ifindex;
 		memcpy(d->name, l->link.name, sizeof(d->name));
@@ -232,13 +235,12 @@ static int write_sysctl(const char *path, struct wag_err *err)
 
 	if (fd < 0)
 		return errno == ENOENT ? 0 : /* no IPv6 in this kernel */
-					 wag_err_set(err, -errno, "%s: %s", path, strerror(errno));
+			       wag_err_set(err, -errno, "%s: %s", path, strerror(errno));
 	if (read(fd, &now, 1) == 1 && now == '1')
 		return 0;
 	if (pwrite(fd, "1", 1, 0) != 1)
-		return wag_err_set(err, -errno,
-				   "%s: %s (pods need it to be 1: set it with sysctl)", path,
-				   strerror(errno));
+		return wag_err_set(err, -errno, "%s: %s (pods need it to be 1: set it with sysctl)",
+				   path, strerror(errno));
 	return 0;
 }
 

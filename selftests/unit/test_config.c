@@ -80,7 +80,8 @@ static void put_file(const struct dir *d, const char *name, const char *text)
 
 static int remove_dir(void **state)
 {
-	static const char *const names[] = { "node-name", "socket-lb", "ct-max", "devces", "..data" };
+	static const char *const names[] = { "node-name", "socket-lb", "ct-max", "devces",
+					     "..data" };
 	struct dir *d = *state;
 	char path[256];
 
@@ -140,7 +141,8 @@ static void test_cgroup2_mount(void **state)
 		const char *mounts, *path;
 		int r;
 	} cases[] = {
-		{ "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n",
+		{ "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\n"
+		  "cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n",
 		  "/sys/fs/cgroup/unified", 0 },
 		{ "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n", "/sys/fs/cgroup", 0 },
 		{ "tmpfs /cgroup2 tmpfs rw 0 0\n", NULL, -ENOENT },

@@ -33,7 +33,8 @@ static struct btf *make(const struct member *members, uint32_t *ret_id)
 	}
 	*ret_id = (uint32_t)btf__add_struct(btf, "value", size);
 	for (unsigned i = 0; members[i].name; i++) {
-		assert_int_equal(btf__add_field(btf, members[i].name, (int)ids[i], offset * 8, 0), 0);
+		assert_int_equal(btf__add_field(btf, members[i].name, (int)ids[i], offset * 8, 0),
+				 0);
 		offset += members[i].bytes * (members[i].count ? members[i].count : 1);
 	}
 	return btf;
