@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* JSON text into a fixed buffer: the plugin writes three small shapes and needs no tree for them.
- */
+/* JSON text into a fixed buffer: the plugin writes three small shapes. */
 #pragma once
 
 #include <stdbool.h>
