@@ -43,6 +43,17 @@ static struct flow_name *endpoint(struct enricher *e, const struct wag_addr *add
 	return flow_names_endpoint(e->names, &ep);
 }
 
+/* A connecting socket has no address yet: wag_event.line carries its pod's endpoint id, if any. */
+static struct flow_name *socket_owner(struct enricher *e, const struct wag_event *event)
+{
+	struct flow_endpoint ep = { 0 };
+
+	if (!event->line || !e->resolver.endpoint_by_id ||
+	    e->resolver.endpoint_by_id(e->resolver.ctx, event->line, &ep) < 0)
+		return NULL;
+	return flow_names_endpoint(e->names, &ep);
+}
+
 static struct flow_name *service(struct enricher *e, const struct wag_addr *addr, __be16 port,
 				 uint8_t proto)
 {
@@ -95,6 +106,8 @@ static void fill(struct enricher *e, const struct wag_event *event, enum flow_re
 	rec->time_ns = event->time_ns + e->wall_offset_ns;
 	rec->interface = interface(e, event);
 	rec->source = endpoint(e, &event->orig.saddr);
+	if (!rec->source && event->type == WAG_EVENT_SOCK)
+		rec->source = socket_owner(e, event);
 	if (event->type == WAG_EVENT_SOCK || kind == FLOW_RECORD_POST)
 		reverse = false;
 	if (kind == FLOW_RECORD_POST)

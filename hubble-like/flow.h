@@ -35,6 +35,8 @@ struct flow_resolver {
 		       struct flow_service *ret);
 	/* by wag_event.svc_index / svc_id */
 	int (*service_by_index)(void *ctx, uint32_t index, uint32_t svc_id, struct flow_service *ret);
+	/* by endpoint id, for sockets that have no address yet; may be NULL */
+	int (*endpoint_by_id)(void *ctx, uint32_t ep_id, struct flow_endpoint *ret);
 };
 
 struct flow_config {

@@ -291,6 +291,36 @@ static int direction(const struct wag_event *event)
 	return FLOW__TRAFFIC_DIRECTION__TRAFFIC_DIRECTION_UNKNOWN;
 }
 
+/* Where wag_drop() of the reason stands; two stages share some. */
+static const char *drop_file(const struct wag_event *event)
+{
+	switch (event->reason) {
+	case WAG_DROP_INVALID_PACKET:
+	case WAG_DROP_TRUNCATED_L4:
+	case WAG_DROP_IPV6_EXT_HEADER:
+	case WAG_DROP_FRAG_NOT_FOUND:
+		return "stage_parse.h";
+	case WAG_DROP_NO_BACKEND:
+	case WAG_DROP_SLOT_MISMATCH:
+		return "stage_service.h";
+	case WAG_DROP_CT_FULL:
+	case WAG_DROP_CT_MIGRATING:
+		return "stage_commit.h";
+	case WAG_DROP_CSUM_ERROR:
+		return "stage_nat.h";
+	case WAG_DROP_FIB_FAILED:
+		return "stage_route.h";
+	}
+	return wag_point_name(event->point);
+}
+
+/* Some reasons only ever stop the first packet of a flow, before it is tracked. */
+static bool drops_first(unsigned reason)
+{
+	return reason == WAG_DROP_NO_BACKEND || reason == WAG_DROP_SLOT_MISMATCH ||
+	       reason == WAG_DROP_CT_FULL || reason == WAG_DROP_SNAT_EXHAUSTED;
+}
+
 static void build_drop(struct flow_msg *msg, const struct wag_event *event)
 {
 	unsigned hubble = wag_reason_hubble(event->reason);
@@ -305,7 +335,7 @@ static void build_drop(struct flow_msg *msg, const struct wag_event *event)
 	msg->event_type.sub_type = hubble;
 	if (event->line) {
 		flow__file_info__init(&msg->file);
-		msg->file.name = (char *)wag_point_name(event->point);
+		msg->file.name = (char *)drop_file(event);
 		msg->file.line = event->line;
 		msg->flow.file = &msg->file;
 	}
@@ -365,7 +395,8 @@ static void build_flow(struct flow_msg *msg, const struct flow_record *rec)
 		msg->interface.name = part(rec->interface, FLOW_NAME_NAME);
 		flow->interface = &msg->interface;
 	}
-	if (event->ct != WAG_EVENT_CT_NONE && event->type != WAG_EVENT_SOCK) {
+	if (event->type != WAG_EVENT_SOCK &&
+	    (event->ct != WAG_EVENT_CT_NONE || drops_first(event->reason))) {
 		google__protobuf__bool_value__init(&msg->is_reply);
 		msg->is_reply.value = is_reverse(event);
 		flow->is_reply = &msg->is_reply;

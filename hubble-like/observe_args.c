@@ -401,34 +401,30 @@ static int check(const struct observe_args *args, bool negate, struct wag_err *e
 	return 0;
 }
 
-static int parse_command(struct observe_args *args, int *argc, char ***argv, struct wag_err *err)
+/* words: what is left of the command line once the flags are taken out. */
+static int parse_command(struct observe_args *args, char *const *words, int n, struct wag_err *err)
 {
-	const char *word = *argc > 1 ? (*argv)[1] : "-";
-
-	if (*word == '-')
+	if (n == 0 || (n == 1 && (!strcmp(words[0], "observe") || !strcmp(words[0], "flows"))) ||
+	    (n == 2 && !strcmp(words[0], "observe") && !strcmp(words[1], "flows")))
 		return 0;
-	--*argc;
-	++*argv;
-	if (!strcmp(word, "observe") || !strcmp(word, "flows"))
-		return 0;
-	if (!strcmp(word, "status")) {
-		args->command = OBSERVE_STATUS;
-		return 0;
-	}
-	if (!strcmp(word, "help")) {
+	if (n == 1 && !strcmp(words[0], "help")) {
 		args->help = true;
 		return 0;
 	}
-	if (!strcmp(word, "list") && *argc > 1) {
-		word = (*argv)[1];
-		--*argc;
-		++*argv;
-		args->command = !strncmp(word, "node", 4) ? OBSERVE_LIST_NODES : OBSERVE_LIST_NAMESPACES;
-		if (args->command == OBSERVE_LIST_NODES || !strncmp(word, "namespace", 9))
-			return 0;
+	if (n == 1 && !strcmp(words[0], "status")) {
+		args->command = OBSERVE_STATUS;
+		return 0;
 	}
-	return wag_err_set(err, -EINVAL, "unknown command \"%s\": observe, status, list nodes, "
-			   "list namespaces", word);
+	if (n == 2 && !strcmp(words[0], "list") && !strncmp(words[1], "node", 4)) {
+		args->command = OBSERVE_LIST_NODES;
+		return 0;
+	}
+	if (n == 2 && !strcmp(words[0], "list") && !strncmp(words[1], "namespace", 9)) {
+		args->command = OBSERVE_LIST_NAMESPACES;
+		return 0;
+	}
+	return wag_err_set(err, -EINVAL, "unexpected argument \"%s\": the commands are observe, status, "
+			   "list nodes, list namespaces; for flags see --help", words[0]);
 }
 
 int observe_args_parse(struct observe_args *args, int argc, char **argv, struct wag_err *err)
@@ -443,9 +439,6 @@ int observe_args_parse(struct observe_args *args, int argc, char **argv, struct 
 	args->timeout_ms = 5000;
 	args->request_timeout_ms = 12000;
 	args->use_default_mask = true;
-	r = parse_command(args, &argc, &argv, err);
-	if (r < 0)
-		return r;
 	opterr = 0;
 	optind = 0;
 	while ((opt = getopt_long(argc, argv, ":fo:n:t:l:46AshD", options, NULL)) != -1) {
@@ -459,10 +452,8 @@ int observe_args_parse(struct observe_args *args, int argc, char **argv, struct 
 		if (r < 0)
 			return r;
 	}
-	if (optind < argc)
-		return wag_err_set(err, -EINVAL, "unexpected argument \"%s\": see --help",
-				   argv[optind]);
-	return check(args, negate, err);
+	r = parse_command(args, argv + optind, argc - optind, err);
+	return r < 0 ? r : check(args, negate, err);
 }
 
 void observe_args_done(struct observe_args *args)

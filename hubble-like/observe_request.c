@@ -70,7 +70,7 @@ static int add_raw(const struct observe_args *args, unsigned deny, Flow__FlowFil
 		*list = grown;
 		r = json_in_message(&msg, &flow__flow_filter__descriptor, text, strlen(text), true, err);
 		if (r < 0)
-			return wag_err_prefix(err, deny ? "--denylist" : "--allowlist");
+			return wag_err_prefix(err, deny ? "--denylist: " : "--allowlist: ");
 		(*list)[(*n)++] = (Flow__FlowFilter *)msg;
 	}
 	return 0;

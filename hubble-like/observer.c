@@ -148,10 +148,10 @@ static int flows_call_init(const struct observer *o, struct flows_call *c, struc
 		return wag_err_set(err, -EINVAL, "first cannot be combined with follow");
 	r = filter_list_new(&c->allow, request->whitelist, request->n_whitelist, err);
 	if (r < 0)
-		return wag_err_prefix(err, "whitelist");
+		return wag_err_prefix(err, "whitelist: ");
 	r = filter_list_new(&c->deny, request->blacklist, request->n_blacklist, err);
 	if (r < 0)
-		return wag_err_prefix(err, "blacklist");
+		return wag_err_prefix(err, "blacklist: ");
 	if (request->field_mask) {
 		r = field_mask_init(&c->mask, request->field_mask->paths,
 				    request->field_mask->n_paths, err);

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+#include <waggle/cleanup.h>
+#include "hubble-like/field_mask.h"
+#include "hubble-like/filter.h"
+#include "hubble-like/json_in.h"
+#include "hubble-like/observe_args.h"
+
+static const char flow_json[] =
+	"{\"uuid\":\"u1\",\"verdict\":\"DROPPED\",\"IP\":{\"source\":\"10.0.0.1\",\"destination\":"
+	"\"10.96.0.9\",\"ipVersion\":\"IPv4\"},\"l4\":{\"TCP\":{\"source_port\":40000,"
+	"\"destination_port\":80,\"flags\":{\"SYN\":true,\"ACK\":true}}},\"source\":{\"identity\":"
+	"5618,\"namespace\":\"default\",\"pod_name\":\"client-1\",\"labels\":[\"k8s:app=client\"]},"
+	"\"destination\":{\"identity\":2},\"node_name\":\"node-a\",\"event_type\":{\"type\":1,"
+	"\"sub_type\":158},\"destination_service\":{\"name\":\"web\",\"namespace\":\"shop\"},"
+	"\"traffic_direction\":\"EGRESS\",\"drop_reason_desc\":\"SERVICE_BACKEND_NOT_FOUND\","
+	"\"is_reply\":false,\"interface\":{\"name\":\"eth0\"}}";
+
+static ProtobufCMessage *parse(const ProtobufCMessageDescriptor *desc, const char *text)
+{
+	ProtobufCMessage *msg = NULL;
+	struct wag_err err;
+
+	if (json_in_message(&msg, desc, text, strlen(text), true, &err) < 0)
+		fail_msg("%s: %s", text, err.msg);
+	return msg;
+}
+
+static const struct {
+	const char *filter;
+	bool match;
+} cases[] = {
+	{ "{}", true },
+	{ "{\"source_ip\":[\"10.0.0.1\"]}", true },
+	{ "{\"source_ip\":[\"10.0.0.2\",\"10.0.0.0/24\"]}", true },
+	{ "{\"source_ip\":[\"10.0.1.0/24\"]}", false },
+	{ "{\"destination_ip\":[\"::/0\"]}", false },
+	{ "{\"source_pod\":[\"client\"]}", true },
+	{ "{\"source_pod\":[\"default/client-1\"]}", true },
+	{ "{\"source_pod\":[\"default/\"]}", true },
+	{ "{\"source_pod\":[\"/\"]}", true },
+	{ "{\"destination_pod\":[\"/\"]}", false },
+	{ "{\"source_pod\":[\"other/client\"]}", false },
+	{ "{\"destination_service\":[\"shop/web\"]}", true },
+	{ "{\"destination_service\":[\"web\"]}", false },
+	{ "{\"verdict\":[\"FORWARDED\",\"DROPPED\"]}", true },
+	{ "{\"verdict\":[\"FORWARDED\"]}", false },
+	{ "{\"drop_reason_desc\":[\"SERVICE_BACKEND_NOT_FOUND\"]}", true },
+	{ "{\"drop_reason_desc\":[\"POLICY_DENIED\"]}", false },
+	{ "{\"event_type\":[{\"type\":1}]}", true },
+	{ "{\"event_type\":[{\"type\":1,\"match_sub_type\":true,\"sub_type\":133}]}", false },
+	{ "{\"protocol\":[\"udp\",\"TCP\"]}", true },
+	{ "{\"protocol\":[\"icmp\"]}", false },
+	{ "{\"destination_port\":[\"80\"],\"source_port\":[\"40000\"]}", true },
+	{ "{\"destination_port\":[\"80\"],\"source_port\":[\"1\"]}", false },
+	{ "{\"reply\":[false]}", true },
+	{ "{\"reply\":[true]}", false },
+	{ "{\"ip_version\":[\"IPv6\"]}", false },
+	{ "{\"traffic_direction\":[\"EGRESS\"]}", true },
+	{ "{\"tcp_flags\":[{\"SYN\":true}]}", true },
+	{ "{\"tcp_flags\":[{\"SYN\":true,\"FIN\":true}]}", false },
+	{ "{\"node_name\":[\"node-*\"]}", true },
+	{ "{\"node_name\":[\"default/node-a\"]}", true },
+	{ "{\"node_name\":[\"x*\"]}", false },
+	{ "{\"uuid\":[\"u1\"]}", true },
+	{ "{\"uuid\":[\"u2\"]}", false },
+	{ "{\"source_identity\":[1,5618]}", true },
+	{ "{\"destination_identity\":[1]}", false },
+	{ "{\"source_label\":[\"app=client\"]}", true },
+	{ "{\"source_label\":[\"k8s:app\"]}", true },
+	{ "{\"source_label\":[\"app!=client\"]}", false },
+	{ "{\"source_label\":[\"app=client,!tier\"]}", true },
+	{ "{\"destination_label\":[\"reserved:world\"]}", true },
+	{ "{\"interface\":[{\"name\":\"eth0\"}]}", true },
+	{ "{\"interface\":[{\"index\":3}]}", false },
+};
+
+static void matches(void **state)
+{
+	Flow__Flow *flow = (Flow__Flow *)parse(&flow__flow__descriptor, flow_json);
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		_cleanup_(filter_list_freep) struct filter_list *list = NULL;
+		Flow__FlowFilter *f = (Flow__FlowFilter *)parse(&flow__flow_filter__descriptor,
+								 cases[i].filter);
+		struct wag_err err = { 0 };
+
+		if (filter_list_new(&list, &f, 1, &err) < 0)
+			fail_msg("%s: %s", cases[i].filter, err.msg);
+		if (filter_list_match(list, flow) != cases[i].match)
+			fail_msg("%s", cases[i].filter);
+		assert_int_equal(filter_pass(list, NULL, flow), cases[i].match);
+		assert_int_equal(filter_pass(NULL, list, flow), !cases[i].match);
+		flow__flow_filter__free_unpacked(f, NULL);
+	}
+	flow__flow__free_unpacked(flow, NULL);
+}
+
+static void refuses(void **state)
+{
+	static const struct {
+		const char *filter, *names;
+	} bad[] = {
+		{ "{\"source_ip\":[\"10.0.0.300\"]}", "source_ip" },
+		{ "{\"destination_ip\":[\"10.0.0.0/33\"]}", "destination_ip" },
+		{ "{\"source_port\":[\"http\"]}", "source_port" },
+		{ "{\"destination_port\":[\"65536\"]}", "destination_port" },
+		{ "{\"protocol\":[\"nope\"]}", "protocol" },
+		{ "{\"source_fqdn\":[\"a\"]}", "source_fqdn" },
+		{ "{\"http_path\":[\"a\"]}", "http_path" },
+		{ "{\"source_label\":[\"a in (b)\"]}", "source_label" },
+		{ "{\"experimental\":{\"cel_expression\":[\"true\"]}}", "experimental" },
+	};
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		Flow__FlowFilter *f = (Flow__FlowFilter *)parse(&flow__flow_filter__descriptor,
+								 bad[i].filter);
+		struct filter_list *list = NULL;
+		struct wag_err err = { 0 };
+
+		assert_int_equal(filter_list_new(&list, &f, 1, &err), -EINVAL);
+		assert_non_null(strstr(err.msg, bad[i].names));
+		assert_null(list);
+		flow__flow_filter__free_unpacked(f, NULL);
+	}
+}
+
+static void masks(void **state)
+{
+	Flow__Flow *flow = (Flow__Flow *)parse(&flow__flow__descriptor, flow_json);
+	char *paths[] = { "verdict", "source.pod_name", "IP" }, *bad[] = { "source.nope" };
+	Flow__Endpoint source = *flow->source;
+	Flow__Flow copy = *flow;
+	struct field_mask mask;
+	struct wag_err err;
+
+	copy.source = &source;
+	assert_int_equal(field_mask_init(&mask, bad, 1, &err), -EINVAL);
+	assert_int_equal(field_mask_init(&mask, paths, 3, &err), 0);
+	field_mask_apply(&mask, &copy);
+	assert_int_equal(copy.verdict, FLOW__VERDICT__DROPPED);
+	assert_string_equal(copy.ip->source, "10.0.0.1");
+	assert_string_equal(copy.source->pod_name, "client-1");
+	assert_string_equal(copy.source->namespace_, "");
+	assert_int_equal(copy.source->n_labels, 0);
+	assert_null(copy.l4);
+	assert_null(copy.is_reply);
+	assert_string_equal(copy.uuid, "");
+	flow__flow__free_unpacked(flow, NULL);
+}
+
+static const struct {
+	const char *args[8];
+	size_t allow, deny;
+	const char *error; /* NULL: fine */
+} lines[] = {
+	{ { NULL }, 0, 0, NULL },
+	{ { "--pod", "a/b" }, 2, 0, NULL },
+	{ { "--pod", "a/b", "--port", "80" }, 4, 0, NULL },
+	{ { "--from-pod", "a/b", "--verdict", "dropped" }, 1, 0, NULL },
+	{ { "--not", "--ip", "10.0.0.1", "-4" }, 1, 2, NULL },
+	{ { "-n", "shop", "--pod", "web" }, 2, 0, NULL },
+	{ { "-t", "trace:to-endpoint", "-t", "drop" }, 1, 0, NULL },
+	{ { "--not", "--not", "-4" }, 0, 0, "consecutive --not statements" },
+	{ { "--verdict", "DROPPED", "--not" }, 0, 0, "trailing --not found in the arguments" },
+	{ { "--ip", "10.0.0.1", "--from-ip", "10.0.0.2" }, 0, 0,
+	  "filters --ip and --from-ip cannot be combined" },
+	{ { "--first", "1", "--last", "2" }, 0, 0, "cannot be combined" },
+	{ { "--first", "1", "-f" }, 0, 0, "--follow" },
+	{ { "-f", "-o", "table" }, 0, 0, "--follow" },
+	{ { "--verdict", "NOPE" }, 0, 0, "--verdict" },
+	{ { "--nope" }, 0, 0, "--nope" },
+	{ { "--since", "soon" }, 0, 0, "--since" },
+	{ { "frobnicate" }, 0, 0, "frobnicate" },
+};
+
+static void command_lines(void **state)
+{
+	for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
+		Observer__GetFlowsRequest *request = NULL;
+		char *argv[10] = { "flow-observe" };
+		struct observe_args args;
+		struct wag_err err = { 0 };
+		int argc = 1, r;
+
+		while (lines[i].args[argc - 1]) {
+			argv[argc] = (char *)lines[i].args[argc - 1];
+			argc++;
+		}
+		r = observe_args_parse(&args, argc, argv, &err);
+		if (r == 0)
+			r = observe_request(&args, &request, &err);
+		if (lines[i].error) {
+			assert_true(r < 0);
+			if (!strstr(err.msg, lines[i].error))
+				fail_msg("\"%s\" lacks \"%s\"", err.msg, lines[i].error);
+		} else {
+			if (r < 0)
+				fail_msg("%s", err.msg);
+			assert_int_equal(request->n_whitelist, lines[i].allow);
+			assert_int_equal(request->n_blacklist, lines[i].deny);
+			observer__get_flows_request__free_unpacked(request, NULL);
+		}
+		observe_args_done(&args);
+	}
+}
+
+static void times(void **state)
+{
+	const uint64_t now = 1700000000ULL * 1000000000;
+	uint64_t ns;
+
+	assert_int_equal(observe_time_parse("5m", now, &ns), 0);
+	assert_int_equal(ns, now - 300000000000ULL);
+	assert_int_equal(observe_time_parse("1h43m", now, &ns), 0);
+	assert_int_equal(ns, now - 6180000000000ULL);
+	assert_int_equal(observe_time_parse("1970-01-01T00:20:34.5Z", now, &ns), 0);
+	assert_int_equal(ns, 1234500000000ULL);
+	assert_int_equal(observe_time_parse("1970-01-01T02:00:01+02:00", now, &ns), 0);
+	assert_int_equal(ns, 1000000000ULL);
+	assert_int_equal(observe_time_parse("1970-01-02", now, &ns), 0);
+	assert_int_equal(ns, 86400000000000ULL);
+	assert_int_equal(observe_time_parse("5", now, &ns), -EINVAL);
+	assert_int_equal(observe_time_parse("", now, &ns), -EINVAL);
+	assert_int_equal(observe_time_parse("1970-01-01T00:00:00", now, &ns), -EINVAL);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(matches), cmocka_unit_test(refuses),	    cmocka_unit_test(masks),
+		cmocka_unit_test(times),   cmocka_unit_test(command_lines),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
