@@ -251,7 +251,7 @@ class Quickstart:
             if pod != "client":
                 start_in(pod, pod, [sys.executable, os.path.join(EXAMPLE, "pod.py"), pod])
         for pod in BACKENDS:
-            wait_for(f"pod {pod}", lambda p=pod: "ready" in read_log(p))
+            wait_for(f"pod {pod}", lambda p=pod: "ready" in read_log(p).splitlines())
         self.write_slices(BACKENDS)
         wait_for("the Service", lambda: self.listed(BACKENDS))
 
