@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include <waggle/addr.h>
+#include "agent/dataplane_fake.h"
+#include "agent/model.h"
+#include "agent/reconcile.h"
+
+static struct dataplane *dp;
+static struct model *m;
+static struct sync *sy;
+static int refused;
+
+static void on_refused(const char *ns, const char *name, int err, void *ctx)
+{
+	refused = err;
+}
+
+static uint64_t run(void)
+{
+	uint64_t before = dataplane_fake_ops(dp);
+
+	assert_int_equal(reconcile_run(m, NULL, sy, 1000, on_refused, NULL), 0);
+	return dataplane_fake_ops(dp) - before;
+}
+
+static void add_service(const char *name, const char *vip)
+{
+	struct object *obj = object_new(MODEL_SERVICE, "ns", name);
+
+	assert_non_null(obj);
+	obj->service.cluster_ips = calloc(1, sizeof(struct wag_addr));
+	obj->service.n_cluster_ips = 1;
+	assert_int_equal(wag_addr_parse(vip, obj->service.cluster_ips), 0);
+	obj->service.ports = calloc(1, sizeof(struct svc_port));
+	obj->service.n_ports = 1;
+	obj->service.ports[0] = (struct svc_port){ strdup(""), IPPROTO_TCP, 80, 0 };
+	assert_true(model_upsert(m, obj) >= 0);
+}
+
+static void add_slice(const char *service, const char *addr)
+{
+	struct object *obj = object_new(MODEL_SLICE, "ns", "slice");
+
+	assert_non_null(obj);
+	obj->slice.service = strdup(service);
+	obj->slice.ports = calloc(1, sizeof(struct slice_port));
+	obj->slice.n_ports = 1;
+	obj->slice.ports[0] = (struct slice_port){ strdup(""), IPPROTO_TCP, 8080 };
+	obj->slice.endpoints = calloc(1, sizeof(struct slice_endpoint));
+	obj->slice.n_endpoints = 1;
+	obj->slice.endpoints[0].ready = obj->slice.endpoints[0].serving = true;
+	obj->slice.endpoints[0].addrs = calloc(1, sizeof(struct wag_addr));
+	obj->slice.endpoints[0].n_addrs = 1;
+	assert_int_equal(wag_addr_parse(addr, obj->slice.endpoints[0].addrs), 0);
+	assert_true(model_upsert(m, obj) >= 0);
+}
+
+static void start(void)
+{
+	assert_int_equal(model_new(&m), 0);
+	assert_int_equal(sync_new(dp, &sy), 0);
+	assert_int_equal(sync_adopt(sy), 0);
+}
+
+static void stop(void)
+{
+	sync_free(sy);
+	model_free(m);
+}
+
+static int setup(void **state)
+{
+	refused = 0;
+	assert_int_equal(dataplane_fake_new(NULL, &dp), 0);
+	start();
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	stop();
+	dataplane_free(dp);
+	return 0;
+}
+
+static void test_nothing_before_both_kinds_are_complete(void **state)
+{
+	add_service("a", "10.96.0.1");
+	assert_int_equal(run(), 0);
+	model_set_synced(m, MODEL_SERVICE);
+	assert_int_equal(run(), 0);
+	add_slice("a", "10.1.0.1");
+	model_set_synced(m, MODEL_SLICE);
+	assert_int_equal(run(), 3); /* name, backend, frontend */
+	assert_int_equal(run(), 0);
+}
+
+static void test_endpoints_and_deletion(void **state)
+{
+	model_set_synced(m, MODEL_SERVICE);
+	model_set_synced(m, MODEL_SLICE);
+	add_service("a", "10.96.0.1");
+	assert_int_equal(run(), 2);
+	add_slice("a", "10.1.0.1");
+	assert_int_equal(run(), 1);
+	add_slice("a", "10.1.0.2");
+	assert_int_equal(run(), 2);
+	assert_int_equal(model_delete(m, MODEL_SERVICE, "ns", "a"), 1);
+	assert_int_equal(run(), 3);
+	for (int t = 0; t < DP_TABLES; t++)
+		assert_int_equal(dataplane_fake_count(dp, t), 0);
+}
+
+static void test_restart_deletes_only_when_complete(void **state)
+{
+	model_set_synced(m, MODEL_SERVICE);
+	model_set_synced(m, MODEL_SLICE);
+	add_service("a", "10.96.0.1");
+	add_service("b", "10.96.0.2");
+	run();
+	stop();
+	start();
+	model_set_synced(m, MODEL_SERVICE);
+	assert_int_equal(run(), 0);
+	add_service("a", "10.96.0.1");
+	assert_int_equal(run(), 0);
+	model_set_synced(m, MODEL_SLICE);
+	assert_int_equal(run(), 2); /* b's frontend and name */
+	assert_int_equal(dataplane_fake_count(dp, DP_SVC), 1);
+}
+
+static void test_a_name_that_does_not_fit_is_told(void **state)
+{
+	char name[100];
+
+	memset(name, 'x', sizeof(name) - 1);
+	name[sizeof(name) - 1] = '\0';
+	model_set_synced(m, MODEL_SERVICE);
+	model_set_synced(m, MODEL_SLICE);
+	add_service(name, "10.96.0.1");
+	add_service("a", "10.96.0.2");
+	assert_int_equal(run(), 2);
+	assert_int_equal(refused, -ENAMETOOLONG);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+		T(test_nothing_before_both_kinds_are_complete),
+		T(test_endpoints_and_deletion),
+		T(test_restart_deletes_only_when_complete),
+		T(test_a_name_that_does_not_fit_is_told),
+#undef T
+	};
+
+	return cmocka_run_group_tests_name("reconcile", tests, NULL, NULL);
+}
