@@ -53,7 +53,7 @@ struct service {
 };
 
 struct slice_port {
-	char *name;    /* "" when unnamed */
+	char *name; /* "" when unnamed */
 	uint8_t proto;
 	uint16_t port; /* host order; 0: null in the object (no port) */
 };
@@ -61,11 +61,11 @@ struct slice_port {
 struct slice_endpoint {
 	struct wag_addr *addrs;
 	size_t n_addrs;
-	bool ready;	  /* nil means true */
-	bool serving;	  /* nil means ready */
+	bool ready;   /* nil means true */
+	bool serving; /* nil means ready */
 	bool terminating;
-	char *node_name; /* may be NULL */
-	char *zone;	 /* may be NULL */
+	char *node_name;	       /* may be NULL */
+	char *zone;		       /* may be NULL */
 	char *target_ns, *target_name; /* targetRef of kind Pod; may be NULL */
 };
 
@@ -94,14 +94,15 @@ struct label {
 struct pod {
 	char *node_name; /* may be NULL */
 	bool host_network;
-	char *phase;	 /* may be NULL */
+	char *phase; /* may be NULL */
 	struct wag_addr *addrs;
 	size_t n_addrs;
 	struct label *labels;
 	size_t n_labels;
 };
 
-struct namespace {
+struct namespace
+{
 	struct label *labels;
 	size_t n_labels;
 };
@@ -109,11 +110,11 @@ struct namespace {
 /* One object of any kind. Made by the parsers, given to the model, which then owns it. */
 struct object {
 	enum model_kind kind;
-	char *ns;	/* "" for cluster-scoped kinds */
+	char *ns; /* "" for cluster-scoped kinds */
 	char *name;
 	char *resource_version; /* may be NULL (manifests) */
-	uint64_t origin; /* source's own mark: which file, which list generation */
-	bool packed;	 /* one allocation: the model's own form, see object.h */
+	uint64_t origin;	/* source's own mark: which file, which list generation */
+	bool packed;		/* one allocation: the model's own form, see object.h */
 	union {
 		struct service service;
 		struct slice slice;
@@ -154,8 +155,8 @@ size_t model_count(const struct model *m, enum model_kind kind);
 typedef int (*model_visit_fn)(const struct object *obj, void *ctx); /* not 0 stops the walk */
 int model_visit(const struct model *m, enum model_kind kind, model_visit_fn fn, void *ctx);
 /* The slices whose service label is ns/service; O(their number). */
-int model_visit_slices(const struct model *m, const char *ns, const char *service, model_visit_fn fn,
-		       void *ctx);
+int model_visit_slices(const struct model *m, const char *ns, const char *service,
+		       model_visit_fn fn, void *ctx);
 
 /*
  * Dirty marks: the ns/name of every Service touched by itself or by a slice since the last call,

@@ -25,16 +25,18 @@ struct source_reporter {
 };
 
 struct kube_options {
-	const char *kubeconfig;	 /* NULL: the in-cluster service account */
-	const char *api_servers; /* "https://HOST:PORT[,...]", overrides the others' address; may be NULL */
-	const char *node_name;	 /* whose Pods are watched */
-	const char *sa_dir; /* service account folder; NULL: /var/run/secrets/kubernetes.io/serviceaccount */
+	const char *kubeconfig; /* NULL: the in-cluster service account */
+	/* "https://HOST:PORT[,...]": instead of the address either gives; may be NULL */
+	const char *api_servers;
+	const char *node_name; /* whose Pods are watched */
+	const char *sa_dir;    /* service account folder; NULL: where kubelet puts it */
 	struct source_reporter reporter;
 	/* 0: the default. For tests. */
 	unsigned backoff_min_ms, backoff_max_ms; /* 200, 30000 */
-	unsigned stall_ms; /* a request silent for so long (bookmarks come every 60 s) is reopened: 150000 */
-	unsigned page_limit;			 /* 500 */
-	unsigned line_max_bytes;		 /* one object: 64 MiB */
+	/* A request silent for so long is made anew: 150000, as bookmarks come every 60 s. */
+	unsigned stall_ms;
+	unsigned page_limit;	 /* 500 */
+	unsigned line_max_bytes; /* one object: 64 MiB */
 };
 
 struct source_kind_status {

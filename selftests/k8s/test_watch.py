@@ -402,12 +402,17 @@ def test_recorded_cluster():
                 server.fault(f"/{kind}?limit", raw_body(f.read()))
         for kind in ("services", "endpointslices"):
             with open(os.path.join(FIXTURES, f"watch-{kind}.jsonl"), "rb") as f:
-                server.fault(f"/{kind}?watch", stream(f.read(), piece=1000, end="hang"))
+                server.fault(f"/{kind}?watch", stream(f.read(), piece=1000))
+        # What the next watches bring: then everything recorded has been seen.
+        server.store.rv = 1000000
+        server.store.apply("services", service("marker"))
+        server.store.apply("endpointslices", endpointslice("m", "marker", ["10.0.0.1"]))
         with start(server) as d:
             d.until_synced("services", "slices", "nodes", "pods", "namespaces")
-            d.until(lambda: set(d.services) == {"default/kubernetes"}, "the namespace's end")
+            d.until_service("t/marker", ("80", 1))
+            assert set(d.services) == {"default/kubernetes", "t/marker"}, d.services
             st = d.stop()
-            assert "events=28 bad=0" in st["services"] and "events=163 bad=0" in st["slices"], st
+            assert "events=29 bad=0" in st["services"] and "events=164 bad=0" in st["slices"], st
 
 
 def test_ten_thousand():
