@@ -338,21 +338,29 @@ class Quickstart:
         return f"{removed} removed: live connections go on, 30 new ones reached {', '.join(new)}"
 
     def refused(self):
-        seen = []
+        """Every refusal is ECONNREFUSED and quick.
+
+        From outside one retransmission (1 s) is allowed: over veth the answer comes back while
+        connect() still holds the socket, and then the kernel only notes it (as with REJECT).
+        """
+        seen = collections.defaultdict(float)
         for net, addr, port in (("client", EMPTY[0], 80), ("client", EMPTY[1], 80),
-                                ("node", EMPTY[0], 80), ("outside", NODE4, 30099),
-                                ("outside", NODE6, 30099)):
+                                ("node", EMPTY[0], 80), ("node", EMPTY[1], 80),
+                                ("outside", NODE4, 30099), ("outside", NODE6, 30099)):
             start = time.monotonic()
             try:
                 open_socket(net, addr, port).close()
-                raise Failed(f"{addr} port {port} accepted a connection from {net}")
             except OSError as e:
                 took = (time.monotonic() - start) * 1000
-                if e.errno != errno.ECONNREFUSED or took > 500:
+                if e.errno != errno.ECONNREFUSED or took > (1500 if net == "outside" else 500):
                     raise Failed(f"{addr} port {port} from {net}: {e.strerror} after "
                                  f"{took:.0f} ms") from e
-                seen.append(took)
-        return f"connection refused from pod, node and outside, within {max(seen):.0f} ms"
+                seen[net] = max(seen[net], took)
+            else:
+                raise Failed(f"{addr} port {port} accepted a connection from {net}")
+        return "connection refused from " + ", ".join(
+            f"{'a pod' if net == 'client' else net} within {took:.0f} ms"
+            for net, took in seen.items())
 
     def lb_list(self):
         text = self.waggle("bpf", "lb", "list")
