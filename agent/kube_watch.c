@@ -52,7 +52,7 @@ struct kube_watch {
 	size_t server;	      /* index of the one this request went to */
 	unsigned backoff_ms, silent, failures;
 	uint64_t started_ms, told_ms;
-	bool got_bytes, lost_place;
+	bool got_bytes, lost_place, stalled;
 	struct wag_err stop; /* why data() gave a transfer up */
 	struct source_kind_status status;
 };
@@ -507,13 +507,14 @@ static void start(struct kube_watch *w)
 	r = make_path(w, &path);
 	if (r == 0)
 		r = kube_http_get(cluster->http, cluster->cfg->servers[w->server], path,
-				  w->failures > 0 || w->silent > 0, &ops, w, &w->req);
+				  w->failures > 0 || w->stalled, &ops, w, &w->req);
 	if (r < 0) {
 		snprintf(text, sizeof(text), "%s: no request can be made: %s", w->res->plural,
 			 strerror(-r));
 		fail(w, false, 0, text);
 		return;
 	}
+	w->stalled = false;
 	arm(w, cluster->options.stall_ms);
 }
 
@@ -528,6 +529,7 @@ static void on_timer(evutil_socket_t fd, short what, void *ctx)
 	}
 	kube_http_cancel(w->req);
 	w->req = NULL;
+	w->stalled = true; /* the next request goes over a connection of its own */
 	w->status.reconnects++;
 	if (w->state == STATE_WATCH && w->got_bytes) {
 		start(w); /* quiet for long: maybe the connection is dead */
