@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 #include <waggle/abi_config.h>
 #include <waggle/abi_maps.h>
 
@@ -131,17 +132,24 @@ static bool wanted(const struct bpf_program *prog, const struct shape *shape)
 	return !shape->tcx || is_tc(prog);
 }
 
-/* Has this kernel TCX? A program of two instructions tells. */
-static bool has_tcx(void)
+static bool loads_as(__u32 attach_type)
 {
 	const struct bpf_insn insns[] = {
 		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0 },
 		{ .code = BPF_JMP | BPF_EXIT },
 	};
-	LIBBPF_OPTS(bpf_prog_load_opts, opts, .expected_attach_type = TCX_INGRESS);
+	LIBBPF_OPTS(bpf_prog_load_opts, opts, .expected_attach_type = attach_type);
 	int fd = bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "probe", "GPL", insns, 2, &opts);
 
+	if (fd >= 0)
+		close(fd);
 	return fd >= 0;
+}
+
+/* Kernels without TCX do not look at the attach type at all, so that a wrong one loads as well. */
+static bool has_tcx(void)
+{
+	return loads_as(TCX_INGRESS) && !loads_as(BPF_SK_LOOKUP);
 }
 
 static void print_tail(const char *log)

@@ -4,12 +4,12 @@ from suite import (FAMILIES, expect, expect_ok, expect_refused, host_port, obser
                    wait_for)
 from netlab import FAR4, FAR6, NODE4, NODE6
 
-NP_UDP, NP_SCTP = 30082, 30083
+NP_TCP, NP_UDP, NP_SCTP = 30082, 30083, 30084
 
 
 @test()
 def fragments(env):
-    vips = env.service(["web-1"], [port(80, 8080), port(80, 8080, "UDP", NP_UDP)], "NodePort")
+    vips = env.service(["web-1"], [port(80, 8080, "TCP", NP_TCP), port(80, 8080, "UDP", NP_UDP)], "NodePort")
     for addr in vips:
         for net in ("client", "node"):
             for size in (1400, 1600, 8000, 30000):
@@ -34,7 +34,7 @@ def late_first_fragment_is_a_counted_drop(env):
         wait_for("a counted drop", lambda b=before: sum(
             n for r, n in env.drops().items() if "ragment" in r or "FRAG" in r) > b)
     flows = observed(env, "--verdict", "DROPPED", "--last", "20")
-    expect(any(f.get("drop_reason_desc") == "FRAG_NOT_FOUND" for f in flows),
+    expect(any(f.get("drop_reason_desc", "").endswith("FRAGMENT_NOT_FOUND") for f in flows),
            "no such drop among the flows:", flows[-2:])
 
 
@@ -70,7 +70,7 @@ def node_port_icmp_error_reaches_outside(env):
 
 @test()
 def sctp(env):
-    vips = env.service(["web-1"], [port(80, 8080), port(90, 7000, "SCTP", NP_SCTP)], "NodePort")
+    vips = env.service(["web-1"], [port(80, 8080, "TCP", NP_TCP), port(90, 7000, "SCTP", NP_SCTP)], "NodePort")
     mine = env.lab.pods["client"]
     for family, addr in enumerate(vips):
         got = env.lab.wagtest("client", "sctp", "--src", host_port(mine[family], 5000),
