@@ -28,7 +28,7 @@
 
 #define FRAME_BYTES 54
 #define BATCH 64
-#define OPEN_BLOCK 4096
+#define OPEN_BLOCK 65536 /* setting up frames costs some 20 ms a call */
 #define BACKENDS_MAX 8
 #define CPUS_MAX 1024
 

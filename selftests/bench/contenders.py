@@ -8,7 +8,12 @@ from topology import (MORE_CLIENTS, Node, BenchError, command, flush_conntrack, 
                       ns_path, sysctls)
 
 EST_FLOWS = 4096
-BURST = 16384  # packets of one live-frame run at most
+BURST = 16384  # packets of one measured burst at most
+FILL = 65536  # and of one that is not
+
+
+class Void(BenchError):
+    """A measurement that lost packets measures nothing."""
 
 
 class Frames:
@@ -53,7 +58,7 @@ class Frames:
         self.say(f"run {kind} {first} {count} {times}")
         ns, sent, seen = (int(word) for word in self.answer().split())
         if sent != seen:
-            raise BenchError(f"void: of {sent} packets {seen} arrived ({kind}, flow {first})")
+            raise Void(f"of {sent} packets {seen} arrived ({kind} of flow {first} and up)")
         return ns / sent
 
     def close(self):
@@ -78,6 +83,7 @@ class Contender:
         self.frames = None
         self.next_new = 1 << 22
         self.program_ms = None
+        self.burst = None  # packets of a burst of new flows
 
     def up(self):
         self.node.make_namespaces()
@@ -179,8 +185,8 @@ class Filler(Nft):
         frames = Frames(self.ctx, self.node, self.target)
         try:
             # Picked up in mid-stream: an established flow for one packet.
-            for first in range(0, self.FLOWS, BURST):
-                frames.run("ack", first, min(BURST, self.FLOWS - first))
+            for first in range(0, self.FLOWS, FILL):
+                frames.run("ack", first, min(FILL, self.FLOWS - first))
         finally:
             frames.close()
         with netns(self.node.node), open("/proc/sys/net/netfilter/nf_conntrack_count",

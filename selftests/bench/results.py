@@ -32,6 +32,9 @@ class Results:
     def add(self, metric, contender, services, turn, value):
         self.values.setdefault((metric, contender, services), {})[turn] = value
 
+    def drop(self, metric, contender, services):
+        self.values.pop((metric, contender, services), None)
+
     def spread(self, metric, contender, services):
         found = self.values.get((metric, contender, services))
         return spread(list(found.values())) if found else None

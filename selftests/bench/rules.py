@@ -41,31 +41,43 @@ add map {TABLE} firewall-ips {{ type ipv4_addr . inet_proto . inet_service : ver
 add rule {TABLE} mark-for-masquerade mark set mark or {MASQ}
 """
 
-NFT_RULES = f"""\
-add rule {TABLE} reject-chain reject
-add rule {TABLE} firewall-check ip daddr . meta l4proto . th dport vmap @firewall-ips
-add rule {TABLE} filter-prerouting-pre-dnat ct state new jump firewall-check
-add rule {TABLE} filter-output-pre-dnat ct state new jump firewall-check
-add rule {TABLE} service-endpoints-check ip daddr . meta l4proto . th dport vmap @no-endpoint-services
-add rule {TABLE} nodeport-endpoints-check ip daddr @nodeport-ips meta l4proto . th dport vmap @no-endpoint-nodeports
-add rule {TABLE} cluster-ips-check ip daddr @cluster-ips reject
-add rule {TABLE} filter-input ct state new jump nodeport-endpoints-check
-add rule {TABLE} filter-input ct state new jump service-endpoints-check
-add rule {TABLE} filter-forward ct state new jump service-endpoints-check
-add rule {TABLE} filter-forward ct state new jump cluster-ips-check
-add rule {TABLE} filter-output ct state new jump service-endpoints-check
-add rule {TABLE} filter-output ct state new jump cluster-ips-check
-add rule {TABLE} nat-prerouting jump services
-add rule {TABLE} nat-output jump services
-add rule {TABLE} nat-postrouting jump masquerading
-add rule {TABLE} masquerading mark and {MASQ} == 0 return
-add rule {TABLE} masquerading mark set mark xor {MASQ}
-add rule {TABLE} masquerading masquerade fully-random
-add rule {TABLE} services ip daddr . meta l4proto . th dport vmap @service-ips
-add rule {TABLE} services ip daddr @nodeport-ips meta l4proto . th dport vmap @service-nodeports
-"""
+NFT_RULES = "".join(f"add rule {TABLE} {rule}\n" for rule in (
+    "reject-chain reject",
+    "firewall-check ip daddr . meta l4proto . th dport vmap @firewall-ips",
+    "filter-prerouting-pre-dnat ct state new jump firewall-check",
+    "filter-output-pre-dnat ct state new jump firewall-check",
+    "service-endpoints-check ip daddr . meta l4proto . th dport vmap @no-endpoint-services",
+    "nodeport-endpoints-check ip daddr @nodeport-ips meta l4proto . th dport vmap "
+    "@no-endpoint-nodeports",
+    "cluster-ips-check ip daddr @cluster-ips reject",
+    "filter-input ct state new jump nodeport-endpoints-check",
+    "filter-input ct state new jump service-endpoints-check",
+    "filter-forward ct state new jump service-endpoints-check",
+    "filter-forward ct state new jump cluster-ips-check",
+    "filter-output ct state new jump service-endpoints-check",
+    "filter-output ct state new jump cluster-ips-check",
+    "nat-prerouting jump services",
+    "nat-output jump services",
+    "nat-postrouting jump masquerading",
+    f"masquerading mark and {MASQ} == 0 return",
+    f"masquerading mark set mark xor {MASQ}",
+    "masquerading masquerade fully-random",
+    "services ip daddr . meta l4proto . th dport vmap @service-ips",
+    "services ip daddr @nodeport-ips meta l4proto . th dport vmap @service-nodeports",
+))
 
-IPT_FILTER = f"""\
+
+def ipt_rule(chain, rule, comment=None):
+    """kube-proxy puts its comment before the target, but after a connection state."""
+    if not comment:
+        return f"-A {chain} {rule}\n"
+    state, rest = ("", rule) if "--ctstate NEW" not in rule else rule.split(" -j ", 1)
+    said = f'-m comment --comment "{comment}"'
+    return (f"-A {chain} {state} {said} -j {rest}\n" if state else
+            f"-A {chain} {said} {rest}\n")
+
+
+IPT_FILTER = """\
 *filter
 :KUBE-FIREWALL - [0:0]
 :KUBE-FORWARD - [0:0]
@@ -73,30 +85,45 @@ IPT_FILTER = f"""\
 :KUBE-EXTERNAL-SERVICES - [0:0]
 :KUBE-NODEPORTS - [0:0]
 :KUBE-PROXY-FIREWALL - [0:0]
--A INPUT -m conntrack --ctstate NEW -m comment --comment "kubernetes load balancer firewall" -j KUBE-PROXY-FIREWALL
--A INPUT -m comment --comment "kubernetes health check service ports" -j KUBE-NODEPORTS
--A INPUT -m conntrack --ctstate NEW -m comment --comment "kubernetes externally-visible service portals" -j KUBE-EXTERNAL-SERVICES
--A FORWARD -m conntrack --ctstate NEW -m comment --comment "kubernetes load balancer firewall" -j KUBE-PROXY-FIREWALL
--A FORWARD -m comment --comment "kubernetes forwarding rules" -j KUBE-FORWARD
--A FORWARD -m conntrack --ctstate NEW -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
--A FORWARD -m conntrack --ctstate NEW -m comment --comment "kubernetes externally-visible service portals" -j KUBE-EXTERNAL-SERVICES
--A OUTPUT -m conntrack --ctstate NEW -m comment --comment "kubernetes load balancer firewall" -j KUBE-PROXY-FIREWALL
--A OUTPUT -m conntrack --ctstate NEW -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
--A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP
--A KUBE-FORWARD -m comment --comment "kubernetes forwarding rules" -m mark --mark {MASQ}/{MASQ} -j ACCEPT
--A KUBE-FORWARD -m comment --comment "kubernetes forwarding conntrack rule" -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
-COMMIT
-"""
+""" + "".join((
+    ipt_rule("INPUT", "-m conntrack --ctstate NEW -j KUBE-PROXY-FIREWALL",
+             "kubernetes load balancer firewall"),
+    ipt_rule("INPUT", "-j KUBE-NODEPORTS",
+             "kubernetes health check service ports"),
+    ipt_rule("INPUT", "-m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES",
+             "kubernetes externally-visible service portals"),
+    ipt_rule("FORWARD", "-m conntrack --ctstate NEW -j KUBE-PROXY-FIREWALL",
+             "kubernetes load balancer firewall"),
+    ipt_rule("FORWARD", "-j KUBE-FORWARD",
+             "kubernetes forwarding rules"),
+    ipt_rule("FORWARD", "-m conntrack --ctstate NEW -j KUBE-SERVICES",
+             "kubernetes service portals"),
+    ipt_rule("FORWARD", "-m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES",
+             "kubernetes externally-visible service portals"),
+    ipt_rule("OUTPUT", "-m conntrack --ctstate NEW -j KUBE-PROXY-FIREWALL",
+             "kubernetes load balancer firewall"),
+    ipt_rule("OUTPUT", "-m conntrack --ctstate NEW -j KUBE-SERVICES",
+             "kubernetes service portals"),
+    ipt_rule("KUBE-FORWARD", "-m conntrack --ctstate INVALID -j DROP"),
+    ipt_rule("KUBE-FORWARD", f"-m mark --mark {MASQ}/{MASQ} -j ACCEPT",
+             "kubernetes forwarding rules"),
+    ipt_rule("KUBE-FORWARD", "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+             "kubernetes forwarding conntrack rule"),
+)) + "COMMIT\n"
 
-IPT_NAT = f"""\
--A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
--A OUTPUT -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
--A POSTROUTING -m comment --comment "kubernetes postrouting rules" -j KUBE-POSTROUTING
--A KUBE-POSTROUTING -m mark ! --mark {MASQ}/{MASQ} -j RETURN
--A KUBE-POSTROUTING -j MARK --xor-mark {MASQ}
--A KUBE-POSTROUTING -m comment --comment "kubernetes service traffic requiring SNAT" -j MASQUERADE --random-fully
--A KUBE-MARK-MASQ -j MARK --or-mark {MASQ}
-"""
+IPT_NAT = "".join((
+    ipt_rule("PREROUTING", "-j KUBE-SERVICES",
+             "kubernetes service portals"),
+    ipt_rule("OUTPUT", "-j KUBE-SERVICES",
+             "kubernetes service portals"),
+    ipt_rule("POSTROUTING", "-j KUBE-POSTROUTING",
+             "kubernetes postrouting rules"),
+    ipt_rule("KUBE-POSTROUTING", f"-m mark ! --mark {MASQ}/{MASQ} -j RETURN"),
+    ipt_rule("KUBE-POSTROUTING", f"-j MARK --xor-mark {MASQ}"),
+    ipt_rule("KUBE-POSTROUTING", "-j MASQUERADE --random-fully",
+             "kubernetes service traffic requiring SNAT"),
+    ipt_rule("KUBE-MARK-MASQ", f"-j MARK --or-mark {MASQ}"),
+))
 
 
 def vip(index):

@@ -11,7 +11,7 @@ import subprocess
 import time
 
 import rules
-from contenders import BURST, Contender
+from contenders import Contender
 from topology import BenchError, command, inside, netns, ns_path
 
 TABLE = 1 << 20
@@ -151,9 +151,7 @@ class Waggle(Contender):
         return {"rss_mb": rss_kb / 1024, "map_mb": charged / (1 << 20)}
 
     def fill(self):
-        flows = LIVE // self.entries_per_flow
-        for first in range(1 << 16, (1 << 16) + flows, BURST):
-            self.frames.open(first, min(BURST, (1 << 16) + flows - first))
+        self.frames.open(1 << 16, LIVE // self.entries_per_flow)
 
     def down(self):
         if self.frames:
