@@ -26,9 +26,11 @@ void bpf_maps_init(void)
 
 static int pin_dir_missing(const struct cli *cli, struct wag_err *err)
 {
-	return wag_err_set(err, -ENOENT,
-			   "%s/maps does not exist: no agent has run here since the machine booted, "
-			   "or it pins elsewhere (then say --pin-dir DIR)", cli->pin_dir);
+	return wag_err_set(
+		err, -ENOENT,
+		"%s/maps does not exist: no agent has run here since the machine booted, "
+		"or it pins elsewhere (then say --pin-dir DIR)",
+		cli->pin_dir);
 }
 
 static int cannot_read(const char *what, int code, struct wag_err *err)
@@ -161,9 +163,11 @@ int pinned_map_open_typed(const struct cli *cli, const char *name, size_t key_si
 	if (r < 0)
 		return r;
 	if (map.info.key_size != key_size || map.info.value_size != value_size)
-		return wag_err_set(err, -EPROTO,
-				   "%s was made by another version of waggle; use the waggle of the "
-				   "agent that runs here, or 'waggle bpf map dump %s'", name, name);
+		return wag_err_set(
+			err, -EPROTO,
+			"%s was made by another version of waggle; use the waggle of the "
+			"agent that runs here, or 'waggle bpf map dump %s'",
+			name, name);
 	*ret = map;
 	map.fd = -1;
 	return 0;
@@ -353,8 +357,9 @@ int meta_read(const struct cli *cli, struct wag_meta *ret, struct wag_err *err)
 	if (r < 0)
 		return wag_err_set(err, r, "wag_meta: %s", strerror(-r));
 	if (ret->magic != WAG_META_MAGIC)
-		return wag_err_set(err, -EPROTO, "%s: the agent did not finish starting (wag_meta is "
-				   "empty)", cli->pin_dir);
+		return wag_err_set(err, -EPROTO,
+				   "%s: the agent did not finish starting (wag_meta is empty)",
+				   cli->pin_dir);
 	ret->node_name[sizeof(ret->node_name) - 1] = '\0';
 	ret->version[sizeof(ret->version) - 1] = '\0';
 	return 0;

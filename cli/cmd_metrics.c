@@ -9,7 +9,10 @@
 #include "http_get.h"
 
 static const struct output_column columns[] = {
-	{ "POINT", "point" }, { "REASON", "reason" }, { "PACKETS", "packets" }, { "BYTES", "bytes" },
+	{ "POINT", "point" },
+	{ "REASON", "reason" },
+	{ "PACKETS", "packets" },
+	{ "BYTES", "bytes" },
 };
 
 static json_t *stats_json(const struct wag_stat *stats)

@@ -39,7 +39,8 @@ static json_t *agent_json(const struct cli *cli)
 
 	if (r < 0)
 		return json_pack("{s:b, s:b, s:b, s:[o]}", "answers", 0, "healthy", 0, "ready", 0,
-				 "notReady", json_sprintf("%s: %s", cli->health_addr, strerror(-r)));
+				 "notReady",
+				 json_sprintf("%s: %s", cli->health_addr, strerror(-r)));
 	s = http_get(cli->health_addr, "/readyz", &ready);
 	agent = json_pack("{s:b, s:b, s:b}", "answers", 1, "healthy", r == 200, "ready", s == 200);
 	json_object_set_new(agent, "notReady",
@@ -57,16 +58,15 @@ static json_t *meta_json(const struct wag_meta *meta)
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	up = (double)now.tv_sec - (double)(meta->started_ns / NSEC_PER_SEC);
-	return json_pack("{s:s, s:s, s:i, s:i, s:s, s:s, s:s, s:s, s:i, s:f, s:b}",
-			 "node", meta->node_name, "version", meta->version, "abi", (int)meta->abi,
-			 "pid", (int)meta->agent_pid, "attach",
-			 meta->attach < 3 ? attach[meta->attach] : "?", "socketLB",
-			 meta->socket_lb < 3 ? socket_lb[meta->socket_lb] : "?", "nodeIPv4",
-			 wag_addr_is_zero(&meta->node_v4) ? "" : wag_addr_format(&meta->node_v4, v4),
-			 "nodeIPv6",
-			 wag_addr_is_zero(&meta->node_v6) ? "" : wag_addr_format(&meta->node_v6, v6),
-			 "mtu", (int)meta->mtu, "startedSecondsAgo", up,
-			 "synced", meta->synced_ns != 0);
+	return json_pack(
+		"{s:s, s:s, s:i, s:i, s:s, s:s, s:s, s:s, s:i, s:f, s:b}", "node", meta->node_name,
+		"version", meta->version, "abi", (int)meta->abi, "pid", (int)meta->agent_pid,
+		"attach", meta->attach < 3 ? attach[meta->attach] : "?", "socketLB",
+		meta->socket_lb < 3 ? socket_lb[meta->socket_lb] : "?", "nodeIPv4",
+		wag_addr_is_zero(&meta->node_v4) ? "" : wag_addr_format(&meta->node_v4, v4),
+		"nodeIPv6",
+		wag_addr_is_zero(&meta->node_v6) ? "" : wag_addr_format(&meta->node_v6, v6), "mtu",
+		(int)meta->mtu, "startedSecondsAgo", up, "synced", meta->synced_ns != 0);
 }
 
 /* Conntrack counts itself; walking a quarter of a million flows for a status line would not do. */

@@ -61,11 +61,11 @@ static void usage(FILE *f)
 		"  -o, --output table|json|yaml   (default: table)\n"
 		"      --pin-dir DIR              where the agent pins (default: %s)\n"
 		"      --state-dir DIR            (default: %s)\n"
-		"      --health-addr HOST:PORT    where the agent answers (default: 127.0.0.1:9879)\n"
+		"      --health-addr HOST:PORT    of the agent (default: 127.0.0.1:9879)\n"
 		"      --all                      map dump: also elements that are all zero\n"
 		"      --expired                  ct list: only flows past their time\n"
-		"\nOptions may stand before or after the command. Exit status: 0, or 1 on error and\n"
-		"when 'status' finds something not ready, or 2 for wrong usage.\n",
+		"\nOptions may stand before or after the command. Exit status: 0, or 1 on\n"
+		"error and when 'status' finds something not ready, or 2 for wrong usage.\n",
 		WAG_PIN_DIR, WAG_STATE_DIR);
 }
 
@@ -166,7 +166,8 @@ int main(int argc, char **argv)
 			break;
 		case 'o':
 			if (output_format_parse(optarg, &cli.format) < 0) {
-				fprintf(stderr, "waggle: -o %s: one of table, json, yaml\n", optarg);
+				fprintf(stderr, "waggle: -o %s: one of table, json, yaml\n",
+					optarg);
 				return 2;
 			}
 			break;

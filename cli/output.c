@@ -197,7 +197,9 @@ static int emit_scalar(yaml_emitter_t *emitter, const char *text, bool quoted)
 /* A string that a YAML reader would take for something else. */
 static bool needs_quotes(const char *text)
 {
-	static const char *const words[] = { "true", "false", "null", "yes", "no", "on", "off", "~" };
+	static const char *const words[] = {
+		"true", "false", "null", "yes", "no", "on", "off", "~"
+	};
 
 	if (!*text || strspn(text, "0123456789.+-eExX_:") == strlen(text))
 		return true;

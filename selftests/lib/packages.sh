@@ -29,8 +29,8 @@ missing() {
 	local p
 
 	for p in "$@"; do
-		dpkg-query -W -f '${Status}\n' "$p" 2>/dev/null | grep -q '^install ok installed$' ||
-			echo "$p"
+		dpkg-query -W -f '${Status}\n' "$p" 2>/dev/null |
+			grep -q '^install ok installed$' || echo "$p"
 	done
 }
 

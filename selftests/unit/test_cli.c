@@ -15,7 +15,8 @@
 
 static void test_suggest(void **state)
 {
-	static const char *const names[] = { "status", "service list", "bpf lb list", "bpf ct list" };
+	static const char *const names[] = { "status", "service list", "bpf lb list",
+					     "bpf ct list" };
 	static const struct {
 		const char *typed, *want;
 	} cases[] = {
@@ -36,8 +37,8 @@ static void test_suggest(void **state)
 
 static void test_compact(void **state)
 {
-	json_t *value = json_pack("{s:i, s:s, s:{s:b}, s:[i,i]}", "a", 1, "b", "x", "c", "d", 1, "e",
-				  2, 3);
+	json_t *value =
+		json_pack("{s:i, s:s, s:{s:b}, s:[i,i]}", "a", 1, "b", "x", "c", "d", 1, "e", 2, 3);
 	char *text = output_compact(value);
 
 	assert_string_equal(text, "a=1 b=x c={d=true} e={2, 3}");
@@ -77,7 +78,8 @@ static void test_formats(void **state)
 	assert_string_equal(text, "ID   LINES\n7    one\n     1.0\n8\n");
 	free(text);
 	text = printed(OUTPUT_YAML, doc, columns, 2);
-	assert_string_equal(text, "- id: 7\n  lines:\n  - one\n  - \"1.0\"\n- id: 8\n  lines: []\n");
+	assert_string_equal(text,
+			    "- id: 7\n  lines:\n  - one\n  - \"1.0\"\n- id: 8\n  lines: []\n");
 	free(text);
 	text = printed(OUTPUT_JSON, doc, columns, 2);
 	json_decref(doc);
