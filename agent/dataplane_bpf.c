@@ -318,12 +318,15 @@ static int switch_over(struct dataplane *dp, const struct dataplane_options *o, 
 		r = dp_pin_maps(dp, err);
 	if (r == 0)
 		r = dp_pin_programs(dp, err);
+	/* Sockets know no conntrack: they are not part of the time in which new flows must wait. */
+	if (r == 0)
+		r = dp_attach_cgroup(dp, err);
+	if (r == 0)
+		r = dp_migrate_begin(dp, err);
 	if (r == 0)
 		r = dp_attach_pods(dp, err);
 	if (r == 0)
 		r = dp_attach_devices(dp, o->devices, o->n_devices, err);
-	if (r == 0)
-		r = dp_attach_cgroup(dp, err);
 	if (r == 0)
 		r = dp_migrate_after(dp, err);
 	if (r == 0)

@@ -91,6 +91,7 @@ void dp_plan_apply(const struct dp_plan *plan, const void *from, void *to, size_
 bool dp_needs_migration(const struct dataplane *dp);
 int dp_migrate_before(struct dataplane *dp, struct wag_err *err); /* no lock held */
 int dp_migrate_locked(struct dataplane *dp, struct wag_err *err); /* before the switch */
+int dp_migrate_begin(struct dataplane *dp, struct wag_err *err);
 int dp_migrate_after(struct dataplane *dp, struct wag_err *err);  /* after the switch */
 
 /* dataplane_attach.c */

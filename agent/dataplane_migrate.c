@@ -317,9 +317,12 @@ int dp_migrate_before(struct dataplane *dp, struct wag_err *err)
 
 int dp_migrate_locked(struct dataplane *dp, struct wag_err *err)
 {
-	int r = carry_all(dp, ROLE_CNI, 0, err);
+	return carry_all(dp, ROLE_CNI, 0, err);
+}
 
-	return r == 0 && dp_needs_migration(dp) ? set_migrating(dp, 1, err) : r;
+int dp_migrate_begin(struct dataplane *dp, struct wag_err *err)
+{
+	return dp_needs_migration(dp) ? set_migrating(dp, 1, err) : 0;
 }
 
 int dp_migrate_after(struct dataplane *dp, struct wag_err *err)

@@ -109,7 +109,7 @@ static int add_name(struct snapshot *s, const struct wag_addr *addr, const char 
 	slot->identity = identity;
 	if (r == 0)
 		r = add_text(s, name, &slot->name);
-	if (r == 0 && ++s->used * 2 > s->mask)
+	if (r == 0 && ++s->used * 5 > s->mask * 4)
 		r = grow(s);
 	return r;
 }

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,10 +26,11 @@
 #include "source.h"
 #include "sync.h"
 
-#define SYNC_GAP_MS 5	   /* runs are no closer than this, nor than the last one took */
-#define NODE_DELAY_MS 20   /* links and addresses change in bursts */
-#define NAMES_DELAY_MS 200 /* names in flows may be that much behind, and 20 times the last cost   \
-			    */
+#define SYNC_GAP_MS 5	 /* runs are no closer than this, nor than the last one took */
+#define NODE_DELAY_MS 20 /* links and addresses change in bursts */
+#define NAMES_DELAY_MS                                                                             \
+	200 /* names in flows may be that much behind, and 20 times the last cost                  \
+	     */
 #define ENDPOINT_EVENTS (IN_CREATE | IN_DELETE | IN_MOVED_TO | IN_MOVED_FROM | IN_CLOSE_WRITE)
 
 struct loop {
@@ -48,7 +50,7 @@ struct loop {
 	struct health *health;
 	struct agent_view view;
 	uint64_t last_run_ms, last_cost_ms, names_cost_ms;
-	bool sync_due, restart;
+	bool sync_due, restart, trimmed;
 };
 
 static uint64_t now_ns(void)
@@ -152,6 +154,12 @@ static void on_names_timer(evutil_socket_t fd, short what, void *ctx)
 	if (names_renew(l->names, l->model) < 0)
 		log_warn("names of flows: out of memory, keeping the old ones");
 	l->names_cost_ms = now_ms() - begin;
+	/* A list parsed leaves holes all over the heap: pages nobody uses go back once it is quiet.
+	 */
+	if (l->view.swept && !l->trimmed) {
+		malloc_trim(0);
+		l->trimmed = true;
+	}
 }
 
 static void on_conflict(const char *ns, const char *name, const struct wag_svc_key *frontend,
