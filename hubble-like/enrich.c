@@ -59,7 +59,8 @@ static struct flow_name *service(struct enricher *e, const struct wag_addr *addr
 {
 	struct flow_service svc = { 0 };
 
-	if (!e->resolver.service || e->resolver.service(e->resolver.ctx, addr, port, proto, &svc) < 0)
+	if (!e->resolver.service ||
+	    e->resolver.service(e->resolver.ctx, addr, port, proto, &svc) < 0)
 		return NULL;
 	return flow_names_service(e->names, &svc);
 }
@@ -71,7 +72,8 @@ static struct flow_name *event_service(struct enricher *e, const struct wag_even
 	struct flow_service svc = { 0 };
 
 	if (event->svc_id && e->resolver.service_by_index &&
-	    e->resolver.service_by_index(e->resolver.ctx, event->svc_index, event->svc_id, &svc) == 0)
+	    e->resolver.service_by_index(e->resolver.ctx, event->svc_index, event->svc_id, &svc) ==
+		    0)
 		return flow_names_service(e->names, &svc);
 	return service(e, addr, port, event->orig.proto);
 }

@@ -9,9 +9,9 @@
 #define ENRICH_IFNAMES 64
 
 struct enricher {
-	struct flow_names *names;     /* borrowed */
+	struct flow_names *names;      /* borrowed */
 	struct flow_resolver resolver; /* members may be NULL */
-	int64_t wall_offset_ns;	      /* CLOCK_REALTIME - CLOCK_MONOTONIC */
+	int64_t wall_offset_ns;	       /* CLOCK_REALTIME - CLOCK_MONOTONIC */
 	struct {
 		uint32_t ifindex;
 		uint64_t until_ns; /* CLOCK_MONOTONIC of an event */
@@ -19,7 +19,8 @@ struct enricher {
 	} ifnames[ENRICH_IFNAMES];
 };
 
-void enrich_init(struct enricher *e, struct flow_names *names, const struct flow_resolver *resolver);
+void enrich_init(struct enricher *e, struct flow_names *names,
+		 const struct flow_resolver *resolver);
 void enrich_set_clock(struct enricher *e); /* clocks drift: call once for every batch of events */
 
 /*

@@ -45,7 +45,7 @@ int field_mask_init(struct field_mask *mask, char *const *paths, size_t n, struc
 			goto unknown;
 		mask->members[top] |= 1ULL << member;
 		continue;
-unknown:
+	unknown:
 		return wag_err_set(err, -EINVAL, "field_mask: a flow has no \"%s\"", paths[i]);
 	}
 	return 0;

@@ -12,7 +12,7 @@
 
 struct field_mask {
 	bool active;
-	uint64_t fields;		    /* bit i: member i of the descriptor stays */
+	uint64_t fields;		     /* bit i: member i of the descriptor stays */
 	uint64_t members[FIELD_MASK_FIELDS]; /* the same inside it; all ones: whole */
 };
 

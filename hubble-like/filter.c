@@ -61,8 +61,9 @@ static int parse_cidrs(struct cidrs *ret, char *const *texts, size_t n, const ch
 		return wag_err_set(err, -ENOMEM, "out of memory");
 	for (size_t i = 0; i < n; i++) {
 		if (wag_cidr_parse(texts[i], &ret->v[i].net, &ret->v[i].bits) < 0)
-			return wag_err_set(err, -EINVAL, "%s: \"%s\" is neither an address nor a CIDR",
-					   field, texts[i]);
+			return wag_err_set(err, -EINVAL,
+					   "%s: \"%s\" is neither an address nor a CIDR", field,
+					   texts[i]);
 		ret->n++;
 	}
 	return 0;
@@ -75,14 +76,15 @@ static int check_ports(char *const *texts, size_t n, const char *field, struct w
 		unsigned long port = strtoul(texts[i], &end, 10);
 
 		if (texts[i][0] < '0' || texts[i][0] > '9' || *end || port > 65535)
-			return wag_err_set(err, -EINVAL, "%s: \"%s\" is not a port", field, texts[i]);
+			return wag_err_set(err, -EINVAL, "%s: \"%s\" is not a port", field,
+					   texts[i]);
 	}
 	return 0;
 }
 
 static int check_protocols(const Flow__FlowFilter *f, struct wag_err *err)
 {
-	static const char *const known[] = { "icmp", "icmpv4", "icmpv6", "sctp", "tcp", "udp",
+	static const char *const known[] = { "icmp", "icmpv4", "icmpv6", "sctp", "tcp",	 "udp",
 					     "vrrp", "igmp",   "dns",	 "http", "kafka" };
 
 	for (size_t i = 0; i < f->n_protocol; i++) {
@@ -101,8 +103,8 @@ static int check_labels(char *const *texts, size_t n, const char *field, struct 
 {
 	for (size_t i = 0; i < n; i++)
 		if (filter_label_check(texts[i]) < 0)
-			return wag_err_set(err, -EINVAL, "%s: selector \"%s\" is not supported", field,
-					   texts[i]);
+			return wag_err_set(err, -EINVAL, "%s: selector \"%s\" is not supported",
+					   field, texts[i]);
 	return 0;
 }
 
@@ -146,11 +148,13 @@ static int filter_init(struct filter *filter, const Flow__FlowFilter *f, struct 
 	filter->f = f;
 	if ((r = check_supported(f, err)) < 0 || (r = check_protocols(f, err)) < 0 ||
 	    (r = check_ports(f->source_port, f->n_source_port, "source_port", err)) < 0 ||
-	    (r = check_ports(f->destination_port, f->n_destination_port, "destination_port", err)) < 0 ||
+	    (r = check_ports(f->destination_port, f->n_destination_port, "destination_port", err)) <
+		    0 ||
 	    (r = check_labels(f->source_label, f->n_source_label, "source_label", err)) < 0 ||
 	    (r = check_labels(f->destination_label, f->n_destination_label, "destination_label",
 			      err)) < 0 ||
-	    (r = parse_cidrs(&filter->source, f->source_ip, f->n_source_ip, "source_ip", err)) < 0 ||
+	    (r = parse_cidrs(&filter->source, f->source_ip, f->n_source_ip, "source_ip", err)) <
+		    0 ||
 	    (r = parse_cidrs(&filter->destination, f->destination_ip, f->n_destination_ip,
 			     "destination_ip", err)) < 0 ||
 	    (r = parse_cidrs(&filter->xlated, f->source_ip_xlated, f->n_source_ip_xlated,
@@ -327,8 +331,9 @@ static bool match_event_type(const Flow__FlowFilter *f, const Flow__CiliumEventT
 
 static bool has_flags(const Flow__TCPFlags *want, const Flow__TCPFlags *have)
 {
-	return (!want->fin || have->fin) && (!want->syn || have->syn) && (!want->rst || have->rst) &&
-	       (!want->psh || have->psh) && (!want->ack || have->ack) && (!want->urg || have->urg) &&
+	return (!want->fin || have->fin) && (!want->syn || have->syn) &&
+	       (!want->rst || have->rst) && (!want->psh || have->psh) &&
+	       (!want->ack || have->ack) && (!want->urg || have->urg) &&
 	       (!want->ece || have->ece) && (!want->cwr || have->cwr) && (!want->ns || have->ns);
 }
 
@@ -364,7 +369,8 @@ static bool match_node(const Flow__FlowFilter *f, const char *name)
 			return true;
 		if (slash && fnmatch(pattern, name, 0) == 0)
 			return true;
-		if (!slash && strncmp(pattern, "default/", 8) == 0 && !fnmatch(pattern + 8, name, 0))
+		if (!slash && strncmp(pattern, "default/", 8) == 0 &&
+		    !fnmatch(pattern + 8, name, 0))
 			return true;
 	}
 	return !f->n_node_name;

@@ -4,10 +4,10 @@
 #include <string.h>
 #include "filter_label.h"
 
-static const char *const reserved[] = { "unknown",     "host",	      "world",	    "unmanaged",
-					"health",      "init",	      "remote-node", "kube-apiserver",
-					"ingress",     "world-ipv4",  "world-ipv6",
-					"encrypted-overlay" };
+static const char *const reserved[] = {
+	"unknown",     "host",		 "world",   "unmanaged",  "health",	"init",
+	"remote-node", "kube-apiserver", "ingress", "world-ipv4", "world-ipv6", "encrypted-overlay"
+};
 
 const char *filter_reserved_name(uint32_t identity)
 {
@@ -79,7 +79,8 @@ static bool label_is(const char *label, const struct term *term)
 		return false;
 	if (!term->has_value)
 		return true;
-	return eq && strlen(eq + 1) == term->value_len && !memcmp(eq + 1, term->value, term->value_len);
+	return eq && strlen(eq + 1) == term->value_len &&
+	       !memcmp(eq + 1, term->value, term->value_len);
 }
 
 static bool has_term(const struct term *term, const Flow__Endpoint *ep)

@@ -14,8 +14,8 @@
 struct flow_endpoint {
 	char ns[64], pod[256]; /* empty: unknown */
 	uint32_t id;	       /* endpoint id, 0: not local */
-	uint32_t identity;     /* reserved: 1 host, 2 world, 6 remote-node, 7 kube-apiserver; 0: none */
-	char labels[4][64];    /* empty: unused */
+	uint32_t identity; /* reserved: 1 host, 2 world, 6 remote-node, 7 kube-apiserver; 0: none */
+	char labels[4][64]; /* empty: unused */
 	char workload[128], workload_kind[32];
 };
 
@@ -34,7 +34,8 @@ struct flow_resolver {
 	int (*service)(void *ctx, const struct wag_addr *addr, __be16 port, uint8_t proto,
 		       struct flow_service *ret);
 	/* by wag_event.svc_index / svc_id */
-	int (*service_by_index)(void *ctx, uint32_t index, uint32_t svc_id, struct flow_service *ret);
+	int (*service_by_index)(void *ctx, uint32_t index, uint32_t svc_id,
+				struct flow_service *ret);
 	/* by endpoint id, for sockets that have no address yet; may be NULL */
 	int (*endpoint_by_id)(void *ctx, uint32_t ep_id, struct flow_endpoint *ret);
 };
@@ -42,9 +43,10 @@ struct flow_resolver {
 struct flow_config {
 	const char *socket_path; /* unix socket; its directory is made, a stale socket replaced */
 	const char *node_name;
-	int events_fd;	/* wag_events ring buffer; borrowed */
-	int runtime_fd; /* wag_runtime: trace is set while an observer wants every packet; borrowed */
-	int stats_fd;	/* wag_map_errors: lost events; borrowed; -1: none */
+	int events_fd;	 /* wag_events ring buffer; borrowed */
+	int runtime_fd;	 /* wag_runtime: trace is set while an observer wants every packet; borrowed
+			  */
+	int stats_fd;	 /* wag_map_errors: lost events; borrowed; -1: none */
 	size_t capacity; /* flows kept; Hubble's 2^n - 1; 0: 4095 */
 	struct flow_resolver resolver;
 };
@@ -56,8 +58,10 @@ struct flow_stats {
 
 struct flow_server;
 
-int flow_server_new(struct flow_server **ret, const struct flow_config *config, struct wag_err *err);
+int flow_server_new(struct flow_server **ret, const struct flow_config *config,
+		    struct wag_err *err);
 int flow_server_start(struct flow_server *s, struct wag_err *err); /* starts the thread */
 void flow_server_stats(const struct flow_server *s, struct flow_stats *ret);
-void flow_server_free(struct flow_server *s); /* stops and joins; removes the socket; NULL is fine */
+void flow_server_free(
+	struct flow_server *s); /* stops and joins; removes the socket; NULL is fine */
 void flow_server_freep(struct flow_server **s);

@@ -129,9 +129,10 @@ static const struct icmp_name {
 
 static const char *icmp_code_name(bool v6, uint8_t type, uint8_t code)
 {
-	static const char *const unreach4[] = { "Net", "Host", "Protocol", "Port",
-						"FragmentationNeeded", "SourceRoutingFailed" };
-	static const char *const unreach6[] = { "NoRouteToDst",	  "AdminProhibited", "BeyondScope",
+	static const char *const unreach4[] = {
+		"Net", "Host", "Protocol", "Port", "FragmentationNeeded", "SourceRoutingFailed"
+	};
+	static const char *const unreach6[] = { "NoRouteToDst", "AdminProhibited", "BeyondScope",
 						"AddressUnreachable", "PortUnreachable" };
 
 	if (!v6 && type == ICMP_DEST_UNREACH && code < sizeof(unreach4) / sizeof(unreach4[0]))
@@ -236,8 +237,8 @@ static void build_addresses(struct flow_msg *msg, const struct flow_record *rec)
 		wag_addr_format(&event->xlat.saddr, msg->xlated_text);
 		msg->ip.source_xlated = msg->xlated_text;
 	}
-	msg->ip.ipversion = event->flags & WAG_EVENT_F_IPV6 ? FLOW__IPVERSION__IPv6 :
-								FLOW__IPVERSION__IPv4;
+	msg->ip.ipversion =
+		event->flags & WAG_EVENT_F_IPV6 ? FLOW__IPVERSION__IPv6 : FLOW__IPVERSION__IPv4;
 	msg->flow.ip = &msg->ip;
 	build_l4(msg, event, ntohs(event->orig.sport), ntohs(to->dport));
 }
@@ -282,11 +283,11 @@ static int direction(const struct wag_event *event)
 {
 	switch (event->point) {
 	case WAG_POINT_FROM_POD:
-		return is_reverse(event) ? FLOW__TRAFFIC_DIRECTION__INGRESS :
-					   FLOW__TRAFFIC_DIRECTION__EGRESS;
+		return is_reverse(event) ? FLOW__TRAFFIC_DIRECTION__INGRESS
+					 : FLOW__TRAFFIC_DIRECTION__EGRESS;
 	case WAG_POINT_TO_POD:
-		return is_reverse(event) ? FLOW__TRAFFIC_DIRECTION__EGRESS :
-					   FLOW__TRAFFIC_DIRECTION__INGRESS;
+		return is_reverse(event) ? FLOW__TRAFFIC_DIRECTION__EGRESS
+					 : FLOW__TRAFFIC_DIRECTION__INGRESS;
 	}
 	return FLOW__TRAFFIC_DIRECTION__TRAFFIC_DIRECTION_UNKNOWN;
 }
@@ -419,7 +420,8 @@ static void build_lost(struct flow_msg *msg, const struct flow_record *rec)
 	flow_time(&msg->last, rec->lost.last_ns);
 	msg->lost.first = &msg->first;
 	msg->lost.last = &msg->last;
-	msg->response.response_types_case = OBSERVER__GET_FLOWS_RESPONSE__RESPONSE_TYPES_LOST_EVENTS;
+	msg->response.response_types_case =
+		OBSERVER__GET_FLOWS_RESPONSE__RESPONSE_TYPES_LOST_EVENTS;
 	msg->response.lost_events = &msg->lost;
 }
 
@@ -438,10 +440,11 @@ void flow_build(struct flow_msg *msg, const struct flow_record *rec, const char 
 	flow__flow__init(&msg->flow);
 	msg->flow.time = &msg->time;
 	msg->flow.node_name = (char *)node_name;
-	snprintf(msg->uuid, sizeof(msg->uuid), "%08" PRIx32 "-%04" PRIx32 "-4%03" PRIx32
-		 "-8%03" PRIx32 "-%012" PRIx64, (uint32_t)(boot_id >> 32),
-		 (uint32_t)(boot_id >> 16) & 0xffff, (uint32_t)(boot_id >> 4) & 0xfff,
-		 (uint32_t)(seq >> 48) & 0xfff, (uint64_t)(seq & 0xffffffffffff));
+	snprintf(msg->uuid, sizeof(msg->uuid),
+		 "%08" PRIx32 "-%04" PRIx32 "-4%03" PRIx32 "-8%03" PRIx32 "-%012" PRIx64,
+		 (uint32_t)(boot_id >> 32), (uint32_t)(boot_id >> 16) & 0xffff,
+		 (uint32_t)(boot_id >> 4) & 0xfff, (uint32_t)(seq >> 48) & 0xfff,
+		 (uint64_t)(seq & 0xffffffffffff));
 	msg->flow.uuid = msg->uuid;
 	build_flow(msg, rec);
 	msg->response.response_types_case = OBSERVER__GET_FLOWS_RESPONSE__RESPONSE_TYPES_FLOW;

@@ -38,7 +38,7 @@ void flow_names_free(struct flow_names *names)
 
 	if (!names)
 		return;
-	HASH_ITER(hh, names->table, name, next) {
+	HASH_ITER (hh, names->table, name, next) {
 		HASH_DEL(names->table, name);
 		free(name);
 	}

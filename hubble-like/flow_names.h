@@ -14,7 +14,7 @@
 struct flow_name;
 struct flow_names;
 
-int flow_names_new(struct flow_names **ret); /* 0 or -ENOMEM */
+int flow_names_new(struct flow_names **ret);	/* 0 or -ENOMEM */
 void flow_names_free(struct flow_names *names); /* every name must have been put */
 void flow_names_freep(struct flow_names **names);
 

@@ -21,7 +21,7 @@
 
 #define CAPACITY 4095
 #define CLIENTS_MAX 64
-#define POLL_MS 10	 /* how long an event may wait in the ring buffer */
+#define POLL_MS 10	/* how long an event may wait in the ring buffer */
 #define POLL_IDLE_MS 20 /* the same while nobody follows */
 #define LOST_CHECK_NS 500000000ULL
 
@@ -256,7 +256,8 @@ static int remove_stale(const struct sockaddr_un *addr, struct wag_err *err)
 	if (lstat(addr->sun_path, &st) < 0)
 		return 0;
 	if (!S_ISSOCK(st.st_mode))
-		return wag_err_set(err, -EEXIST, "%s exists and is no socket: remove it or use --socket",
+		return wag_err_set(err, -EEXIST,
+				   "%s exists and is no socket: remove it or use --socket",
 				   addr->sun_path);
 	if (fd >= 0 && connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) == 0)
 		return wag_err_set(err, -EADDRINUSE,
@@ -307,7 +308,8 @@ int flow_server_new(struct flow_server **ret, const struct flow_config *config, 
 	s->listen_fd = s->stop_fd = -1;
 	pthread_mutex_init(&s->lock, NULL);
 	if (strlen(config->socket_path) >= sizeof(s->socket_path))
-		return wag_err_set(err, -ENAMETOOLONG, "socket path %s is longer than %zu characters",
+		return wag_err_set(err, -ENAMETOOLONG,
+				   "socket path %s is longer than %zu characters",
 				   config->socket_path, sizeof(s->socket_path) - 1);
 	strcpy(s->socket_path, config->socket_path);
 	strncpy(s->node_name, config->node_name ? config->node_name : "", sizeof(s->node_name) - 1);

@@ -31,7 +31,7 @@ struct grpc_handler {
 };
 
 int grpc_conn_new(struct grpc_conn **ret, const struct grpc_handler *handler); /* 0 or -errno */
-void grpc_conn_free(struct grpc_conn *conn); /* ends every call */
+void grpc_conn_free(struct grpc_conn *conn);				       /* ends every call */
 void grpc_conn_freep(struct grpc_conn **conn);
 
 /* Bytes from the client. 0, or -EPROTO: close the connection. */

@@ -66,7 +66,8 @@ static int connect_to(const struct sockaddr *addr, socklen_t len, int timeout_ms
 	if (fd < 0)
 		return -errno;
 	if (connect(fd, addr, len) < 0)
-		r = errno == EINPROGRESS || errno == EAGAIN ? wait_connected(fd, timeout_ms) : -errno;
+		r = errno == EINPROGRESS || errno == EAGAIN ? wait_connected(fd, timeout_ms)
+							    : -errno;
 	return r < 0 ? r : TAKE_FD(fd);
 }
 
@@ -114,17 +115,21 @@ static int dial(const char *server, int timeout_ms, struct wag_err *err)
 	int fd;
 
 	if (strncmp(server, "tls://", 6) == 0)
-		return wag_err_set(err, -EPROTONOSUPPORT, "TLS servers are not supported: %s", server);
+		return wag_err_set(err, -EPROTONOSUPPORT, "TLS servers are not supported: %s",
+				   server);
 	if (strncmp(server, "unix:", 5) == 0)
-		fd = connect_unix(strncmp(server + 5, "//", 2) ? server + 5 : server + 7, timeout_ms);
+		fd = connect_unix(strncmp(server + 5, "//", 2) ? server + 5 : server + 7,
+				  timeout_ms);
 	else
-		fd = connect_tcp(strncmp(server, "tcp://", 6) ? server : server + 6, timeout_ms, err);
+		fd = connect_tcp(strncmp(server, "tcp://", 6) ? server : server + 6, timeout_ms,
+				 err);
 	if (fd == -EINVAL && err->code)
 		return fd;
 	if (fd < 0 && !err->code)
 		wag_err_set(err, fd, "%s", strerror(-fd));
 	if (fd < 0)
-		wag_err_set(err, fd, "cannot connect to %s (%s): is waggle-agent running? use --server",
+		wag_err_set(err, fd,
+			    "cannot connect to %s (%s): is waggle-agent running? use --server",
 			    server, strerror(-fd));
 	return fd;
 }
@@ -145,7 +150,8 @@ static int number(const uint8_t *text, size_t len)
 }
 
 static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
-		     size_t name_len, const uint8_t *value, size_t value_len, uint8_t flags, void *ctx)
+		     size_t name_len, const uint8_t *value, size_t value_len, uint8_t flags,
+		     void *ctx)
 {
 	struct grpc_client *c = ctx;
 
@@ -156,7 +162,8 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
 	} else if (is(name, name_len, "grpc-status")) {
 		c->status = number(value, value_len);
 	} else if (is(name, name_len, "grpc-message")) {
-		snprintf(c->message, sizeof(c->message), "%.*s", (int)value_len, (const char *)value);
+		snprintf(c->message, sizeof(c->message), "%.*s", (int)value_len,
+			 (const char *)value);
 		grpc_message_decode(c->message);
 	}
 	return 0;
@@ -313,18 +320,24 @@ static int receive(struct grpc_client *c, int timeout_ms)
 
 static int submit(struct grpc_client *c, const char *path)
 {
-#define NV(n, v) { (uint8_t *)(n), (uint8_t *)(v), strlen(n), strlen(v), NGHTTP2_NV_FLAG_NONE }
+#define NV(n, v)                                                                                   \
+	{                                                                                          \
+		(uint8_t *)(n), (uint8_t *)(v), strlen(n), strlen(v), NGHTTP2_NV_FLAG_NONE         \
+	}
 	const nghttp2_nv nva[] = {
-		NV(":method", "POST"),	   NV(":scheme", "http"),
-		NV(":path", path),	   NV(":authority", "localhost"),
-		NV("te", "trailers"),	   NV("content-type", "application/grpc"),
+		NV(":method", "POST"),
+		NV(":scheme", "http"),
+		NV(":path", path),
+		NV(":authority", "localhost"),
+		NV("te", "trailers"),
+		NV("content-type", "application/grpc"),
 		NV("user-agent", "flow-observe/" WAGGLE_VERSION),
 	};
 #undef NV
 	nghttp2_data_provider provider = { .read_callback = on_request_wanted };
 
-	c->id = nghttp2_submit_request(c->session, NULL, nva, sizeof(nva) / sizeof(nva[0]), &provider,
-				       NULL);
+	c->id = nghttp2_submit_request(c->session, NULL, nva, sizeof(nva) / sizeof(nva[0]),
+				       &provider, NULL);
 	return c->id < 0 ? -EPROTO : 0;
 }
 
@@ -333,8 +346,8 @@ static int verdict(const struct grpc_client *c, struct wag_err *err)
 	if (c->status == GRPC_OK)
 		return 0;
 	if (c->status < 0)
-		return wag_err_set(err, -EPROTO, "%s is not a gRPC server (HTTP status %d)", c->server,
-				   c->http_status);
+		return wag_err_set(err, -EPROTO, "%s is not a gRPC server (HTTP status %d)",
+				   c->server, c->http_status);
 	return wag_err_set(err, -EREMOTEIO, "%s refused (gRPC status %d): %s", c->server, c->status,
 			   *c->message ? c->message : "no reason given");
 }

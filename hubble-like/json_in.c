@@ -80,7 +80,8 @@ static int parse_hex4(struct parser *p, uint32_t *ret)
 	for (int i = 0; i < 4; i++, p->at++) {
 		if (!isxdigit((unsigned char)*p->at))
 			return -EINVAL;
-		c = c * 16 + (isdigit((unsigned char)*p->at) ? *p->at - '0' : (*p->at | 32) - 'a' + 10);
+		c = c * 16 +
+		    (isdigit((unsigned char)*p->at) ? *p->at - '0' : (*p->at | 32) - 'a' + 10);
 	}
 	*ret = c;
 	return 0;
@@ -328,9 +329,11 @@ static size_t value_size(ProtobufCType type)
 _Static_assert(sizeof(protobuf_c_boolean) == 4 && sizeof(void *) == 8, "value_size");
 
 /* Elements join the message one by one, so that what is freed on an error is always whole. */
-static int parse_list(struct parser *p, ProtobufCMessage *msg, const ProtobufCFieldDescriptor *field)
+static int parse_list(struct parser *p, ProtobufCMessage *msg,
+		      const ProtobufCFieldDescriptor *field)
 {
-	size_t *n = (size_t *)((char *)msg + field->quantifier_offset), size = value_size(field->type);
+	size_t *n = (size_t *)((char *)msg + field->quantifier_offset),
+	       size = value_size(field->type);
 	char **list = (char **)((char *)msg + field->offset), *grown;
 	int r;
 
@@ -358,7 +361,8 @@ static int parse_list(struct parser *p, ProtobufCMessage *msg, const ProtobufCFi
 	return eat(p, ']') ? 0 : -EINVAL;
 }
 
-static int parse_field(struct parser *p, ProtobufCMessage *msg, const ProtobufCFieldDescriptor *field)
+static int parse_field(struct parser *p, ProtobufCMessage *msg,
+		       const ProtobufCFieldDescriptor *field)
 {
 	char *at = (char *)msg + field->offset;
 	uint32_t *which = (uint32_t *)((char *)msg + field->quantifier_offset);
@@ -460,7 +464,8 @@ static int parse_message(struct parser *p, const ProtobufCMessageDescriptor *des
 	else if (desc == &google__protobuf__bool_value__descriptor)
 		r = parse_bool(p, &((Google__Protobuf__BoolValue *)msg)->value);
 	else if (desc == &google__protobuf__int32_value__descriptor)
-		r = parse_int(p, PROTOBUF_C_TYPE_INT32, &((Google__Protobuf__Int32Value *)msg)->value);
+		r = parse_int(p, PROTOBUF_C_TYPE_INT32,
+			      &((Google__Protobuf__Int32Value *)msg)->value);
 	else
 		r = parse_members(p, msg);
 	p->depth--;
@@ -472,8 +477,8 @@ static int parse_message(struct parser *p, const ProtobufCMessageDescriptor *des
 	return 0;
 }
 
-int json_in_message(ProtobufCMessage **ret, const ProtobufCMessageDescriptor *desc, const char *text,
-		    size_t len, bool strict, struct wag_err *err)
+int json_in_message(ProtobufCMessage **ret, const ProtobufCMessageDescriptor *desc,
+		    const char *text, size_t len, bool strict, struct wag_err *err)
 {
 	struct parser p = { .at = text, .end = text + len, .strict = strict };
 	ProtobufCMessage *msg = NULL;

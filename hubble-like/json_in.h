@@ -11,7 +11,7 @@
  * Members the message does not have are skipped, or refused when strict. Returns 0 and a message
  * for protobuf_c_message_free_unpacked(); -EINVAL with the offset; -ENOMEM.
  */
-int json_in_message(ProtobufCMessage **ret, const ProtobufCMessageDescriptor *desc, const char *text,
-		    size_t len, bool strict, struct wag_err *err);
+int json_in_message(ProtobufCMessage **ret, const ProtobufCMessageDescriptor *desc,
+		    const char *text, size_t len, bool strict, struct wag_err *err);
 /* "1970-01-01T00:20:34.5678Z", also with an offset like +02:00. 0 or -EINVAL. */
 int json_time_parse(const char *text, int64_t *ret_seconds, int32_t *ret_nanos);

@@ -9,8 +9,11 @@
 /* Length of the valid UTF-8 character at p, 0: none. */
 static unsigned utf8_len(const unsigned char *p)
 {
-	unsigned n = *p < 0x80 ? 1 : *p >= 0xc2 && *p < 0xe0 ? 2 : *p >= 0xe0 && *p < 0xf0 ? 3 :
-		     *p >= 0xf0 && *p < 0xf5 ? 4 : 0;
+	unsigned n = *p < 0x80		       ? 1
+		     : *p >= 0xc2 && *p < 0xe0 ? 2
+		     : *p >= 0xe0 && *p < 0xf0 ? 3
+		     : *p >= 0xf0 && *p < 0xf5 ? 4
+					       : 0;
 
 	for (unsigned i = 1; i < n; i++)
 		if ((p[i] & 0xc0) != 0x80)
@@ -153,7 +156,8 @@ static bool is_set(const ProtobufCMessage *msg, const ProtobufCFieldDescriptor *
 	static const char zero[sizeof(ProtobufCBinaryData)];
 
 	if (field->flags & PROTOBUF_C_FIELD_FLAG_ONEOF)
-		return *(const uint32_t *)((const char *)msg + field->quantifier_offset) == field->id;
+		return *(const uint32_t *)((const char *)msg + field->quantifier_offset) ==
+		       field->id;
 	if (field->label == PROTOBUF_C_LABEL_REPEATED)
 		return *(const size_t *)((const char *)msg + field->quantifier_offset) > 0;
 	if (field->type == PROTOBUF_C_TYPE_STRING)
@@ -187,7 +191,8 @@ static void out_field(FILE *f, const ProtobufCMessage *msg, const ProtobufCField
 static unsigned declared_at(const ProtobufCFieldDescriptor *field)
 {
 	if (field->flags & PROTOBUF_C_FIELD_FLAG_ONEOF)
-		return field->id < 100 ? 0 : UINT32_MAX; /* Layer7's record follows its other members */
+		return field->id < 100 ? 0
+				       : UINT32_MAX; /* Layer7's record follows its other members */
 	return field->offset;
 }
 

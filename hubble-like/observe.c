@@ -74,7 +74,8 @@ static int on_status(void *ctx, const uint8_t *data, size_t len)
 
 static int on_nodes(void *ctx, const uint8_t *data, size_t len)
 {
-	Observer__GetNodesResponse *response = observer__get_nodes_response__unpack(NULL, len, data);
+	Observer__GetNodesResponse *response =
+		observer__get_nodes_response__unpack(NULL, len, data);
 	struct observe *o = ctx;
 
 	if (!response)
@@ -144,7 +145,8 @@ static int ask(struct observe *o, struct wag_err *err)
 		return r;
 	err->code = 0;
 	r = grpc_client_call(client, calls[o->args.command].path, buf, len,
-			     flows ? 0 : o->args.request_timeout_ms, calls[o->args.command].fn, o, err);
+			     flows ? 0 : o->args.request_timeout_ms, calls[o->args.command].fn, o,
+			     err);
 	if (r < 0 && !err->code)
 		return output_error(r, err);
 	return r;
@@ -191,7 +193,8 @@ static Observer__GetFlowsResponse *input_parse(const char *line, size_t len, str
 	Observer__GetFlowsResponse *response;
 	ProtobufCMessage *msg;
 
-	if (json_in_message(&msg, &observer__get_flows_response__descriptor, line, len, false, err) < 0)
+	if (json_in_message(&msg, &observer__get_flows_response__descriptor, line, len, false,
+			    err) < 0)
 		return NULL;
 	response = (Observer__GetFlowsResponse *)msg;
 	if (response->response_types_case || !strstr(line, "\"verdict\""))
@@ -269,8 +272,8 @@ static int input_read(struct observe *o, struct input *in, FILE *f, struct wag_e
 
 static int read_file(struct observe *o, struct wag_err *err)
 {
-	_cleanup_(input_done) struct input in = { .left = o->request->first ? o->request->number :
-									     UINT64_MAX };
+	_cleanup_(input_done) struct input in = { .left = o->request->first ? o->request->number
+									    : UINT64_MAX };
 	_cleanup_fclose_ FILE *opened = NULL;
 	FILE *f = stdin;
 	int r;

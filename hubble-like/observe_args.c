@@ -15,7 +15,7 @@ int observe_duration_parse(const char *text, uint64_t *ret_ns)
 	static const struct {
 		const char *unit;
 		double ns;
-	} units[] = { { "ms", 1e6 }, { "us", 1e3 }, { "ns", 1 }, { "s", 1e9 },
+	} units[] = { { "ms", 1e6 }, { "us", 1e3 },   { "ns", 1 },     { "s", 1e9 },
 		      { "m", 60e9 }, { "h", 3600e9 }, { "d", 86400e9 } };
 	double sum = 0;
 
@@ -104,11 +104,17 @@ enum option_id {
 	OPT_VERSION,
 };
 
-#define ENDS(name, kind)                                                                     \
-	{ name, required_argument, NULL, OPT_FILTER + OBSERVE_EITHER * 32 + (kind) },         \
-	{ "from-" name, required_argument, NULL, OPT_FILTER + OBSERVE_FROM * 32 + (kind) },   \
-	{ "to-" name, required_argument, NULL, OPT_FILTER + OBSERVE_TO * 32 + (kind) }
-#define ONE(name, has, kind) { name, has, NULL, OPT_FILTER + (kind) }
+#define ENDS(name, kind)                                                                           \
+	{ name, required_argument, NULL, OPT_FILTER + OBSERVE_EITHER * 32 + (kind) },              \
+		{ "from-" name, required_argument, NULL,                                           \
+		  OPT_FILTER + OBSERVE_FROM * 32 + (kind) },                                       \
+	{                                                                                          \
+		"to-" name, required_argument, NULL, OPT_FILTER + OBSERVE_TO * 32 + (kind)         \
+	}
+#define ONE(name, has, kind)                                                                       \
+	{                                                                                          \
+		name, has, NULL, OPT_FILTER + (kind)                                               \
+	}
 
 static const struct option options[] = {
 	ENDS("ip", OBSERVE_IP),
@@ -174,7 +180,8 @@ void observe_args_help(FILE *f)
 	      "               --since TIME  --until TIME (5m, 1h30m, 2006-01-02T15:04:05Z)\n"
 	      "Filters:       --verdict V  -t --type TYPE[:SUBTYPE]  --drop-reason-desc R\n"
 	      "               --ip A  --pod [NS/]P  -n --namespace NS  --service [NS/]S  --port P\n"
-	      "               --identity I  -l --label L  --workload W, each also --from-... --to-...\n"
+	      "               --identity I  -l --label L  --workload W, each also --from-... "
+	      "--to-...\n"
 	      "               --protocol P  --tcp-flags F,...  --reply  --traffic-direction D\n"
 	      "               -4 -6 --ip-version V  --node-name N  --interface I  --snat-ip A\n"
 	      "               --uuid U  -A --all-namespaces  --not (negates the next filter)\n"
@@ -183,7 +190,8 @@ void observe_args_help(FILE *f)
 	      "               --print-node-name  --numeric  --ip-translation=false\n"
 	      "               --color auto|always|never  --field-mask PATH,...\n"
 	      "Source:        --server unix:///PATH|HOST:PORT (default " DEFAULT_SERVER ")\n"
-	      "               --input-file FILE|-  --timeout 5s  --request-timeout 12s\n", f);
+	      "               --input-file FILE|-  --timeout 5s  --request-timeout 12s\n",
+	      f);
 }
 
 static bool on(const char *value)
@@ -206,7 +214,8 @@ static int parse_timeout(const char *text, const char *flag, int *ret, struct wa
 	uint64_t ns;
 
 	if (observe_duration_parse(text, &ns) < 0 || ns / 1000000 > 86400000)
-		return wag_err_set(err, -EINVAL, "--%s: \"%s\" is not a duration like 5s", flag, text);
+		return wag_err_set(err, -EINVAL, "--%s: \"%s\" is not a duration like 5s", flag,
+				   text);
 	*ret = ns / 1000000;
 	return 0;
 }
@@ -217,8 +226,10 @@ static int parse_moment(const char *text, const char *flag, uint64_t *ret, struc
 
 	clock_gettime(CLOCK_REALTIME, &ts);
 	if (observe_time_parse(text, ts.tv_sec * 1000000000ULL + ts.tv_nsec, ret) < 0)
-		return wag_err_set(err, -EINVAL, "--%s: \"%s\" is neither a duration (5m) nor a time "
-				   "(2006-01-02T15:04:05Z)", flag, text);
+		return wag_err_set(err, -EINVAL,
+				   "--%s: \"%s\" is neither a duration (5m) nor a time "
+				   "(2006-01-02T15:04:05Z)",
+				   flag, text);
 	return 0;
 }
 
@@ -231,7 +242,8 @@ static int parse_color(struct observe_args *args, const char *text, struct wag_e
 	else if (!strcmp(text, "never"))
 		args->color = -1;
 	else
-		return wag_err_set(err, -EINVAL, "--color: \"%s\" is none of auto, always, never", text);
+		return wag_err_set(err, -EINVAL, "--color: \"%s\" is none of auto, always, never",
+				   text);
 	return 0;
 }
 
@@ -249,14 +261,18 @@ static int parse_format(struct observe_args *args, int opt, const char *value, s
 	case 'o':
 	case OPT_OUTPUT:
 		if (print_output_parse(value, &args->output) < 0)
-			return wag_err_set(err, -EINVAL, "--output: \"%s\" is none of compact, table, "
-					   "dict, json, jsonpb", value);
+			return wag_err_set(err, -EINVAL,
+					   "--output: \"%s\" is none of compact, table, "
+					   "dict, json, jsonpb",
+					   value);
 		break;
 	case OPT_TIME_FORMAT:
 		if (print_time_parse(value, &args->time_format) < 0)
-			return wag_err_set(err, -EINVAL, "--time-format: \"%s\" is none of StampMilli, "
-					   "RFC3339, RFC3339Milli, RFC3339Micro, RFC3339Nano, RFC1123Z",
-					   value);
+			return wag_err_set(
+				err, -EINVAL,
+				"--time-format: \"%s\" is none of StampMilli, "
+				"RFC3339, RFC3339Milli, RFC3339Micro, RFC3339Nano, RFC1123Z",
+				value);
 		break;
 	case OPT_COLOR:
 		return parse_color(args, value, err);
@@ -282,7 +298,8 @@ static int parse_format(struct observe_args *args, int opt, const char *value, s
 	return 0;
 }
 
-static int parse_selector(struct observe_args *args, int opt, const char *value, struct wag_err *err)
+static int parse_selector(struct observe_args *args, int opt, const char *value,
+			  struct wag_err *err)
 {
 	switch (opt) {
 	case OPT_SERVER:
@@ -360,8 +377,9 @@ static int as_filter(int opt, const char **value)
 	case OPT_TO_ALL_NAMESPACES:
 		*value = "/";
 		return OPT_FILTER + OBSERVE_POD +
-		       32 * (opt == OPT_FROM_ALL_NAMESPACES ? OBSERVE_FROM :
-			     opt == OPT_TO_ALL_NAMESPACES   ? OBSERVE_TO : OBSERVE_EITHER);
+		       32 * (opt == OPT_FROM_ALL_NAMESPACES ? OBSERVE_FROM
+			     : opt == OPT_TO_ALL_NAMESPACES ? OBSERVE_TO
+							    : OBSERVE_EITHER);
 	}
 	return opt;
 }
@@ -396,7 +414,8 @@ static int check(const struct observe_args *args, bool negate, struct wag_err *e
 	if (args->has_first && args->follow)
 		return wag_err_set(err, -EINVAL, "--first cannot be combined with --follow");
 	if (args->follow && args->output == PRINT_TABLE)
-		return wag_err_set(err, -EINVAL, "table output cannot be combined with --follow: use "
+		return wag_err_set(err, -EINVAL,
+				   "table output cannot be combined with --follow: use "
 				   "-o compact");
 	return 0;
 }
@@ -423,8 +442,10 @@ static int parse_command(struct observe_args *args, char *const *words, int n, s
 		args->command = OBSERVE_LIST_NAMESPACES;
 		return 0;
 	}
-	return wag_err_set(err, -EINVAL, "unexpected argument \"%s\": the commands are observe, status, "
-			   "list nodes, list namespaces; for flags see --help", words[0]);
+	return wag_err_set(err, -EINVAL,
+			   "unexpected argument \"%s\": the commands are observe, status, "
+			   "list nodes, list namespaces; for flags see --help",
+			   words[0]);
 }
 
 int observe_args_parse(struct observe_args *args, int argc, char **argv, struct wag_err *err)

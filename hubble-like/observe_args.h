@@ -35,7 +35,8 @@ int observe_args_parse(struct observe_args *args, int argc, char **argv, struct 
 void observe_args_done(struct observe_args *args);
 void observe_args_help(FILE *f);
 /* The request, for observer__get_flows_request__free_unpacked(). */
-int observe_request(struct observe_args *args, Observer__GetFlowsRequest **ret, struct wag_err *err);
+int observe_request(struct observe_args *args, Observer__GetFlowsRequest **ret,
+		    struct wag_err *err);
 /* "5m", "1h43m", "now", RFC 3339 in several precisions; *ret_ns CLOCK_REALTIME. 0 or -EINVAL. */
 int observe_time_parse(const char *text, uint64_t now_ns, uint64_t *ret_ns);
 int observe_duration_parse(const char *text, uint64_t *ret_ns);

@@ -79,10 +79,9 @@ static int add_enum(void *list, size_t *n, const ProtobufCEnumDescriptor *desc, 
 static int parse_sub_type(int type, const char *text, int *ret)
 {
 	static const char *const trace[] = {
-		"to-endpoint",	"to-proxy",	 "to-host",	 "to-stack",
-		"to-overlay",	"from-endpoint", "from-proxy",	 "from-host",
-		"from-stack",	"from-overlay",	 "from-network", "to-network",
-		"from-crypto", "to-crypto",
+		"to-endpoint",	 "to-proxy",   "to-host",     "to-stack",   "to-overlay",
+		"from-endpoint", "from-proxy", "from-host",   "from-stack", "from-overlay",
+		"from-network",	 "to-network", "from-crypto", "to-crypto",
 	};
 	static const char *const sock[] = { "unknown", "pre-xlate-fwd", "post-xlate-fwd",
 					    "pre-xlate-rev", "post-xlate-rev" };
@@ -112,9 +111,9 @@ static int add_type(Flow__FlowFilter *f, const char *value, struct wag_err *err)
 	static const struct {
 		const char *name;
 		int type;
-	} types[] = { { "drop", 1 },	   { "debug", 2 },	{ "capture", 3 },
-		      { "trace", 4 },	   { "policy-verdict", 5 }, { "trace-sock", 7 },
-		      { "sock", 7 },	   { "l7", 129 },	{ "agent", 130 } };
+	} types[] = { { "drop", 1 },  { "debug", 2 },	       { "capture", 3 },
+		      { "trace", 4 }, { "policy-verdict", 5 }, { "trace-sock", 7 },
+		      { "sock", 7 },  { "l7", 129 },	       { "agent", 130 } };
 	const char *colon = strchr(value, ':');
 	size_t len = colon ? (size_t)(colon - value) : strlen(value);
 	Flow__EventTypeFilter **slot, *item;
@@ -168,7 +167,8 @@ static int add_tcp_flags(Flow__FlowFilter *f, const char *value, struct wag_err 
 		field = protobuf_c_message_descriptor_get_field_by_name(&flow__tcpflags__descriptor,
 									word);
 		if (!field)
-			return wag_err_set(err, -EINVAL, "--tcp-flags: \"%s\" is no TCP flag", word);
+			return wag_err_set(err, -EINVAL, "--tcp-flags: \"%s\" is no TCP flag",
+					   word);
 		*(protobuf_c_boolean *)((char *)item + field->offset) = 1;
 	}
 	return 0;
@@ -191,9 +191,10 @@ static int add_interface(Flow__FlowFilter *f, const char *value)
 
 static int add_ip_version(Flow__FlowFilter *f, const char *value, struct wag_err *err)
 {
-	const char *name = !strcmp(value, "v4") || !strcmp(value, "4") ? "IPv4" :
-			   !strcmp(value, "v6") || !strcmp(value, "6") ? "IPv6" :
-			   !strcmp(value, "none") ? "IP_NOT_USED" : value;
+	const char *name = !strcmp(value, "v4") || !strcmp(value, "4")	 ? "IPv4"
+			   : !strcmp(value, "v6") || !strcmp(value, "6") ? "IPv6"
+			   : !strcmp(value, "none")			 ? "IP_NOT_USED"
+									 : value;
 
 	return add_enum(&f->ip_version, &f->n_ip_version, &flow__ipversion__descriptor, name,
 			"ip-version", err);
@@ -271,8 +272,9 @@ static int add_identity(Flow__FlowFilter *f, bool source, const char *value, str
 {
 	uint32_t **list = source ? &f->source_identity : &f->destination_identity;
 	size_t *n = source ? &f->n_source_identity : &f->n_destination_identity;
-	static const char *const names[] = { "unknown", "host", "world", "unmanaged", "health",
-					     "init", "remote-node", "kube-apiserver", "ingress" };
+	static const char *const names[] = { "unknown",	    "host",	      "world",
+					     "unmanaged",   "health",	      "init",
+					     "remote-node", "kube-apiserver", "ingress" };
 	uint32_t *slot;
 	char *end;
 	unsigned long id = strtoul(value, &end, 10);
@@ -284,8 +286,10 @@ static int add_identity(Flow__FlowFilter *f, bool source, const char *value, str
 		}
 	}
 	if (*end || !*value)
-		return wag_err_set(err, -EINVAL, "--identity: \"%s\" is neither a number nor a "
-				   "reserved identity", value);
+		return wag_err_set(err, -EINVAL,
+				   "--identity: \"%s\" is neither a number nor a "
+				   "reserved identity",
+				   value);
 	slot = grow((void **)list, n, sizeof(*slot));
 	if (!slot)
 		return wag_err_set(err, -ENOMEM, "out of memory");
@@ -363,7 +367,8 @@ static int add_qualified(Flow__FlowFilter *f, enum observe_kind kind, bool sourc
 	if (strchr(value, '/'))
 		return wag_err_set(err, -EINVAL,
 				   "filters --namespace and --%s cannot be combined when \"%s\" "
-				   "names a namespace", kind == OBSERVE_POD ? "pod" : "service", value);
+				   "names a namespace",
+				   kind == OBSERVE_POD ? "pod" : "service", value);
 	for (size_t i = 0; r == 0 && i < namespaces->n; i++) {
 		snprintf(name, sizeof(name), "%s/%s", namespaces->v[i], value);
 		r = add_end(f, kind, source, name, err);
@@ -439,10 +444,10 @@ static int check_conflicts(const struct observe_filter *of, struct wag_err *err)
 	for (int kind = 0; kind < OBSERVE_KINDS; kind++)
 		for (int side = OBSERVE_FROM; side <= OBSERVE_TO; side++)
 			if (of->ends[OBSERVE_EITHER][kind].n && of->ends[side][kind].n)
-				return wag_err_set(err, -EINVAL,
-						   "filters --%s and --%s-%s cannot be combined",
-						   names[kind], side == OBSERVE_FROM ? "from" : "to",
-						   names[kind]);
+				return wag_err_set(
+					err, -EINVAL, "filters --%s and --%s-%s cannot be combined",
+					names[kind], side == OBSERVE_FROM ? "from" : "to",
+					names[kind]);
 	return 0;
 }
 

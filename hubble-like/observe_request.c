@@ -11,7 +11,8 @@
 /* What the compact, dict and table outputs show, and whose words to use for it. */
 static const char default_mask[] =
 	"time,verdict,ethernet,IP,l4,source.identity,source.namespace,source.pod_name,"
-	"destination.identity,destination.namespace,destination.pod_name,Type,node_name,l7,event_type,"
+	"destination.identity,destination.namespace,destination.pod_name,Type,node_name,l7,event_"
+	"type,"
 	"source_service,destination_service,is_reply,Summary,ip_trace_id,emitter,policy_match_type,"
 	"traffic_direction,sock_xlate_point,source_names,destination_names,debug_capture_point,"
 	"egress_allowed_by,ingress_allowed_by,egress_denied_by,ingress_denied_by";
@@ -68,7 +69,8 @@ static int add_raw(const struct observe_args *args, unsigned deny, Flow__FlowFil
 		if (!grown)
 			return wag_err_set(err, -ENOMEM, "out of memory");
 		*list = grown;
-		r = json_in_message(&msg, &flow__flow_filter__descriptor, text, strlen(text), true, err);
+		r = json_in_message(&msg, &flow__flow_filter__descriptor, text, strlen(text), true,
+				    err);
 		if (r < 0)
 			return wag_err_prefix(err, deny ? "--denylist: " : "--allowlist: ");
 		(*list)[(*n)++] = (Flow__FlowFilter *)msg;
@@ -103,7 +105,8 @@ static int fill(struct observe_args *args, Observer__GetFlowsRequest *request, s
 		r = set_mask(request, default_mask);
 	if (r < 0)
 		return wag_err_set(err, r, "out of memory");
-	r = observe_filter_expand(&args->filters[0], &request->whitelist, &request->n_whitelist, err);
+	r = observe_filter_expand(&args->filters[0], &request->whitelist, &request->n_whitelist,
+				  err);
 	if (r == 0)
 		r = observe_filter_expand(&args->filters[1], &request->blacklist,
 					  &request->n_blacklist, err);

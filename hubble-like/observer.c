@@ -54,8 +54,8 @@ void observer_tick(struct observer *o, uint64_t now_ns)
 
 double observer_rate(const struct observer *o, uint64_t now_ns)
 {
-	unsigned oldest = o->n_samples > OBSERVER_RATE_SECONDS ?
-				  o->n_samples % OBSERVER_RATE_SECONDS : 0;
+	unsigned oldest =
+		o->n_samples > OBSERVER_RATE_SECONDS ? o->n_samples % OBSERVER_RATE_SECONDS : 0;
 	uint64_t passed_ns = o->n_samples ? now_ns - o->samples[oldest].time_ns : 0;
 
 	if (!passed_ns)
@@ -122,7 +122,8 @@ static uint64_t rewind_flows(const struct observer *o, const struct flows_call *
 
 	while (seq > oldest && number) {
 		seq--;
-		if (!wanted(o, c, seq, &msg) || flow_ring_get(o->ring, seq)->kind == FLOW_RECORD_LOST)
+		if (!wanted(o, c, seq, &msg) ||
+		    flow_ring_get(o->ring, seq)->kind == FLOW_RECORD_LOST)
 			continue;
 		start = seq;
 		number--;
@@ -350,7 +351,8 @@ static void get_namespaces(struct observer *o, struct grpc_call *call)
 
 static void health_check(struct grpc_call *call, const uint8_t *data, size_t len)
 {
-	Grpc__Health__V1__HealthCheckResponse response = GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;
+	Grpc__Health__V1__HealthCheckResponse response =
+		GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;
 	Grpc__Health__V1__HealthCheckRequest *request =
 		grpc__health__v1__health_check_request__unpack(NULL, len, data);
 

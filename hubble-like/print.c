@@ -36,8 +36,9 @@ int print_output_parse(const char *text, enum print_output *ret)
 	static const struct {
 		const char *name;
 		enum print_output output;
-	} names[] = { { "compact", PRINT_COMPACT }, { "table", PRINT_TABLE }, { "tab", PRINT_TABLE },
-		      { "dict", PRINT_DICT },	    { "json", PRINT_JSONPB }, { "JSON", PRINT_JSONPB },
+	} names[] = { { "compact", PRINT_COMPACT }, { "table", PRINT_TABLE },
+		      { "tab", PRINT_TABLE },	    { "dict", PRINT_DICT },
+		      { "json", PRINT_JSONPB },	    { "JSON", PRINT_JSONPB },
 		      { "jsonpb", PRINT_JSONPB } };
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -116,7 +117,8 @@ static void print_compact(struct printer *p, const Flow__Flow *flow, const char 
 
 static int print_flow(struct printer *p, const Flow__Flow *flow)
 {
-	char time[64], source[HOST_SIZE], destination[HOST_SIZE], type[WORD_SIZE], verdict[HOST_SIZE];
+	char time[64], source[HOST_SIZE], destination[HOST_SIZE], type[WORD_SIZE],
+		verdict[HOST_SIZE];
 	int r = 0;
 
 	print_time_format(p->time_format, flow->time, time, sizeof(time));
@@ -148,8 +150,8 @@ static int print_flow(struct printer *p, const Flow__Flow *flow)
 
 static const char *lost_source(const Flow__LostEvent *lost)
 {
-	const ProtobufCEnumValue *name =
-		protobuf_c_enum_descriptor_get_value(&flow__lost_event_source__descriptor, lost->source);
+	const ProtobufCEnumValue *name = protobuf_c_enum_descriptor_get_value(
+		&flow__lost_event_source__descriptor, lost->source);
 
 	return name ? name->name : "UNKNOWN_LOST_EVENT_SOURCE";
 }
@@ -199,8 +201,8 @@ static int print_lost(struct printer *p, const Observer__GetFlowsResponse *respo
 		dict_line(p, "SUMMARY", summary);
 		break;
 	default:
-		r = table_row(p, (const char *const[]){ "", "", lost_source(lost), "", "EVENTS LOST", "",
-							summary });
+		r = table_row(p, (const char *const[]){ "", "", lost_source(lost), "",
+							"EVENTS LOST", "", summary });
 	}
 	p->lines++;
 	return r;
@@ -240,7 +242,8 @@ int print_response(struct printer *p, const Observer__GetFlowsResponse *response
 
 	if (response->response_types_case == OBSERVER__GET_FLOWS_RESPONSE__RESPONSE_TYPES__NOT_SET)
 		return 0;
-	if (response->response_types_case == OBSERVER__GET_FLOWS_RESPONSE__RESPONSE_TYPES_NODE_STATUS)
+	if (response->response_types_case ==
+	    OBSERVER__GET_FLOWS_RESPONSE__RESPONSE_TYPES_NODE_STATUS)
 		return print_node_status(p, response);
 	if (p->output == PRINT_JSONPB) {
 		json_out_message(p->out, &response->base);
@@ -274,7 +277,8 @@ int print_status(struct printer *p, const Observer__ServerStatusResponse *status
 		fprintf(p->out, " (%.2f%%)", 100.0 * status->num_flows / status->max_flows);
 	fprintf(p->out, "\nFlows/s: %.2f\n", rate);
 	if (status->num_connected_nodes) {
-		int unavailable = status->num_unavailable_nodes ? status->num_unavailable_nodes->value : 0;
+		int unavailable =
+			status->num_unavailable_nodes ? status->num_unavailable_nodes->value : 0;
 
 		fprintf(p->out, "Connected Nodes: %d/%d\n", status->num_connected_nodes->value,
 			status->num_connected_nodes->value + unavailable);

@@ -77,7 +77,8 @@ void print_time_format(enum print_time format, const Google__Protobuf__Timestamp
 
 /* One end as a person calls it: pod, Service, DNS names, or address; then the port. */
 static void host(const struct printer *p, const char *ip, uint32_t port, const Flow__Endpoint *ep,
-		 const Flow__Service *svc, char *const *names, size_t n_names, char *buf, size_t size)
+		 const Flow__Service *svc, char *const *names, size_t n_names, char *buf,
+		 size_t size)
 {
 	const char *ns = svc ? svc->namespace_ : ep ? ep->namespace_ : "";
 	const char *name = ep && *ep->pod_name ? ep->pod_name : svc ? svc->name : "";
@@ -146,10 +147,9 @@ void print_identity(const Flow__Endpoint *ep, char *buf, size_t size)
 static void trace_type(int sub_type, char *buf, size_t size)
 {
 	static const char *const names[] = {
-		"to-endpoint",	"to-proxy",	 "to-host",	 "to-stack",
-		"to-overlay",	"from-endpoint", "from-proxy",	 "from-host",
-		"from-stack",	"from-overlay",	 "from-network", "to-network",
-		"from-crypto", "to-crypto",
+		"to-endpoint",	 "to-proxy",   "to-host",     "to-stack",   "to-overlay",
+		"from-endpoint", "from-proxy", "from-host",   "from-stack", "from-overlay",
+		"from-network",	 "to-network", "from-crypto", "to-crypto",
 	};
 
 	if (sub_type >= 0 && sub_type < (int)(sizeof(names) / sizeof(names[0])))
@@ -187,7 +187,7 @@ static void l7_type(const Flow__Layer7 *l7, char *buf, size_t size)
 
 void print_type(const Flow__Flow *flow, char *buf, size_t size)
 {
-	static const char *const matches[] = { "none", "L3-Only", "L3-L4", "L4-Only",
+	static const char *const matches[] = { "none", "L3-Only",  "L3-L4",	"L4-Only",
 					       "all",  "L3-Proto", "Proto-Only" };
 	int type = flow->event_type ? flow->event_type->type : 0;
 	int sub_type = flow->event_type ? flow->event_type->sub_type : 0;
@@ -214,8 +214,9 @@ void print_type(const Flow__Flow *flow, char *buf, size_t size)
 			 enum_name(&flow__traffic_direction__descriptor, flow->traffic_direction));
 		break;
 	case EVENT_CAPTURE:
-		snprintf(buf, size, "%s", enum_name(&flow__debug_capture_point__descriptor,
-						   flow->debug_capture_point));
+		snprintf(buf, size, "%s",
+			 enum_name(&flow__debug_capture_point__descriptor,
+				   flow->debug_capture_point));
 		break;
 	case EVENT_SOCK:
 		snprintf(buf, size, "%s", sock_type(flow->sock_xlate_point));
@@ -240,17 +241,19 @@ void print_verdict(const struct printer *p, const Flow__Flow *flow, char *buf, s
 	const char *text = enum_name(&flow__verdict__descriptor, flow->verdict), *color = "33";
 	size_t len;
 
-	if (flow->verdict == FLOW__VERDICT__FORWARDED || flow->verdict == FLOW__VERDICT__REDIRECTED) {
+	if (flow->verdict == FLOW__VERDICT__FORWARDED ||
+	    flow->verdict == FLOW__VERDICT__REDIRECTED) {
 		text = policy ? "ALLOWED" : text;
 		color = "32";
-	} else if (flow->verdict == FLOW__VERDICT__DROPPED || flow->verdict == FLOW__VERDICT__ERROR) {
+	} else if (flow->verdict == FLOW__VERDICT__DROPPED ||
+		   flow->verdict == FLOW__VERDICT__ERROR) {
 		text = policy ? "DENIED" : text;
 		color = "31";
 	} else if (flow->verdict == FLOW__VERDICT__AUDIT) {
 		text = policy ? "AUDITED" : text;
 	}
-	len = p->color ? snprintf(buf, size, "\033[%sm%s\033[0m", color, text) :
-			 snprintf(buf, size, "%s", text);
+	len = p->color ? snprintf(buf, size, "\033[%sm%s\033[0m", color, text)
+		       : snprintf(buf, size, "%s", text);
 	if (!policy || !p->policy_names)
 		return;
 	len = policy_names(flow->egress_denied_by, flow->n_egress_denied_by, buf, size, len);

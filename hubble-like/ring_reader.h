@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The maps behind the flows: the ring buffer, the switch for more events, the count of lost ones. */
+/* The maps behind the flows: the ring buffer, the switch for more events, the count of lost ones.
+ */
 #pragma once
 
 #include <stdbool.h>

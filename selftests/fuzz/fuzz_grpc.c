@@ -58,9 +58,14 @@ static ssize_t read_body(nghttp2_session *session, int32_t id, uint8_t *buf, siz
 
 static void send_request(struct grpc_conn *conn, const uint8_t *data, size_t size)
 {
-#define NV(n, v) { (uint8_t *)(n), (uint8_t *)(v), strlen(n), strlen(v), 0 }
+#define NV(n, v)                                                                                   \
+	{                                                                                          \
+		(uint8_t *)(n), (uint8_t *)(v), strlen(n), strlen(v), 0                            \
+	}
 	const nghttp2_nv nva[] = {
-		NV(":method", "POST"), NV(":scheme", "http"), NV(":path", "/observer.Observer/GetFlows"),
+		NV(":method", "POST"),
+		NV(":scheme", "http"),
+		NV(":path", "/observer.Observer/GetFlows"),
 		NV("content-type", "application/grpc"),
 	};
 #undef NV

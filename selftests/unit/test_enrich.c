@@ -55,7 +55,9 @@ static const struct flow_resolver resolver = {
 
 static struct wag_event packet(uint8_t type, uint8_t point)
 {
-	struct wag_event e = { .type = type, .point = point, .ct = WAG_EVENT_CT_NEW, .tcp_flags = 2 };
+	struct wag_event e = {
+		.type = type, .point = point, .ct = WAG_EVENT_CT_NEW, .tcp_flags = 2
+	};
 
 	wag_addr_parse("10.0.0.1", &e.orig.saddr);
 	wag_addr_parse("10.96.0.1", &e.orig.daddr);
@@ -101,14 +103,15 @@ static char *json(const struct wag_event *e, int want_n, int i)
 	return text;
 }
 
-#define ENDS(dst, sport, dport)                                                                 \
-	"\"IP\":{\"source\":\"10.0.0.1\",\"destination\":\"" dst "\",\"ipVersion\":\"IPv4\"},"      \
-	"\"l4\":{\"TCP\":{\"source_port\":" sport ",\"destination_port\":" dport                    \
-	",\"flags\":{\"SYN\":true}}},\"source\":{\"ID\":5,\"identity\":1000,\"namespace\":\"ns\","   \
+#define ENDS(dst, sport, dport)                                                                    \
+	"\"IP\":{\"source\":\"10.0.0.1\",\"destination\":\"" dst "\",\"ipVersion\":\"IPv4\"},"     \
+	"\"l4\":{\"TCP\":{\"source_port\":" sport ",\"destination_port\":" dport                   \
+	",\"flags\":{\"SYN\":true}}},\"source\":{\"ID\":5,\"identity\":1000,\"namespace\":\"ns\"," \
 	"\"pod_name\":\"client\"},"
 #define WORLD "\"destination\":{\"identity\":2},"
-#define BACKEND                                                                                  \
-	"\"destination\":{\"ID\":5,\"identity\":1000,\"namespace\":\"ns\",\"pod_name\":\"backend\"},"
+#define BACKEND                                                                                    \
+	"\"destination\":{\"ID\":5,\"identity\":1000,\"namespace\":\"ns\",\"pod_name\":"           \
+	"\"backend\"},"
 #define WEB "\"destination_service\":{\"name\":\"web\",\"namespace\":\"ns\"},"
 
 static void drop(void **state)
@@ -120,13 +123,14 @@ static void drop(void **state)
 	e.ct = WAG_EVENT_CT_NONE;
 	e.line = 99;
 	text = json(&e, 1, 0);
-	assert_string_equal(text,
-			    "{\"verdict\":\"DROPPED\",\"drop_reason\":158," ENDS("10.96.0.1", "1234", "80")
-			    WORLD "\"Type\":\"L3_L4\",\"node_name\":\"n1\",\"event_type\":{\"type\":1,"
-			    "\"sub_type\":158}," WEB "\"traffic_direction\":\"EGRESS\",\"file\":{"
-			    "\"name\":\"stage_service.h\",\"line\":99},\"drop_reason_desc\":"
-			    "\"SERVICE_BACKEND_NOT_FOUND\",\"is_reply\":false,\"Summary\":\"TCP Flags: "
-			    "SYN\"}");
+	assert_string_equal(
+		text, "{\"verdict\":\"DROPPED\",\"drop_reason\":158," ENDS("10.96.0.1", "1234",
+									   "80") WORLD
+		"\"Type\":\"L3_L4\",\"node_name\":\"n1\",\"event_type\":{\"type\":1,"
+		"\"sub_type\":158}," WEB "\"traffic_direction\":\"EGRESS\",\"file\":{"
+		"\"name\":\"stage_service.h\",\"line\":99},\"drop_reason_desc\":"
+		"\"SERVICE_BACKEND_NOT_FOUND\",\"is_reply\":false,\"Summary\":\"TCP Flags: "
+		"SYN\"}");
 }
 
 static void translated_packet(void **state)
@@ -138,18 +142,18 @@ static void translated_packet(void **state)
 	e.next = WAG_NEXT_POD;
 	pre = json(&e, 2, 0);
 	post = json(&e, 2, 1);
-	assert_string_equal(pre,
-			    "{\"verdict\":\"FORWARDED\"," ENDS("10.96.0.1", "1234", "80") WORLD
-			    "\"Type\":\"L3_L4\",\"node_name\":\"n1\",\"event_type\":{\"type\":4,"
-			    "\"sub_type\":5}," WEB "\"traffic_direction\":\"EGRESS\","
-			    "\"trace_observation_point\":\"FROM_ENDPOINT\",\"trace_reason\":\"NEW\","
-			    "\"is_reply\":false,\"Summary\":\"TCP Flags: SYN\"}");
-	assert_string_equal(post,
-			    "{\"verdict\":\"FORWARDED\"," ENDS("10.0.0.9", "1234", "8080") BACKEND
-			    "\"Type\":\"L3_L4\",\"node_name\":\"n1\",\"event_type\":{\"type\":4},"
-			    "\"traffic_direction\":\"EGRESS\",\"trace_observation_point\":"
-			    "\"TO_ENDPOINT\",\"trace_reason\":\"NEW\",\"is_reply\":false,\"Summary\":"
-			    "\"TCP Flags: SYN\"}");
+	assert_string_equal(
+		pre, "{\"verdict\":\"FORWARDED\"," ENDS("10.96.0.1", "1234", "80") WORLD
+		"\"Type\":\"L3_L4\",\"node_name\":\"n1\",\"event_type\":{\"type\":4,"
+		"\"sub_type\":5}," WEB "\"traffic_direction\":\"EGRESS\","
+		"\"trace_observation_point\":\"FROM_ENDPOINT\",\"trace_reason\":\"NEW\","
+		"\"is_reply\":false,\"Summary\":\"TCP Flags: SYN\"}");
+	assert_string_equal(
+		post, "{\"verdict\":\"FORWARDED\"," ENDS("10.0.0.9", "1234", "8080") BACKEND
+		"\"Type\":\"L3_L4\",\"node_name\":\"n1\",\"event_type\":{\"type\":4},"
+		"\"traffic_direction\":\"EGRESS\",\"trace_observation_point\":"
+		"\"TO_ENDPOINT\",\"trace_reason\":\"NEW\",\"is_reply\":false,\"Summary\":"
+		"\"TCP Flags: SYN\"}");
 }
 
 static void source_translated(void **state)
@@ -271,10 +275,14 @@ static void nonsense(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(drop),		     cmocka_unit_test(translated_packet),
-		cmocka_unit_test(source_translated), cmocka_unit_test(reply),
-		cmocka_unit_test(socket_translation), cmocka_unit_test(every_reason_has_words),
-		cmocka_unit_test(summaries),	     cmocka_unit_test(nonsense),
+		cmocka_unit_test(drop),
+		cmocka_unit_test(translated_packet),
+		cmocka_unit_test(source_translated),
+		cmocka_unit_test(reply),
+		cmocka_unit_test(socket_translation),
+		cmocka_unit_test(every_reason_has_words),
+		cmocka_unit_test(summaries),
+		cmocka_unit_test(nonsense),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

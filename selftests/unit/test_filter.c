@@ -88,8 +88,8 @@ static void matches(void **state)
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		_cleanup_(filter_list_freep) struct filter_list *list = NULL;
-		Flow__FlowFilter *f = (Flow__FlowFilter *)parse(&flow__flow_filter__descriptor,
-								 cases[i].filter);
+		Flow__FlowFilter *f =
+			(Flow__FlowFilter *)parse(&flow__flow_filter__descriptor, cases[i].filter);
 		struct wag_err err = { 0 };
 
 		if (filter_list_new(&list, &f, 1, &err) < 0)
@@ -120,8 +120,8 @@ static void refuses(void **state)
 	};
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-		Flow__FlowFilter *f = (Flow__FlowFilter *)parse(&flow__flow_filter__descriptor,
-								 bad[i].filter);
+		Flow__FlowFilter *f =
+			(Flow__FlowFilter *)parse(&flow__flow_filter__descriptor, bad[i].filter);
 		struct filter_list *list = NULL;
 		struct wag_err err = { 0 };
 
@@ -170,7 +170,9 @@ static const struct {
 	{ { "-t", "trace:to-endpoint", "-t", "drop" }, 1, 0, NULL },
 	{ { "--not", "--not", "-4" }, 0, 0, "consecutive --not statements" },
 	{ { "--verdict", "DROPPED", "--not" }, 0, 0, "trailing --not found in the arguments" },
-	{ { "--ip", "10.0.0.1", "--from-ip", "10.0.0.2" }, 0, 0,
+	{ { "--ip", "10.0.0.1", "--from-ip", "10.0.0.2" },
+	  0,
+	  0,
 	  "filters --ip and --from-ip cannot be combined" },
 	{ { "--first", "1", "--last", "2" }, 0, 0, "cannot be combined" },
 	{ { "--first", "1", "-f" }, 0, 0, "--follow" },

@@ -32,8 +32,9 @@ struct world {
 static int setup(void **state)
 {
 	struct world *w = calloc(1, sizeof(*w));
-	struct flow_config config = { .node_name = "n1", .events_fd = -1, .runtime_fd = -1,
-				      .stats_fd = -1, .capacity = 15 };
+	struct flow_config config = {
+		.node_name = "n1", .events_fd = -1, .runtime_fd = -1, .stats_fd = -1, .capacity = 15
+	};
 	struct wag_err err = { 0 };
 
 	strcpy(w->dir, "/tmp/waggle-grpc-XXXXXX");
@@ -65,7 +66,8 @@ static int teardown(void **state)
 static void push(struct world *w, unsigned n, uint8_t type)
 {
 	for (unsigned i = 0; i < n; i++) {
-		struct wag_event e = { .type = type, .point = WAG_POINT_FROM_POD,
+		struct wag_event e = { .type = type,
+				       .point = WAG_POINT_FROM_POD,
 				       .reason = type == WAG_EVENT_DROP ? WAG_DROP_NO_BACKEND : 0 };
 		struct timespec ts;
 
@@ -206,10 +208,12 @@ static void refusals(void **state)
 	assert_int_equal(get(w, &request, 5000, &seen, &err), -EREMOTEIO);
 	assert_non_null(strstr(err.msg, "blacklist: filter source_fqdn is not supported"));
 	assert_int_equal(grpc_client_call(w->client, "/observer.Observer/Nope", NULL, 0, 5000,
-					  on_message, &seen, &err), -EREMOTEIO);
+					  on_message, &seen, &err),
+			 -EREMOTEIO);
 	assert_non_null(strstr(err.msg, "status 12"));
-	assert_int_equal(grpc_client_call(w->client, GET_FLOWS, (const uint8_t *)"\xff\xff", 2, 5000,
-					  on_message, &seen, &err), -EREMOTEIO);
+	assert_int_equal(grpc_client_call(w->client, GET_FLOWS, (const uint8_t *)"\xff\xff", 2,
+					  5000, on_message, &seen, &err),
+			 -EREMOTEIO);
 	assert_non_null(strstr(err.msg, "status 3"));
 }
 
@@ -248,7 +252,8 @@ static void garbage(void **state)
 		_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 		assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
-		assert_true(send(fd, inputs[i], sizeof(inputs[i]), MSG_NOSIGNAL) > 0 || errno == EPIPE);
+		assert_true(send(fd, inputs[i], sizeof(inputs[i]), MSG_NOSIGNAL) > 0 ||
+			    errno == EPIPE);
 	}
 	assert_int_equal(get(w, &request, 5000, &seen, &err), 0);
 }

@@ -15,36 +15,38 @@
 #include "hubble-like/print.h"
 
 #define FLOW_JSON                                                                                  \
-	"{\"flow\":{\"time\":\"1970-01-01T00:20:34.567800Z\",\"verdict\":\"DROPPED\",\"IP\":{"        \
-	"\"source\":\"1.1.1.1\",\"destination\":\"2.2.2.2\"},\"l4\":{\"TCP\":{\"source_port\":31793," \
-	"\"destination_port\":8080}},\"source\":{\"identity\":4},\"destination\":{\"identity\":"      \
-	"12345},\"Type\":\"L3_L4\",\"node_name\":\"k8s1\",\"event_type\":{\"type\":1,\"sub_type\":"   \
+	"{\"flow\":{\"time\":\"1970-01-01T00:20:34.567800Z\",\"verdict\":\"DROPPED\",\"IP\":{"     \
+	"\"source\":\"1.1.1.1\",\"destination\":\"2.2.2.2\"},\"l4\":{\"TCP\":{\"source_port\":"    \
+	"31793,"                                                                                   \
+	"\"destination_port\":8080}},\"source\":{\"identity\":4},\"destination\":{\"identity\":"   \
+	"12345},\"Type\":\"L3_L4\",\"node_name\":\"k8s1\",\"event_type\":{\"type\":1,\"sub_"       \
+	"type\":"                                                                                  \
 	"133},\"is_reply\":false,\"Summary\":\"TCP Flags: SYN\"}}"
-#define REPLY_JSON                                                                              \
+#define REPLY_JSON                                                                                 \
 	"{\"flow\":{\"time\":\"1970-01-01T00:20:34.567800Z\",\"verdict\":\"FORWARDED\",\"IP\":{"   \
-	"\"source\":\"1.1.1.1\",\"destination\":\"fd00::2\"},\"l4\":{\"UDP\":{\"source_port\":53,"    \
-	"\"destination_port\":9}},\"source\":{\"identity\":4},\"destination\":{\"identity\":2},"      \
+	"\"source\":\"1.1.1.1\",\"destination\":\"fd00::2\"},\"l4\":{\"UDP\":{\"source_port\":53," \
+	"\"destination_port\":9}},\"source\":{\"identity\":4},\"destination\":{\"identity\":2},"   \
 	"\"event_type\":{\"type\":4},\"is_reply\":true,\"Summary\":\"UDP\"}}"
-#define VERDICT_JSON                                                                             \
+#define VERDICT_JSON                                                                               \
 	"{\"flow\":{\"time\":\"1970-01-01T00:20:34.567Z\",\"verdict\":\"DROPPED\",\"IP\":{"        \
-	"\"source\":\"1.1.1.1\",\"destination\":\"2.2.2.2\"},\"source\":{\"identity\":4},"          \
-	"\"destination\":{\"identity\":12345},\"event_type\":{\"type\":5},\"traffic_direction\":"    \
-	"\"EGRESS\",\"is_reply\":false,\"Summary\":\"TCP Flags: SYN\",\"egress_denied_by\":[{"       \
+	"\"source\":\"1.1.1.1\",\"destination\":\"2.2.2.2\"},\"source\":{\"identity\":4},"         \
+	"\"destination\":{\"identity\":12345},\"event_type\":{\"type\":5},\"traffic_direction\":"  \
+	"\"EGRESS\",\"is_reply\":false,\"Summary\":\"TCP Flags: SYN\",\"egress_denied_by\":[{"     \
 	"\"name\":\"my-policy\",\"kind\":\"CiliumNetworkPolicy\"}]}}"
-#define SOCK_JSON                                                                                \
+#define SOCK_JSON                                                                                  \
 	"{\"flow\":{\"time\":\"2022-01-13T13:47:20.932Z\",\"verdict\":\"TRACED\",\"IP\":{"         \
-	"\"source\":\"10.0.0.1\",\"destination\":\"10.96.0.9\"},\"l4\":{\"TCP\":{"                   \
-	"\"destination_port\":80}},\"source\":{\"identity\":5618,\"namespace\":\"default\","         \
-	"\"pod_name\":\"mediabot\"},\"destination\":{\"identity\":2},\"Type\":\"SOCK\","             \
-	"\"event_type\":{\"type\":7},\"destination_service\":{\"name\":\"nginx-service\","           \
-	"\"namespace\":\"default\"},\"sock_xlate_point\":\"SOCK_XLATE_POINT_PRE_DIRECTION_FWD\","    \
+	"\"source\":\"10.0.0.1\",\"destination\":\"10.96.0.9\"},\"l4\":{\"TCP\":{"                 \
+	"\"destination_port\":80}},\"source\":{\"identity\":5618,\"namespace\":\"default\","       \
+	"\"pod_name\":\"mediabot\"},\"destination\":{\"identity\":2},\"Type\":\"SOCK\","           \
+	"\"event_type\":{\"type\":7},\"destination_service\":{\"name\":\"nginx-service\","         \
+	"\"namespace\":\"default\"},\"sock_xlate_point\":\"SOCK_XLATE_POINT_PRE_DIRECTION_FWD\","  \
 	"\"Summary\":\"TCP\"}}"
-#define LOST_JSON                                                                                \
-	"{\"lost_events\":{\"source\":\"HUBBLE_RING_BUFFER\",\"num_events_lost\":\"1\",\"cpu\":0,"  \
-	"\"first\":\"1970-01-01T00:00:01Z\",\"last\":\"1970-01-01T00:00:02Z\"},\"time\":"           \
+#define LOST_JSON                                                                                  \
+	"{\"lost_events\":{\"source\":\"HUBBLE_RING_BUFFER\",\"num_events_lost\":\"1\",\"cpu\":0," \
+	"\"first\":\"1970-01-01T00:00:01Z\",\"last\":\"1970-01-01T00:00:02Z\"},\"time\":"          \
 	"\"1970-01-01T00:00:00Z\"}"
-#define NODE_JSON                                                                               \
-	"{\"node_status\":{\"state_change\":\"NODE_UNAVAILABLE\",\"node_names\":[\"a\",\"b\"]},"    \
+#define NODE_JSON                                                                                  \
+	"{\"node_status\":{\"state_change\":\"NODE_UNAVAILABLE\",\"node_names\":[\"a\",\"b\"]},"   \
 	"\"node_name\":\"node\",\"time\":\"1970-01-01T00:20:34.567Z\"}"
 
 struct shape {
@@ -56,36 +58,77 @@ struct shape {
 };
 
 static const struct shape shapes[] = {
-	{ "compact", PRINT_COMPACT, false, { FLOW_JSON },
+	{ "compact",
+	  PRINT_COMPACT,
+	  false,
+	  { FLOW_JSON },
 	  "Jan  1 00:20:34.567: 1.1.1.1:31793 (health) -> 2.2.2.2:8080 (ID:12345) Policy denied "
-	  "DROPPED (TCP Flags: SYN)\n", "" },
-	{ "compact with node", PRINT_COMPACT, true, { FLOW_JSON },
+	  "DROPPED (TCP Flags: SYN)\n",
+	  "" },
+	{ "compact with node",
+	  PRINT_COMPACT,
+	  true,
+	  { FLOW_JSON },
 	  "Jan  1 00:20:34.567 [k8s1]: 1.1.1.1:31793 (health) -> 2.2.2.2:8080 (ID:12345) Policy "
-	  "denied DROPPED (TCP Flags: SYN)\n", "" },
-	{ "a reply is flipped, IPv6 is bracketed", PRINT_COMPACT, false, { REPLY_JSON },
+	  "denied DROPPED (TCP Flags: SYN)\n",
+	  "" },
+	{ "a reply is flipped, IPv6 is bracketed",
+	  PRINT_COMPACT,
+	  false,
+	  { REPLY_JSON },
 	  "Jan  1 00:20:34.567: [fd00::2]:9 (world) <- 1.1.1.1:53 (health) to-endpoint FORWARDED "
-	  "(UDP)\n", "" },
-	{ "policy verdict", PRINT_COMPACT, false, { VERDICT_JSON },
+	  "(UDP)\n",
+	  "" },
+	{ "policy verdict",
+	  PRINT_COMPACT,
+	  false,
+	  { VERDICT_JSON },
 	  "Jan  1 00:20:34.567: 1.1.1.1 (health) -> 2.2.2.2 (ID:12345) policy-verdict:none EGRESS "
-	  "DENIED BY my-policy (CiliumNetworkPolicy) (TCP Flags: SYN)\n", "" },
-	{ "socket", PRINT_COMPACT, false, { SOCK_JSON },
+	  "DENIED BY my-policy (CiliumNetworkPolicy) (TCP Flags: SYN)\n",
+	  "" },
+	{ "socket",
+	  PRINT_COMPACT,
+	  false,
+	  { SOCK_JSON },
 	  "Jan 13 13:47:20.932: default/mediabot (ID:5618) <> default/nginx-service:80 (world) "
-	  "pre-xlate-fwd TRACED (TCP)\n", "" },
-	{ "lost", PRINT_COMPACT, false, { LOST_JSON },
+	  "pre-xlate-fwd TRACED (TCP)\n",
+	  "" },
+	{ "lost",
+	  PRINT_COMPACT,
+	  false,
+	  { LOST_JSON },
 	  "Jan  1 00:00:00.000 EVENTS LOST: HUBBLE_RING_BUFFER CPU(0) 1 (first: Jan  1 "
-	  "00:00:01.000, last: Jan  1 00:00:02.000)\n", "" },
-	{ "node status", PRINT_COMPACT, false, { NODE_JSON }, "",
+	  "00:00:01.000, last: Jan  1 00:00:02.000)\n",
+	  "" },
+	{ "node status",
+	  PRINT_COMPACT,
+	  false,
+	  { NODE_JSON },
+	  "",
 	  "Jan  1 00:20:34.567 [node]: 2 nodes are unavailable: a, b\n" },
-	{ "table", PRINT_TABLE, false, { FLOW_JSON },
+	{ "table",
+	  PRINT_TABLE,
+	  false,
+	  { FLOW_JSON },
 	  "TIMESTAMP             SOURCE          DESTINATION    TYPE            VERDICT   SUMMARY\n"
-	  "Jan  1 00:20:34.567   1.1.1.1:31793   2.2.2.2:8080   Policy denied   DROPPED   TCP Flags: "
-	  "SYN\n", "" },
-	{ "table with node", PRINT_TABLE, true, { FLOW_JSON },
+	  "Jan  1 00:20:34.567   1.1.1.1:31793   2.2.2.2:8080   Policy denied   DROPPED   TCP "
+	  "Flags: "
+	  "SYN\n",
+	  "" },
+	{ "table with node",
+	  PRINT_TABLE,
+	  true,
+	  { FLOW_JSON },
 	  "TIMESTAMP             NODE   SOURCE          DESTINATION    TYPE            VERDICT   "
 	  "SUMMARY\n"
-	  "Jan  1 00:20:34.567   k8s1   1.1.1.1:31793   2.2.2.2:8080   Policy denied   DROPPED   TCP "
-	  "Flags: SYN\n", "" },
-	{ "dict", PRINT_DICT, true, { FLOW_JSON, REPLY_JSON },
+	  "Jan  1 00:20:34.567   k8s1   1.1.1.1:31793   2.2.2.2:8080   Policy denied   DROPPED   "
+	  "TCP "
+	  "Flags: SYN\n",
+	  "" },
+	{ "dict",
+	  PRINT_DICT,
+	  true,
+	  { FLOW_JSON, REPLY_JSON },
 	  "  TIMESTAMP: Jan  1 00:20:34.567\n"
 	  "       NODE: k8s1\n"
 	  "     SOURCE: 1.1.1.1:31793\n"
@@ -100,8 +143,14 @@ static const struct shape shapes[] = {
 	  "DESTINATION: [fd00::2]:9\n"
 	  "       TYPE: to-endpoint\n"
 	  "    VERDICT: FORWARDED\n"
-	  "    SUMMARY: UDP\n", "" },
-	{ "jsonpb", PRINT_JSONPB, false, { FLOW_JSON, LOST_JSON }, FLOW_JSON "\n" LOST_JSON "\n", "" },
+	  "    SUMMARY: UDP\n",
+	  "" },
+	{ "jsonpb",
+	  PRINT_JSONPB,
+	  false,
+	  { FLOW_JSON, LOST_JSON },
+	  FLOW_JSON "\n" LOST_JSON "\n",
+	  "" },
 };
 
 static void one_shape(void **state)
@@ -173,17 +222,28 @@ static void terminal_is_safe(void **state)
 static void bad_json(void **state)
 {
 	static const char *const bad[] = {
-		"", "{", "[]", "{\"flow\":1}", "{\"flow\":{}", "{\"flow\":{\"verdict\":\"NO\"}}",
-		"{\"flow\":{},\"flow\":{}}", "{\"nope\":1}", "{} x", "{\"time\":\"yesterday\"}",
-		"{\"flow\":{\"uuid\":\"\\ud800\"}}", "{\"flow\":{\"drop_reason\":\"x\"}}",
-		"{\"flow\":{\"node_labels\":[\"a\",]}}", "{\"node_name\":null,}",
+		"",
+		"{",
+		"[]",
+		"{\"flow\":1}",
+		"{\"flow\":{}",
+		"{\"flow\":{\"verdict\":\"NO\"}}",
+		"{\"flow\":{},\"flow\":{}}",
+		"{\"nope\":1}",
+		"{} x",
+		"{\"time\":\"yesterday\"}",
+		"{\"flow\":{\"uuid\":\"\\ud800\"}}",
+		"{\"flow\":{\"drop_reason\":\"x\"}}",
+		"{\"flow\":{\"node_labels\":[\"a\",]}}",
+		"{\"node_name\":null,}",
 	};
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		ProtobufCMessage *msg = NULL;
 
 		assert_int_equal(json_in_message(&msg, &observer__get_flows_response__descriptor,
-						 bad[i], strlen(bad[i]), true, NULL), -EINVAL);
+						 bad[i], strlen(bad[i]), true, NULL),
+				 -EINVAL);
 		assert_null(msg);
 	}
 }
