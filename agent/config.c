@@ -407,6 +407,9 @@ int config_parse(struct config *c, int argc, char **argv, struct wag_err *err)
 		r = default_node_name(c, err);
 	if (r == 0 && !c->cleanup)
 		r = default_cgroup(c, err);
+	if (r == 0 && c->pin_dir[0] != '/')
+		r = wag_err_set(err, -EINVAL, "--pin-dir '%s': an absolute path is needed",
+				c->pin_dir);
 	if (r == 0 && c->manifests && c->kubeconfig)
 		r = wag_err_set(err, -EINVAL, "--manifests and --kubeconfig exclude each other");
 	return r;

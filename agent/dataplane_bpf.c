@@ -3,12 +3,14 @@
 #include <bpf/bpf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/membarrier.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 #include <waggle/cleanup.h>
@@ -388,6 +390,22 @@ static int new_dataplane(struct dataplane **ret, const struct dataplane_options 
 	return 0;
 }
 
+static int open_cgroup(const char *path, int *ret, struct wag_err *err)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct statfs fs;
+
+	if (fd < 0 || fstatfs(fd, &fs) < 0)
+		return wag_err_set(err, -errno, "--cgroup %s: %s", path, strerror(errno));
+	if (fs.f_type != CGROUP2_SUPER_MAGIC)
+		return wag_err_set(err, -EINVAL,
+				   "--cgroup %s: not on a cgroup2 mount: name a folder of one, or "
+				   "give --socket-lb=off",
+				   path);
+	*ret = TAKE_FD(fd);
+	return 0;
+}
+
 int dataplane_open(struct dataplane **ret, const struct dataplane_options *o, struct wag_err *err)
 {
 	_cleanup_(dataplane_freep) struct dataplane *dp = NULL;
@@ -403,11 +421,8 @@ int dataplane_open(struct dataplane **ret, const struct dataplane_options *o, st
 		r = dp_check_abi(o->pin_dir, err);
 	if (r == 0)
 		r = dp_probe_attach(o->attach, &dp->attach, err);
-	if (r == 0 && o->socket_lb != WAG_SOCKET_LB_OFF) {
-		dp->cgroup_fd = open(o->cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (dp->cgroup_fd < 0)
-			r = wag_err_set(err, -errno, "--cgroup %s: %s", o->cgroup, strerror(errno));
-	}
+	if (r == 0 && o->socket_lb != WAG_SOCKET_LB_OFF)
+		r = open_cgroup(o->cgroup, &dp->cgroup_fd, err);
 	if (r == 0)
 		r = dp_load(dp, o, err);
 	if (r == 0)
