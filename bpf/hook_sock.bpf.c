@@ -180,6 +180,18 @@ static __always_inline int sock_no_backend(const struct sock_call *call)
 	return SYS_REJECT;
 }
 
+/*
+ * A TCP socket bound to a port of its own may reach one backend through two frontends: translated
+ * here, both would be the same connection ("cannot assign address"). The packet path can tell them
+ * apart.
+ */
+static __always_inline bool sock_is_bound(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	return ctx->protocol == IPPROTO_TCP && sk && sk->src_port;
+}
+
 /* connect and sendmsg: frontend -> backend. */
 static __always_inline int sock_forward(struct bpf_sock_addr *ctx, struct sock_call *call,
 					 const bool v6)
@@ -190,7 +202,7 @@ static __always_inline int sock_forward(struct bpf_sock_addr *ctx, struct sock_c
 
 	if (ctx->protocol != IPPROTO_TCP && ctx->protocol != IPPROTO_UDP)
 		return SYS_PROCEED;
-	if (!sock_is_ours(ctx))
+	if (!sock_is_ours(ctx) || (call->point == WAG_POINT_CONNECT && sock_is_bound(ctx)))
 		return SYS_PROCEED;
 	sock_get_addr(ctx, call, v6);
 	svc = svc_lookup(&call->addr, call->port, call->proto, addr_is_loopback(&call->addr));

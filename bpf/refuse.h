@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * "Port unreachable" for a Service without backends, as kube-proxy's REJECT answers TCP, UDP and
- * SCTP alike (RFC 792; RFC 4443, 3.1 code 4): the client's connect() fails with ECONNREFUSED.
+ * The answer for a Service without backends: a reset for TCP (RFC 9293, 3.10.7.1), "port
+ * unreachable" for the rest (RFC 792; RFC 4443, 3.1 code 4). Not ICMP for TCP: it may come back
+ * while connect() still holds the socket, which then only notes a soft error and sends the SYN
+ * again a second later; a reset waits in the socket's backlog.
  */
 #pragma once
 
@@ -9,6 +11,7 @@
 #include <linux/icmpv6.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
+#include <linux/tcp.h>
 #include <stddef.h>
 #include "checksum.h"
 #include "packet.h"
@@ -27,19 +30,21 @@ static __always_inline __u32 refuse_quote_len(const struct wag_pkt *pkt)
 	return pkt->l4_off - ETH_HLEN + l4;
 }
 
-static __always_inline int refuse_ip(struct __sk_buff *skb, const struct wag_pkt *pkt, __u32 quote)
+/* The IP header of the answer, over len bytes of proto. */
+static __always_inline int refuse_ip(struct __sk_buff *skb, const struct wag_pkt *pkt, __u8 proto,
+				     __u32 len)
 {
 	if (pkt->flags & PKT_V6) {
-		struct ipv6hdr ip = { .version = 6, .nexthdr = IPPROTO_ICMPV6, .hop_limit = 64 };
+		struct ipv6hdr ip = { .version = 6, .nexthdr = proto, .hop_limit = 64 };
 
-		ip.payload_len = bpf_htons(sizeof(struct icmphdr) + quote);
+		ip.payload_len = bpf_htons(len);
 		__builtin_memcpy(&ip.saddr, &pkt->tuple.daddr, sizeof(ip.saddr));
 		__builtin_memcpy(&ip.daddr, &pkt->tuple.saddr, sizeof(ip.daddr));
 		return bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0);
 	} else {
-		struct iphdr ip = { .version = 4, .ihl = 5, .ttl = 64, .protocol = IPPROTO_ICMP };
+		struct iphdr ip = { .version = 4, .ihl = 5, .ttl = 64, .protocol = proto };
 
-		ip.tot_len = bpf_htons(sizeof(ip) + sizeof(struct icmphdr) + quote);
+		ip.tot_len = bpf_htons(sizeof(ip) + len);
 		ip.saddr = pkt->tuple.daddr.w[3];
 		ip.daddr = pkt->tuple.saddr.w[3];
 		ip.check = ~csum_fold16(csum_fold64(
@@ -77,31 +82,77 @@ static __always_inline int refuse_icmp(struct __sk_buff *skb, struct wag_scratch
 	return bpf_skb_store_bytes(skb, off, &icmp, sizeof(icmp), 0);
 }
 
+/* Cut to the bare headers in place; a packet with IP options or extension headers gets ICMP. */
+static __always_inline int refuse_tcp(struct __sk_buff *skb, struct wag_scratch *scratch)
+{
+	const struct wag_pkt *pkt = &scratch->pkt;
+	bool v6 = pkt->flags & PKT_V6;
+	__u32 off = ETH_HLEN + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
+	struct tcphdr in, out = { .rst = 1, .doff = sizeof(struct tcphdr) / 4 };
+	__u64 sum = 0;
+
+	if (pkt->l4_off != off || bpf_skb_load_bytes(skb, off, &in, sizeof(in)) < 0)
+		return -1;
+	out.source = in.dest;
+	out.dest = in.source;
+	if (in.ack) {
+		out.seq = in.ack_seq;
+	} else {
+		__u32 len = skb->len - off - in.doff * 4 + in.syn + in.fin;
+
+		out.ack = 1;
+		out.ack_seq = bpf_htonl(bpf_ntohl(in.seq) + len);
+	}
+	for (int i = 0; i < 4; i++) /* the v4-mapped prefixes, 0xffff each, sum to nothing */
+		sum += (__u64)pkt->tuple.saddr.w[i] + pkt->tuple.daddr.w[i];
+	sum += bpf_htonl(sizeof(out)) + (__u64)bpf_htonl(IPPROTO_TCP);
+	sum += (__u32)bpf_csum_diff(NULL, 0, (__be32 *)&out, sizeof(out), 0);
+	out.check = ~csum_fold16(csum_fold64(sum));
+	if (bpf_skb_change_tail(skb, off + sizeof(out), 0))
+		return -1;
+	if (bpf_skb_store_bytes(skb, off, &out, sizeof(out), 0))
+		return -1;
+	return refuse_ip(skb, pkt, IPPROTO_TCP, sizeof(out));
+}
+
+static __always_inline int refuse_other(struct __sk_buff *skb, struct wag_scratch *scratch)
+{
+	struct wag_pkt *pkt = &scratch->pkt;
+	__u32 quote = refuse_quote_len(pkt);
+	__u32 room = pkt->flags & PKT_V6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
+
+	room += sizeof(struct icmphdr);
+	if (quote > REFUSE_QUOTE_MAX || skb->len < ETH_HLEN + quote)
+		return -1;
+	if (bpf_skb_change_tail(skb, ETH_HLEN + quote, 0) ||
+	    bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, 0))
+		return -1;
+	if (refuse_icmp(skb, scratch, quote))
+		return -1;
+	return refuse_ip(skb, pkt, pkt->flags & PKT_V6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP,
+			 sizeof(struct icmphdr) + quote);
+}
+
 /* Turns the packet into its own refusal and sends it back. Returns a verdict, DROP if it cannot. */
 static __noinline int refuse(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
 	__u8 macs[2 * ETH_ALEN], back[2 * ETH_ALEN];
 	struct wag_pkt *pkt;
-	__u32 quote, room;
 
 	if (!scratch)
 		return DROP;
 	pkt = &scratch->pkt;
-	quote = refuse_quote_len(pkt);
-	room = pkt->flags & PKT_V6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
-	if (pkt->flags & PKT_FRAG_LATER || quote > REFUSE_QUOTE_MAX ||
-	    skb->len < ETH_HLEN + quote)
+	/* A reset is never answered (RFC 9293), nor is what has no header to answer to. */
+	if (pkt->flags & PKT_FRAG_LATER || pkt->tcp_flags & TCP_RST)
 		return DROP;
 	if (bpf_skb_load_bytes(skb, 0, macs, sizeof(macs)) < 0)
 		return DROP;
 	__builtin_memcpy(back, macs + ETH_ALEN, ETH_ALEN);
 	__builtin_memcpy(back + ETH_ALEN, macs, ETH_ALEN);
-	if (bpf_skb_change_tail(skb, ETH_HLEN + quote, 0))
+	if ((pkt->tuple.proto != IPPROTO_TCP || refuse_tcp(skb, scratch)) &&
+	    refuse_other(skb, scratch))
 		return DROP;
-	if (bpf_skb_adjust_room(skb, room + sizeof(struct icmphdr), BPF_ADJ_ROOM_MAC, 0))
-		return DROP;
-	if (bpf_skb_store_bytes(skb, 0, back, sizeof(back), 0) || refuse_ip(skb, pkt, quote) ||
-	    refuse_icmp(skb, scratch, quote))
+	if (bpf_skb_store_bytes(skb, 0, back, sizeof(back), 0))
 		return DROP;
 	if (pkt->point == WAG_POINT_FROM_POD)
 		return bpf_redirect_peer(skb->ifindex, 0);

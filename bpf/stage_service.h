@@ -10,8 +10,11 @@
 /* The node's address of the packet's family; false if it has none. */
 static __always_inline bool node_source(const struct wag_pkt *pkt, struct wag_addr *addr)
 {
-	*addr = pkt->flags & PKT_V6 ? *(const struct wag_addr *)&cfg.node_v6 :
-				      *(const struct wag_addr *)&cfg.node_v4;
+	/* Word by word: without the volatile the compiler would take cfg's zeros for its value. */
+	const volatile struct wag_addr *node = pkt->flags & PKT_V6 ? &cfg.node_v6 : &cfg.node_v4;
+
+	addr->d[0] = node->d[0];
+	addr->d[1] = node->d[1];
 	return !addr_is_zero(addr);
 }
 
