@@ -21,7 +21,8 @@
 
 #define CAPACITY 4095
 #define CLIENTS_MAX 64
-#define POLL_MS 10	/* how long an event may wait in the ring buffer */
+#define POLL_MS 10 /* how long an event may wait in the ring buffer */
+#define POLL_BACKLOG_MS 1
 #define POLL_IDLE_MS 20 /* the same while nobody follows */
 #define LOST_CHECK_NS 500000000ULL
 
@@ -49,6 +50,7 @@ struct flow_server {
 	struct client clients[CLIENTS_MAX];
 	size_t n_clients;
 	bool trace;
+	bool backlog; /* more events wait than one round takes */
 	uint64_t lost_check_ns, lost_ring, lost_since_ns;
 };
 
@@ -189,7 +191,7 @@ static void drain(struct flow_server *s, uint64_t now)
 	if (!s->reader)
 		return;
 	enrich_set_clock(&s->enricher);
-	ring_reader_consume(s->reader);
+	s->backlog = ring_reader_consume(s->reader) > 0;
 	if (now - s->lost_check_ns >= LOST_CHECK_NS) {
 		s->lost_check_ns = now;
 		take_lost(s, ring_reader_lost(s->reader));
@@ -215,7 +217,10 @@ static void *serve(void *arg)
 
 			fds[2 + i] = (struct pollfd){ c->fd, c->out_len ? POLLOUT : POLLIN, 0 };
 		}
-		poll(fds, 2 + n, s->observer.followers ? POLL_MS : POLL_IDLE_MS);
+		poll(fds, 2 + n,
+		     s->backlog		     ? POLL_BACKLOG_MS
+		     : s->observer.followers ? POLL_MS
+					     : POLL_IDLE_MS);
 		if (fds[0].revents)
 			return NULL;
 		now = clock_now(CLOCK_MONOTONIC);

@@ -13,6 +13,7 @@ struct ring_reader {
 	int runtime_fd, stats_fd;
 	ring_reader_fn fn;
 	void *ctx;
+	unsigned budget; /* of the ring_reader_consume() under way */
 	int cpus;
 	uint64_t *per_cpu;
 	uint64_t lost_before;
@@ -27,7 +28,8 @@ static int on_sample(void *ctx, void *data, size_t size)
 		return 0;
 	memcpy(&event, data, sizeof(event));
 	r->fn(r->ctx, &event);
-	return 0;
+	/* libbpf stops at an error, behind the sample it got it for. */
+	return --r->budget ? 0 : -EAGAIN;
 }
 
 static uint64_t count_lost(struct ring_reader *r)
@@ -92,7 +94,11 @@ void ring_reader_freep(struct ring_reader **r)
 
 int ring_reader_consume(struct ring_reader *r)
 {
-	return ring_buffer__consume(r->ring);
+	int n;
+
+	r->budget = RING_READER_BATCH;
+	n = ring_buffer__consume(r->ring);
+	return n == -EAGAIN ? 1 : n < 0 ? n : 0;
 }
 
 int ring_reader_set_trace(struct ring_reader *r, bool on)

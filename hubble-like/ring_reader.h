@@ -18,7 +18,12 @@ int ring_reader_new(struct ring_reader **ret, int events_fd, int runtime_fd, int
 void ring_reader_free(struct ring_reader *r); /* NULL is fine */
 void ring_reader_freep(struct ring_reader **r);
 
-/* Calls fn for everything in the buffer, without waiting. Returns their number or -errno. */
+#define RING_READER_BATCH 4096
+
+/*
+ * Calls fn for what is in the buffer, without waiting; at most RING_READER_BATCH, or a busy node
+ * would never let go of its reader. 1: there may be more; 0; -errno.
+ */
 int ring_reader_consume(struct ring_reader *r);
 /* Sets wag_runtime.trace. 0 or -errno. */
 int ring_reader_set_trace(struct ring_reader *r, bool on);
