@@ -22,6 +22,7 @@ struct sock_call {
 	__be16 port;
 	__u8 proto;
 	__u8 point;
+	__u32 ep_id; /* of the pod the socket belongs to */
 };
 
 /* v6 is a constant of each program: the verifier lets a hook touch its own family's fields only. */
@@ -55,13 +56,14 @@ static __always_inline void sock_set_addr(struct bpf_sock_addr *ctx, const struc
 }
 
 /* Is this socket's network namespace one whose sockets we translate? */
-static __always_inline bool sock_is_ours(struct bpf_sock_addr *ctx)
+static __always_inline bool sock_is_ours(struct bpf_sock_addr *ctx, struct sock_call *call)
 {
 	__u64 cookie = bpf_get_netns_cookie(ctx);
 	struct wag_netns *netns = bpf_map_lookup_elem(&wag_netns, &cookie);
 
 	if (!netns)
 		return false;
+	call->ep_id = netns->ep_id;
 	return cfg.socket_lb == WAG_SOCKET_LB_FULL ||
 	       (cfg.socket_lb == WAG_SOCKET_LB_HOST && netns->flags & WAG_NETNS_HOST);
 }
@@ -83,8 +85,9 @@ static __always_inline void sock_learn(struct bpf_sock_addr *ctx)
 	bpf_map_update_elem(&wag_netns_learn, &token, &cookie, BPF_EXIST);
 }
 
+/* reason 0: translated to choice; else refused. */
 static __always_inline void sock_emit(struct bpf_sock_addr *ctx, const struct sock_call *call,
-				      const struct svc_choice *choice, __u64 cookie)
+				      const struct svc_choice *choice, enum wag_reason reason)
 {
 	struct wag_event *e;
 
@@ -97,18 +100,22 @@ static __always_inline void sock_emit(struct bpf_sock_addr *ctx, const struct so
 	}
 	__builtin_memset(e, 0, sizeof(*e));
 	e->time_ns = bpf_ktime_get_ns();
-	e->type = WAG_EVENT_SOCK;
+	e->type = reason ? WAG_EVENT_DROP : WAG_EVENT_SOCK;
 	e->point = call->point;
-	e->flags = WAG_EVENT_F_XLAT | (addr_is_v4(&call->addr) ? 0 : WAG_EVENT_F_IPV6);
+	e->reason = reason;
+	e->flags = (reason ? WAG_EVENT_F_REFUSED : WAG_EVENT_F_XLAT) |
+		   (addr_is_v4(&call->addr) ? 0 : WAG_EVENT_F_IPV6);
+	e->line = reason ? __LINE__ : 0;
 	e->svc_index = choice->svc_index;
 	e->svc_id = choice->svc_id;
+	e->ep_id = call->ep_id;
 	e->orig.daddr = call->addr;
 	e->orig.dport = call->port;
 	e->orig.proto = call->proto;
 	e->xlat.daddr = choice->addr;
 	e->xlat.dport = choice->port;
 	e->xlat.proto = call->proto;
-	e->cookie = cookie;
+	e->cookie = bpf_get_socket_cookie(ctx);
 	e->cgroup_id = bpf_get_current_cgroup_id();
 	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
 }
@@ -171,25 +178,27 @@ static __always_inline void sock_remember(const struct sock_call *call, __u64 co
 	sock_store(&key, &value);
 }
 
-static __always_inline int sock_no_backend(const struct sock_call *call)
+static __always_inline int sock_no_backend(struct bpf_sock_addr *ctx, const struct sock_call *call,
+					   const struct svc_choice *choice)
 {
 	/* A datagram socket hears of it by ICMP, as from kube-proxy: the packet path refuses. */
 	if (call->proto != IPPROTO_TCP || !cfg.has_set_retval)
 		return SYS_PROCEED;
+	count_packet(call->point, WAG_DROP_NO_BACKEND, 0);
+	sock_emit(ctx, call, choice, WAG_DROP_NO_BACKEND);
 	bpf_set_retval(-ECONNREFUSED);
 	return SYS_REJECT;
 }
 
 /*
- * A TCP socket bound to a port of its own may reach one backend through two frontends: translated
- * here, both would be the same connection ("cannot assign address"). The packet path can tell them
- * apart.
+ * Sockets bound to one port may reach one backend through two frontends: translated here, both
+ * would be the same connection ("cannot assign address"). The packet path can tell them apart.
  */
 static __always_inline bool sock_is_bound(struct bpf_sock_addr *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
 
-	return ctx->protocol == IPPROTO_TCP && sk && sk->src_port;
+	return sk && sk->src_port;
 }
 
 /* connect and sendmsg: frontend -> backend. */
@@ -202,7 +211,7 @@ static __always_inline int sock_forward(struct bpf_sock_addr *ctx, struct sock_c
 
 	if (ctx->protocol != IPPROTO_TCP && ctx->protocol != IPPROTO_UDP)
 		return SYS_PROCEED;
-	if (!sock_is_ours(ctx) || (call->point == WAG_POINT_CONNECT && sock_is_bound(ctx)))
+	if (!sock_is_ours(ctx, call) || (call->point == WAG_POINT_CONNECT && sock_is_bound(ctx)))
 		return SYS_PROCEED;
 	sock_get_addr(ctx, call, v6);
 	svc = svc_lookup(&call->addr, call->port, call->proto, addr_is_loopback(&call->addr));
@@ -215,15 +224,16 @@ static __always_inline int sock_forward(struct bpf_sock_addr *ctx, struct sock_c
 	}
 	switch (svc_select(svc, &choice)) {
 	case SVC_NO_BACKEND:
-		return sock_no_backend(call);
+		return sock_no_backend(ctx, call, &choice);
 	case SVC_FOUND:
 		break;
 	default:
 		return SYS_PROCEED;
 	}
 	sock_remember(call, cookie, &choice);
+	count_packet(call->point, WAG_DROP_FORWARDED, 0);
 	sock_set_addr(ctx, &choice.addr, choice.port, v6);
-	sock_emit(ctx, call, &choice, cookie);
+	sock_emit(ctx, call, &choice, WAG_DROP_FORWARDED);
 	return SYS_PROCEED;
 }
 
@@ -234,7 +244,7 @@ static __always_inline int sock_reverse(struct bpf_sock_addr *ctx, struct sock_c
 	struct wag_sock_key key = { .dir = WAG_SOCK_REV };
 	struct wag_sock *known;
 
-	if (!sock_is_ours(ctx))
+	if (!sock_is_ours(ctx, call))
 		return SYS_PROCEED;
 	sock_get_addr(ctx, call, v6);
 	key.cookie = bpf_get_socket_cookie(ctx);

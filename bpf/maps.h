@@ -161,7 +161,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 22);
+	__uint(max_entries, 1 << 20);
 } wag_events SEC(".maps");
 
 /* Counts a failed map operation by its errno; err is what the helper returned. */
@@ -173,4 +173,16 @@ static __always_inline void count_map_error(enum wag_map_id map, long err)
 
 	if (count)
 		(*count)++;
+}
+
+/* Counts a packet, or a system call, where it met us; reason 0: forwarded. */
+static __always_inline void count_packet(__u32 point, __u32 reason, __u32 bytes)
+{
+	__u32 key = WAG_STAT_INDEX(point, reason);
+	struct wag_stat *stat = bpf_map_lookup_elem(&wag_stats, &key);
+
+	if (stat) {
+		stat->packets++;
+		stat->bytes += bytes;
+	}
 }

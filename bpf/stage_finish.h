@@ -6,17 +6,6 @@
 #include "packet.h"
 #include "refuse.h"
 
-static __always_inline void count_packet(__u32 point, __u32 reason, __u32 bytes)
-{
-	__u32 key = WAG_STAT_INDEX(point, reason);
-	struct wag_stat *stat = bpf_map_lookup_elem(&wag_stats, &key);
-
-	if (stat) {
-		stat->packets++;
-		stat->bytes += bytes;
-	}
-}
-
 static __always_inline bool tracing(void)
 {
 	__u32 zero = 0;
@@ -63,6 +52,8 @@ static __always_inline void emit_packet(struct __sk_buff *skb, struct wag_pkt *p
 	e->svc_index = pkt->svc_index;
 	e->svc_id = pkt->svc_id;
 	e->line = pkt->line;
+	e->ep_id = 0;
+	e->pad = 0;
 	e->orig = pkt->tuple;
 	e->xlat = pkt->xlat;
 	e->cookie = 0;

@@ -106,6 +106,17 @@ static __always_inline int route_from_pod(struct __sk_buff *skb, struct wag_pkt 
 	return PASS;
 }
 
+/* To the node's own stack, as if it came from the node itself. */
+static __always_inline int route_to_host(struct __sk_buff *skb, struct wag_pkt *pkt)
+{
+	const __u8 zero[ETH_ALEN] = {}; /* lo's own address */
+
+	pkt->next = WAG_NEXT_HOST;
+	if (route_macs(skb, zero, zero))
+		return wag_drop(pkt, WAG_DROP_WRITE_ERROR);
+	return cfg.dry_run ? PASS : bpf_redirect(IFINDEX_LO, BPF_F_INGRESS);
+}
+
 /* From outside: only what we translated is ours to route; the rest the stack forwards. */
 static __always_inline int route_from_net(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
@@ -119,8 +130,12 @@ static __always_inline int route_from_net(struct __sk_buff *skb, struct wag_scra
 	pod = bpf_map_lookup_elem(&wag_pods, dst);
 	if (pod)
 		return route_to_pod_peer(skb, pkt, pod);
-	if (bpf_map_lookup_elem(&wag_node_addr, dst))
+	if (bpf_map_lookup_elem(&wag_node_addr, dst)) {
+		/* The node's own NodePort answers it from afar: the stack takes such a source from lo only. */
+		if (bpf_map_lookup_elem(&wag_node_addr, &pkt->xlat.saddr))
+			return route_to_host(skb, pkt);
 		return PASS;
+	}
 	/* The source is ours now: the stack would call it a martian. */
 	if (!route_ttl(skb, pkt->flags & PKT_V6))
 		return PASS;
@@ -132,7 +147,6 @@ static __always_inline int route_to_net_local(struct __sk_buff *skb, struct wag_
 {
 	struct wag_pkt *pkt = &scratch->pkt;
 	const struct wag_addr *dst = route_dst(pkt);
-	const __u8 zero[ETH_ALEN] = {};
 	struct wag_pod *pod;
 	__u32 mark;
 
@@ -150,11 +164,7 @@ static __always_inline int route_to_net_local(struct __sk_buff *skb, struct wag_
 	}
 	if (bpf_map_lookup_elem(&wag_node_addr, dst)) {
 		pkt->next = WAG_NEXT_HOST;
-		if (skb->ifindex == IFINDEX_LO)
-			return PASS;
-		if (route_macs(skb, zero, zero))
-			return wag_drop(pkt, WAG_DROP_WRITE_ERROR);
-		return cfg.dry_run ? PASS : bpf_redirect(IFINDEX_LO, BPF_F_INGRESS);
+		return skb->ifindex == IFINDEX_LO ? PASS : route_to_host(skb, pkt);
 	}
 	mark = (skb->mark & ~WAG_MARK_MASK) | WAG_MARK_TRANSLATED;
 	/* Else the compiler stores one byte only: "invalid bpf_context access off=11 size=1". */

@@ -48,8 +48,8 @@ static struct flow_name *socket_owner(struct enricher *e, const struct wag_event
 {
 	struct flow_endpoint ep = { 0 };
 
-	if (!event->line || !e->resolver.endpoint_by_id ||
-	    e->resolver.endpoint_by_id(e->resolver.ctx, event->line, &ep) < 0)
+	if (!event->ep_id || !e->resolver.endpoint_by_id ||
+	    e->resolver.endpoint_by_id(e->resolver.ctx, event->ep_id, &ep) < 0)
 		return NULL;
 	return flow_names_endpoint(e->names, &ep);
 }

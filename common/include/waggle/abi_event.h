@@ -53,10 +53,12 @@ struct wag_event {
 	__u32 svc_index; /* valid when svc_id is not 0 */
 	__u32 svc_id;
 	__u32 line; /* drops: source line of the stage that dropped */
+	__u32 ep_id; /* sockets: the pod the socket belongs to; 0: the node */
+	__u32 pad;
 	struct wag_tuple orig; /* as it came */
 	struct wag_tuple xlat; /* as it left, with WAG_EVENT_F_XLAT */
 	__u64 cookie;	 /* WAG_EVENT_SOCK: socket cookie */
 	__u64 cgroup_id; /* WAG_EVENT_SOCK */
 };
 
-_Static_assert(sizeof(struct wag_event) == 136, "wag_event");
+_Static_assert(sizeof(struct wag_event) == 144, "wag_event");
