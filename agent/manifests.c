@@ -81,6 +81,12 @@ static void report_file(struct manifests *m, struct file *f, unsigned line, cons
 	report(m, WAG_LOG_ERROR, "%s/%s:%s%s%s", m->dir, f->name, where, line ? "" : " ", text);
 }
 
+static void report_kept(const struct manifests *m, const struct file *f, size_t n)
+{
+	report(m, WAG_LOG_WARN, "%s/%s: what it held before (%zu objects) stays in force", m->dir,
+	       f->name, n);
+}
+
 static bool has_suffix(const char *name, const char *suffix)
 {
 	size_t n = strlen(name), k = strlen(suffix);
@@ -256,42 +262,36 @@ static int apply_object(struct manifests *m, struct file *f, struct object *obj)
 	return model_upsert(m->model, TAKE_PTR(given));
 }
 
-static bool is_bad_now(const struct batch *b, const struct claim *c)
-{
-	for (size_t i = 0; i < b->n_bad; i++) {
-		const struct bad_name *bad = &b->bad[i];
-		const char *kind = c->service ? "Endpoints" : kube_kind_name(c->kind);
-		const char *name = c->service ? c->service : claim_name(c);
-
-		if (strcmp(bad->kind, kind) == 0 && strcmp(bad->ns, claim_ns(c)) == 0 &&
-		    strcmp(bad->name, name) == 0)
-			return true;
-	}
-	return false;
-}
-
-/* What f held before and does not hold now goes, except what it still names but got wrong. */
+/*
+ * What f held before and does not hold now goes; unless f is broken: one object that cannot be used
+ * may be any of them, misspelt, so all of them stay in force until the file is whole.
+ */
 static void apply_rest(struct manifests *m, struct file *f, const struct batch *b,
-		       struct claim **old, size_t n_old, size_t n_room)
+		       struct claim **old, size_t n_old)
 {
+	size_t n_kept = 0;
 
 	for (size_t i = 0; i < n_old; i++) {
 		struct claim *c = old[i];
 
 		if (c->load == m->loads)
 			continue;
-		if (f->n_claims < n_room && is_bad_now(b, c))
-			f->claims[f->n_claims++] = c;
-		else
+		if (b->n_bad == 0) {
 			claim_drop_file(m, c, f);
+			continue;
+		}
+		f->claims[f->n_claims++] = c;
+		n_kept++;
 	}
+	if (n_kept)
+		report_kept(m, f, n_kept);
 }
 
 static int batch_apply(struct manifests *m, struct file *f, struct batch *b)
 {
 	_cleanup_free_ struct claim **old = f->claims;
-	size_t n_old = f->n_claims, n_room = b->n_objects + n_old, i;
-	struct claim **claims = calloc(n_room + 1, sizeof(*claims));
+	size_t n_old = f->n_claims, i;
+	struct claim **claims = calloc(b->n_objects + n_old + 1, sizeof(*claims));
 	int r, first = 0;
 
 	if (!claims) {
@@ -306,7 +306,7 @@ static int batch_apply(struct manifests *m, struct file *f, struct batch *b)
 		if (r < 0 && first == 0)
 			first = r;
 	}
-	apply_rest(m, f, b, old, n_old, n_room);
+	apply_rest(m, f, b, old, n_old);
 	return first;
 }
 
@@ -335,8 +335,7 @@ static void load_file(struct manifests *m, struct file *f)
 		text += skip;
 	report_file(m, f, line, text);
 	if (f->n_claims)
-		report(m, WAG_LOG_WARN, "%s/%s: what it held before (%zu objects) stays in force",
-		       m->dir, f->name, f->n_claims);
+		report_kept(m, f, f->n_claims);
 }
 
 static void drop_file(struct manifests *m, struct file *f)

@@ -16,14 +16,8 @@ void batch_done(struct batch *b)
 {
 	for (size_t i = 0; i < b->n_objects; i++)
 		object_free(b->objects[i]);
-	for (size_t i = 0; i < b->n_bad; i++) {
-		free(b->bad[i].ns);
-		free(b->bad[i].name);
-	}
 	free(b->objects);
-	free(b->bad);
 	b->objects = NULL;
-	b->bad = NULL;
 	b->n_objects = b->n_bad = 0;
 	kube_yaml_freep(&b->yaml);
 	b->yaml = NULL;
@@ -54,22 +48,9 @@ static int batch_object(void *ctx, struct object *obj, const json_t *tree)
 static void batch_bad(void *ctx, const struct kube_ident *ident, const struct wag_err *err)
 {
 	struct batch *b = ctx;
-	struct bad_name *at;
 
+	b->n_bad++;
 	b->complain(b->ctx, b->yaml ? kube_yaml_line(b->yaml, ident->at) : 0, err->msg);
-	if (!ident->name[0])
-		return;
-	at = array_grow(&b->bad, &b->n_bad, sizeof(*at));
-	if (!at)
-		return;
-	at->kind = ident->kind;
-	at->ns = strdup(ident->ns);
-	at->name = strdup(ident->name);
-	if (!at->ns || !at->name) {
-		free(at->ns);
-		free(at->name);
-		b->n_bad--;
-	}
 }
 
 static int batch_walk(struct batch *b, const json_t *tree)

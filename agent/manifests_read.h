@@ -11,12 +11,6 @@
 
 struct kube_yaml;
 
-/* An object that could not be used: what this file said of it before stays in force. */
-struct bad_name {
-	const char *kind; /* static */
-	char *ns, *name;
-};
-
 /* Starts with complain and ctx set, the rest zero. */
 struct batch {
 	/* one object is unusable; line 0: not known */
@@ -25,8 +19,7 @@ struct batch {
 	struct kube_yaml *yaml; /* NULL while a plain JSON text is walked */
 	struct object **objects;
 	size_t n_objects;
-	struct bad_name *bad;
-	size_t n_bad;
+	size_t n_bad; /* objects that could not be used */
 };
 
 /* 0, or -errno with err saying "line N: ..."; what was read of it is in the batch either way. */

@@ -151,6 +151,45 @@ static void test_broken_keeps_what_was(void **state)
 	assert_string_equal(stats.error, "");
 }
 
+/* Of the right form and the wrong types: nobody can tell which object it was meant to be. */
+static void test_wrong_types_keep_what_was(void **state)
+{
+	static const char *const texts[] = {
+		"{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"metadata\":{\"name\":\"x\"},\n"
+		"\"spec\":{\"ports\":\"eighty\",\"clusterIP\":7}}\n",
+		"{\"kind\":\"Service\",\"metadata\":{\"name\":\"a\"},\n\"spec\":{\"clusterIP\":[]}}"
+		"\n",
+		"{\"kind\":\"Service\",\"metadata\":{\"name\":7},\"spec\":{}}\n",
+		"kind: Service\nmetadata: a\n",
+		"kind: Service\nmetadata: {name: a}\nspec: []\n",
+		"kind: List\nitems: {a: b}\n",
+		"kind: EndpointSlice\nmetadata: {name: a}\naddressType: 4\nendpoints: no\n",
+		"kind: Endpoints\nmetadata: {name: a}\nsubsets: 7\n",
+		"kind: [Service]\nmetadata: {name: a}\n",
+		"just words\n",
+		"7\n",
+	};
+	_cleanup_(manifests_freep) struct manifests *m = NULL;
+
+	assert_int_equal(manifests_new(&m, dir, model, &reporter), 0);
+	put("a.yaml", service("a", 80));
+	assert_int_equal(manifests_scan(m, 0), 1);
+	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+		said[0] = 0;
+		put("a.yaml", texts[i]);
+		manifests_touch(m, "a.yaml");
+		assert_int_equal(manifests_scan(m, 0), 1);
+		assert_non_null(strstr(said, "/a.yaml:"));
+		assert_non_null(strstr(said, "(1 objects) stays in force"));
+		assert_int_equal(port_of("a"), 80);
+	}
+	put("a.yaml", service("b", 81));
+	manifests_touch(m, "a.yaml");
+	manifests_scan(m, 0);
+	assert_int_equal(port_of("a"), 0);
+	assert_int_equal(port_of("b"), 81);
+}
+
 static void test_last_file_wins(void **state)
 {
 	_cleanup_(manifests_freep) struct manifests *m = NULL;
@@ -316,6 +355,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_yaml_in_all_its_forms, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_broken_keeps_what_was, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_wrong_types_keep_what_was, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_last_file_wins, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_endpoints_yield_to_slices, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_hostile_texts, setup, teardown),
