@@ -154,8 +154,12 @@ static __always_inline void sock_store(struct wag_sock_key *key, const struct wa
 		count_map_error(WAG_MAP_SOCK, err);
 }
 
-/* Remembers the choice: for replies and getpeername, and for an unconnected socket's next message. */
-static __always_inline void sock_remember(const struct sock_call *call, __u64 cookie,
+/*
+ * Remembers the choice: for replies and getpeername, and for an unconnected socket's next message.
+ * Returns false if the socket already talks to this backend through another frontend: nobody could
+ * tell the replies apart, so this frontend is left to the packet path.
+ */
+static __always_inline bool sock_remember(const struct sock_call *call, __u64 cookie,
 					  const struct svc_choice *choice)
 {
 	struct wag_sock_key key = {
@@ -166,16 +170,23 @@ static __always_inline void sock_remember(const struct sock_call *call, __u64 co
 		.addr = call->addr, .port = call->port,
 		.svc_index = choice->svc_index, .svc_id = choice->svc_id,
 	};
+	struct wag_sock *other;
 
+	if (call->point == WAG_POINT_SENDMSG) {
+		other = bpf_map_lookup_elem(&wag_sock, &key);
+		if (other && (other->port != call->port || !addr_equal(&other->addr, &call->addr)))
+			return false;
+	}
 	sock_store(&key, &value);
 	if (call->point != WAG_POINT_SENDMSG)
-		return;
+		return true;
 	key.addr = call->addr;
 	key.port = call->port;
 	key.dir = WAG_SOCK_FWD;
 	value.addr = choice->addr;
 	value.port = choice->port;
 	sock_store(&key, &value);
+	return true;
 }
 
 static __always_inline int sock_no_backend(struct bpf_sock_addr *ctx, const struct sock_call *call,
@@ -230,7 +241,8 @@ static __always_inline int sock_forward(struct bpf_sock_addr *ctx, struct sock_c
 	default:
 		return SYS_PROCEED;
 	}
-	sock_remember(call, cookie, &choice);
+	if (!sock_remember(call, cookie, &choice))
+		return SYS_PROCEED;
 	count_packet(call->point, WAG_DROP_FORWARDED, 0);
 	sock_set_addr(ctx, &choice.addr, choice.port, v6);
 	sock_emit(ctx, call, &choice, WAG_DROP_FORWARDED);

@@ -87,7 +87,8 @@ static __always_inline int route_to_net(struct __sk_buff *skb, struct wag_scratc
 		fib->ipv4_src = pkt->xlat.saddr.w[3];
 		fib->ipv4_dst = pkt->xlat.daddr.w[3];
 	}
-	r = bpf_fib_lookup(skb, fib, sizeof(*fib), BPF_FIB_LOOKUP_OUTPUT);
+	/* As if forwarded from here: BPF_FIB_LOOKUP_OUTPUT would keep it on this device. */
+	r = bpf_fib_lookup(skb, fib, sizeof(*fib), 0);
 	if (r != BPF_FIB_LKUP_RET_SUCCESS && r != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return wag_drop(pkt, WAG_DROP_FIB_FAILED);
 	pkt->next = WAG_NEXT_NET;
