@@ -248,9 +248,27 @@ static int resolve_service(void *ctx, const struct wag_addr *addr, __be16 port, 
 	return resolve_by_index(ctx, svc.index, 0, ret);
 }
 
+/* A socket that has no address yet is known by its pod's endpoint. */
+static int resolve_by_id(void *ctx, uint32_t ep_id, struct flow_endpoint *ret)
+{
+	struct flow_endpoint found = { .id = ep_id };
+	const struct names *n = ctx;
+	struct wag_endpoint ep;
+
+	if (bpfsys_map_lookup(n->endpoints, &ep_id, &ep) < 0)
+		return -ENOENT;
+	memcpy(found.ns, ep.ns, sizeof(found.ns));
+	memcpy(found.pod, ep.pod, sizeof(found.pod));
+	found.ns[sizeof(found.ns) - 1] = 0;
+	found.pod[sizeof(found.pod) - 1] = 0;
+	*ret = found;
+	return 0;
+}
+
 struct flow_resolver names_resolver(struct names *n)
 {
-	return (struct flow_resolver){ n, resolve_endpoint, resolve_service, resolve_by_index };
+	return (struct flow_resolver){ n, resolve_endpoint, resolve_service, resolve_by_index,
+				       resolve_by_id };
 }
 
 int names_new(struct names **ret, struct dataplane *dp)

@@ -43,14 +43,16 @@ static struct flow_name *endpoint(struct enricher *e, const struct wag_addr *add
 	return flow_names_endpoint(e->names, &ep);
 }
 
-/* A connecting socket has no address yet: wag_event.line carries its pod's endpoint id, if any. */
-static struct flow_name *socket_owner(struct enricher *e, const struct wag_event *event)
+/* A connecting socket has no address yet: it is its pod's, and so is the name. */
+static struct flow_name *socket_owner(struct enricher *e, const struct wag_event *event,
+				      struct wag_addr *ret_addr)
 {
 	struct flow_endpoint ep = { 0 };
 
 	if (!event->ep_id || !e->resolver.endpoint_by_id ||
 	    e->resolver.endpoint_by_id(e->resolver.ctx, event->ep_id, &ep) < 0)
 		return NULL;
+	*ret_addr = event->flags & WAG_EVENT_F_IPV6 ? ep.v6 : ep.v4;
 	return flow_names_endpoint(e->names, &ep);
 }
 
@@ -108,8 +110,8 @@ static void fill(struct enricher *e, const struct wag_event *event, enum flow_re
 	rec->time_ns = event->time_ns + e->wall_offset_ns;
 	rec->interface = interface(e, event);
 	rec->source = endpoint(e, &event->orig.saddr);
-	if (!rec->source && event->type == WAG_EVENT_SOCK)
-		rec->source = socket_owner(e, event);
+	if (!rec->source)
+		rec->source = socket_owner(e, event, &rec->event.orig.saddr);
 	if (event->type == WAG_EVENT_SOCK || kind == FLOW_RECORD_POST)
 		reverse = false;
 	if (kind == FLOW_RECORD_POST)
