@@ -17,6 +17,7 @@ struct flow_endpoint {
 	uint32_t identity; /* reserved: 1 host, 2 world, 6 remote-node, 7 kube-apiserver; 0: none */
 	char labels[4][64]; /* empty: unused */
 	char workload[128], workload_kind[32];
+	struct wag_addr v4, v6; /* of a local pod; zero: none */
 };
 
 struct flow_service {

@@ -195,7 +195,7 @@ static void socket_translation(void **state)
 	e.flags = WAG_EVENT_F_XLAT;
 	e.cookie = 77;
 	e.cgroup_id = 88;
-	e.line = 6;
+	e.ep_id = 6;
 	pre = json(&e, 2, 0);
 	post = json(&e, 2, 1);
 	assert_non_null(strstr(pre, "\"verdict\":\"TRACED\""));
