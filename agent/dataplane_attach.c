@@ -41,15 +41,16 @@ static int probe_tcx(void)
 	return fd >= 0 || errno == ENODEV;
 }
 
-int dp_probe_attach(uint32_t wanted, uint32_t *ret, struct wag_err *err)
+/* Left to us, pods get clsact even where there is TCX: docs/adr/0007-pods-by-clsact.md. */
+int dp_probe_attach(struct dataplane *dp, uint32_t wanted, struct wag_err *err)
 {
 	struct utsname uts;
 	int tcx;
 
-	if (wanted == WAG_ATTACH_CLSACT) {
-		*ret = wanted;
+	dp->attach = wanted ? wanted : WAG_ATTACH_CLSACT;
+	dp->net_attach = WAG_ATTACH_CLSACT;
+	if (wanted == WAG_ATTACH_CLSACT)
 		return 0;
-	}
 	uname(&uts);
 	tcx = probe_tcx();
 	if (tcx < 0)
@@ -61,7 +62,8 @@ int dp_probe_attach(uint32_t wanted, uint32_t *ret, struct wag_err *err)
 				   "--attach=tcx: Linux %s has no TCX links (6.6 has): give "
 				   "--attach=auto",
 				   uts.release);
-	*ret = tcx ? WAG_ATTACH_TCX : WAG_ATTACH_CLSACT;
+	if (tcx)
+		dp->net_attach = WAG_ATTACH_TCX;
 	return 0;
 }
 
@@ -95,7 +97,7 @@ static int attach_tcx(const char *path, uint32_t ifindex, bool egress, int prog_
 }
 
 static int attach_one(const struct dataplane *dp, struct nl *nl, const struct dp_device *dev,
-		      bool egress, const char *prog, struct wag_err *err)
+		      uint32_t how, bool egress, const char *prog, struct wag_err *err)
 {
 	int fd = dp_prog_fd(dp, prog), r;
 	char path[4096];
@@ -103,10 +105,8 @@ static int attach_one(const struct dataplane *dp, struct nl *nl, const struct dp
 	if (fd < 0)
 		return wag_err_set(err, fd, "program %s: missing", prog);
 	r = pins_tcx_path(path, sizeof(path), dp->pin_dir, dev->name, dev->ifindex, egress);
-	if (r == 0 && dp->attach == WAG_ATTACH_TCX) {
+	if (r == 0 && how == WAG_ATTACH_TCX) {
 		r = attach_tcx(path, dev->ifindex, egress, fd);
-		if (r == 0)
-			nl_tc_detach(nl, dev->ifindex, egress);
 	} else if (r == 0) {
 		r = nl_tc_attach(nl, dev->ifindex, egress, fd, prog);
 		if (r == 0)
@@ -118,11 +118,15 @@ static int attach_one(const struct dataplane *dp, struct nl *nl, const struct dp
 }
 
 static int attach_both(const struct dataplane *dp, struct nl *nl, const struct dp_device *dev,
-		       const char *ingress, const char *egress, struct wag_err *err)
+		       uint32_t how, const char *ingress, const char *egress, struct wag_err *err)
 {
-	int r = attach_one(dp, nl, dev, false, ingress, err);
+	int r = attach_one(dp, nl, dev, how, false, ingress, err);
 
-	return r == 0 ? attach_one(dp, nl, dev, true, egress, err) : r;
+	if (r == 0)
+		r = attach_one(dp, nl, dev, how, true, egress, err);
+	if (r == 0 && how == WAG_ATTACH_TCX)
+		nl_tc_remove(nl, dev->ifindex);
+	return r;
 }
 
 /* ---- pods: what the CNI attached before ---- */
@@ -151,7 +155,7 @@ int dp_attach_pods(struct dataplane *dp, struct wag_err *err)
 		dev.ifindex = ep.ifindex;
 		memcpy(dev.name, ep.ifname, sizeof(dev.name));
 		dev.name[sizeof(dev.name) - 1] = 0;
-		r = attach_both(dp, nl, &dev, "wag_from_pod", "wag_to_pod", err);
+		r = attach_both(dp, nl, &dev, dp->attach, "wag_from_pod", "wag_to_pod", err);
 		if (r < 0)
 			return r;
 	}
@@ -228,8 +232,7 @@ static int collect_filter(const struct nl_link *link, void *ctx)
 	for (size_t i = 0; i < f->n; i++)
 		if (f->devices[i].ifindex == link->ifindex)
 			return 0;
-	nl_tc_detach(f->nl, link->ifindex, false);
-	nl_tc_detach(f->nl, link->ifindex, true);
+	nl_tc_remove(f->nl, link->ifindex);
 	return 0;
 }
 
@@ -254,7 +257,7 @@ int dp_attach_devices(struct dataplane *dp, const struct dp_device *devices, siz
 		strcpy(all[n++].name, "lo");
 	}
 	for (size_t i = 0; i < n; i++) {
-		r = attach_both(dp, nl, &all[i], "wag_from_net", "wag_to_net", err);
+		r = attach_both(dp, nl, &all[i], dp->net_attach, "wag_from_net", "wag_to_net", err);
 		/* A device that went away since it was listed is the next listing's matter. */
 		if (r < 0 && r != -ENODEV)
 			return r;
@@ -350,10 +353,7 @@ int dp_attach_cgroup(struct dataplane *dp, struct wag_err *err)
 
 static int detach_filters(const struct nl_link *link, void *ctx)
 {
-	struct nl *nl = ctx;
-
-	nl_tc_detach(nl, link->ifindex, false);
-	nl_tc_detach(nl, link->ifindex, true);
+	nl_tc_remove(ctx, link->ifindex);
 	return 0;
 }
 

@@ -116,6 +116,11 @@ uint32_t dataplane_attach_mode(const struct dataplane *dp)
 	return dp->attach;
 }
 
+uint32_t dataplane_attach_mode_net(const struct dataplane *dp)
+{
+	return dp->net_attach;
+}
+
 static void count(struct dataplane *dp, enum dp_table table, uint64_t *ok, size_t done, int r)
 {
 	*ok += done;
@@ -420,7 +425,7 @@ int dataplane_open(struct dataplane **ret, const struct dataplane_options *o, st
 	if (r == 0)
 		r = dp_check_abi(o->pin_dir, err);
 	if (r == 0)
-		r = dp_probe_attach(o->attach, &dp->attach, err);
+		r = dp_probe_attach(dp, o->attach, err);
 	if (r == 0 && o->socket_lb != WAG_SOCKET_LB_OFF)
 		r = open_cgroup(o->cgroup, &dp->cgroup_fd, err);
 	if (r == 0)

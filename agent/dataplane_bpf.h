@@ -13,7 +13,7 @@ struct dataplane_options {
 	const char *pin_dir, *state_dir;
 	const char *cgroup; /* may be NULL with WAG_SOCKET_LB_OFF */
 	const char *node_name;
-	uint32_t attach; /* enum wag_attach; 0: the better one of this kernel */
+	uint32_t attach; /* enum wag_attach; 0: the better one for each kind of device */
 	uint32_t socket_lb;
 	uint32_t ct_max, svc_max, slot_max, mtu;
 	struct wag_addr node_v4, node_v6;
@@ -35,7 +35,9 @@ int dataplane_cleanup(const char *pin_dir, const char *state_dir, struct wag_err
 int dataplane_set_devices(struct dataplane *dp, const struct dp_device *devices, size_t n,
 			  struct wag_err *err);
 int dataplane_set_synced(struct dataplane *dp, uint64_t now_ns);
-uint32_t dataplane_attach_mode(const struct dataplane *dp); /* enum wag_attach */
+/* enum wag_attach: how pods, and how the node's devices are attached */
+uint32_t dataplane_attach_mode(const struct dataplane *dp);
+uint32_t dataplane_attach_mode_net(const struct dataplane *dp);
 int dataplane_map_fd(const struct dataplane *dp, const char *name); /* borrowed; -ENOENT */
 size_t dataplane_n_programs(const struct dataplane *dp);
 

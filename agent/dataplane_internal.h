@@ -36,7 +36,8 @@ struct dataplane {
 	char *pin_dir, *state_dir;
 	int lock_fd, pin_lock_fd; /* one agent per state dir and per pin dir */
 	int cgroup_fd;
-	uint32_t attach, socket_lb;
+	uint32_t attach, net_attach; /* enum wag_attach: of pods, of the node's devices */
+	uint32_t socket_lb;
 	struct hook_pod *pod;
 	struct hook_net *net;
 	struct hook_sock *sock; /* NULL with WAG_SOCKET_LB_OFF */
@@ -95,7 +96,7 @@ int dp_migrate_begin(struct dataplane *dp, struct wag_err *err);
 int dp_migrate_after(struct dataplane *dp, struct wag_err *err);  /* after the switch */
 
 /* dataplane_attach.c */
-int dp_probe_attach(uint32_t wanted, uint32_t *ret, struct wag_err *err);
+int dp_probe_attach(struct dataplane *dp, uint32_t wanted, struct wag_err *err);
 int dp_attach_cgroup(struct dataplane *dp, struct wag_err *err);
 int dp_attach_pods(struct dataplane *dp, struct wag_err *err);
 int dp_attach_devices(struct dataplane *dp, const struct dp_device *devices, size_t n,

@@ -194,7 +194,7 @@ static void set_sizes(struct bpf_object *obj, const struct dataplane_options *o)
 	}
 }
 
-static void set_attach_types(const struct dataplane *dp, struct bpf_object *obj)
+static void set_attach_types(struct bpf_object *obj, uint32_t attach)
 {
 	struct bpf_program *prog;
 
@@ -206,7 +206,7 @@ static void set_attach_types(const struct dataplane *dp, struct bpf_object *obj)
 
 		if (bpf_program__type(prog) != BPF_PROG_TYPE_SCHED_CLS)
 			continue;
-		if (dp->attach == WAG_ATTACH_TCX)
+		if (attach == WAG_ATTACH_TCX)
 			type = egress ? DP_TCX_EGRESS : DP_TCX_INGRESS;
 		bpf_program__set_expected_attach_type(prog, (enum bpf_attach_type)type);
 	}
@@ -406,7 +406,7 @@ static int load_all(struct dataplane *dp, const struct dataplane_options *o, str
 		if (!skeletons[i])
 			continue;
 		set_sizes(dp_object(dp, i), o);
-		set_attach_types(dp, dp_object(dp, i));
+		set_attach_types(dp_object(dp, i), i == 0 ? dp->attach : dp->net_attach);
 	}
 	r = choose_maps(dp, dp->pod->obj);
 	if (r < 0)

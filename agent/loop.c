@@ -174,13 +174,15 @@ static void on_conflict(const char *ns, const char *name, const struct wag_svc_k
 
 /* ---- the node ---- */
 
-static void log_devices(const struct node_facts *f)
+static void log_devices(const struct node_facts *f, uint32_t socket_lb)
 {
 	char list[512] = "";
 	size_t len = 0;
 
 	for (size_t i = 0; i < f->n_devices && len < sizeof(list) - 20; i++)
 		len += (size_t)snprintf(list + len, sizeof(list) - len, " %s", f->devices[i].name);
+	if (socket_lb == WAG_SOCKET_LB_OFF) /* what its sockets send to a Service leaves there */
+		len += (size_t)snprintf(list + len, sizeof(list) - len, " lo");
 	log_info("node devices served:%s", len ? list : " none");
 }
 
@@ -234,7 +236,7 @@ static void on_node_timer(evutil_socket_t fd, short what, void *ctx)
 			start_timer(l->node_timer, 1000);
 		}
 		if (r == 0)
-			log_devices(&facts);
+			log_devices(&facts, l->config->socket_lb);
 	}
 	if (r == 0) {
 		facts.v4 = l->restart ? facts.v4 : l->facts.v4;
@@ -285,6 +287,11 @@ static void on_note(void *ctx, const char *msg)
 
 /* ---- start ---- */
 
+static const char *attach_name(uint32_t attach)
+{
+	return attach == WAG_ATTACH_TCX ? "tcx" : "clsact";
+}
+
 static int start_dataplane(struct loop *l, struct wag_err *err)
 {
 	const struct config *c = l->config;
@@ -318,10 +325,11 @@ static int start_dataplane(struct loop *l, struct wag_err *err)
 		r = node_register_netns(l->dp, err);
 	if (r < 0)
 		return r;
-	log_devices(&l->facts);
-	log_info("%zu programs in place (%s, socket path %s) in %" PRIu64 " ms",
-		 dataplane_n_programs(l->dp),
-		 dataplane_attach_mode(l->dp) == WAG_ATTACH_TCX ? "tcx" : "clsact",
+	log_devices(&l->facts, c->socket_lb);
+	log_info("%zu programs in place (pods by %s, devices by %s, socket path %s) in %" PRIu64
+		 " ms",
+		 dataplane_n_programs(l->dp), attach_name(dataplane_attach_mode(l->dp)),
+		 attach_name(dataplane_attach_mode_net(l->dp)),
 		 c->socket_lb == WAG_SOCKET_LB_OFF    ? "off"
 		 : c->socket_lb == WAG_SOCKET_LB_HOST ? "host"
 						      : "full",

@@ -21,12 +21,17 @@ static struct tcmsg filter_tcm(uint32_t ifindex, bool egress)
 	return tcm;
 }
 
+static struct tcmsg clsact_tcm(uint32_t ifindex)
+{
+	return (struct tcmsg){ .tcm_family = AF_UNSPEC,
+			       .tcm_ifindex = ifindex,
+			       .tcm_handle = TC_H_MAKE(TC_H_CLSACT, 0),
+			       .tcm_parent = TC_H_CLSACT };
+}
+
 static int clsact_ensure(struct nl *nl, uint32_t ifindex)
 {
-	struct tcmsg tcm = { .tcm_family = AF_UNSPEC,
-			     .tcm_ifindex = ifindex,
-			     .tcm_handle = TC_H_MAKE(TC_H_CLSACT, 0),
-			     .tcm_parent = TC_H_CLSACT };
+	struct tcmsg tcm = clsact_tcm(ifindex);
 	struct nl_msg m;
 	int r;
 
@@ -64,6 +69,38 @@ int nl_tc_detach(struct nl *nl, uint32_t ifindex, bool egress)
 	nl_msg_init(&m, RTM_DELTFILTER, 0, &tcm, sizeof(tcm));
 	nl_put_str(&m, TCA_KIND, "bpf");
 	return nl_call(nl, &m, NULL, NULL);
+}
+
+static int count_filter(const struct nlmsghdr *h, void *ctx)
+{
+	size_t *n = ctx;
+
+	*n += h->nlmsg_type == RTM_NEWTFILTER;
+	return 0;
+}
+
+static bool has_filters(struct nl *nl, uint32_t ifindex, bool egress)
+{
+	struct tcmsg tcm = filter_tcm(ifindex, egress);
+	struct nl_msg m;
+	size_t n = 0;
+
+	tcm.tcm_handle = tcm.tcm_info = 0;
+	nl_msg_init(&m, RTM_GETTFILTER, NLM_F_DUMP, &tcm, sizeof(tcm));
+	return nl_call(nl, &m, count_filter, &n) < 0 || n > 0;
+}
+
+void nl_tc_remove(struct nl *nl, uint32_t ifindex)
+{
+	struct tcmsg tcm = clsact_tcm(ifindex);
+	bool ours = nl_tc_detach(nl, ifindex, false) == 0;
+	struct nl_msg m;
+
+	ours |= nl_tc_detach(nl, ifindex, true) == 0;
+	if (!ours || has_filters(nl, ifindex, false) || has_filters(nl, ifindex, true))
+		return;
+	nl_msg_init(&m, RTM_DELQDISC, 0, &tcm, sizeof(tcm));
+	nl_call(nl, &m, NULL, NULL);
 }
 
 int nl_monitor_open(void)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the agent makes of its manifests, and what its absence does to the node: nothing."""
 import json
+import os
 import time
 
-from suite import (expect, expect_ok, fields, host_port, port, test, wait_for)
+from suite import (MODES, expect, expect_ok, fields, host_port, port, test, wait_for)
 from netlab import service_objects, vip
 
 FOREIGN_YAML = """\
@@ -217,3 +218,36 @@ def a_full_table_keeps_the_living(env):
     finally:
         lab.kill_agent()
         lab.start_agent(*args)
+
+
+def attached(lab):
+    """{device: how}: "clsact", "tcx" or both, of every device of the node we are attached to."""
+    found = {}
+    for line in lab.sh("node", ["tc", "qdisc", "show"]).splitlines():
+        if line.startswith("qdisc clsact"):
+            found[line.split()[4]] = ["clsact"]
+    for pin in os.listdir(os.path.join(lab.pin_dir, "links")):
+        if pin.endswith("_ingress"):
+            found.setdefault(pin.rsplit("_", 2)[0], []).append("tcx")
+    return {("pod" if dev.startswith("wag") else dev): how for dev, how in found.items()}
+
+
+@test("full")
+def every_interface_follows_the_mode(env):
+    """The device lo is ours only without the socket path; nothing of the mode before stays."""
+    vips = env.service(["web-1"])
+    try:
+        for args, want in (
+                (["--attach=tcx"], {"pod": ["tcx"], "eth0": ["tcx"]}),
+                (["--attach=clsact", "--socket-lb=off"],
+                 {"pod": ["clsact"], "eth0": ["clsact"], "lo": ["clsact"]}),
+                (["--attach=auto", "--socket-lb=off"],
+                 {"pod": ["clsact"], "eth0": ["tcx"], "lo": ["tcx"]}),
+                (["--attach=auto"], {"pod": ["clsact"], "eth0": ["tcx"]})):
+            env.lab.kill_agent()
+            env.lab.start_agent(*args)
+            expect(attached(env.lab) == want, args, attached(env.lab), want)
+            expect_ok(env.lab.connect("client", vips[0], 80), "web-1")
+    finally:
+        env.lab.kill_agent()
+        env.lab.start_agent(*MODES[env.mode])

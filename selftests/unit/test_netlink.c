@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The reader against bytes, and the requests against a namespace of the test's own. */
+#include <arpa/inet.h>
 #include <errno.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/pkt_cls.h>
+#include <linux/pkt_sched.h>
 #include <net/if.h>
 #include <poll.h>
 #include <sched.h>
@@ -9,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <cmocka.h>
 #include <fcntl.h>
 #include <unistd.h>
@@ -135,6 +141,77 @@ static void routes_and_neighbours(struct nl *nl, uint32_t ifindex)
 	assert_int_equal(seen, 3);
 }
 
+static int classifier(void)
+{
+	static const struct bpf_insn insns[] = {
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .imm = -1 },
+		{ .code = BPF_JMP | BPF_EXIT },
+	};
+	union bpf_attr attr = { .prog_type = BPF_PROG_TYPE_SCHED_CLS,
+				.insns = (uintptr_t)insns,
+				.insn_cnt = 2,
+				.license = (uintptr_t) "GPL" };
+
+	return (int)syscall(SYS_bpf, BPF_PROG_LOAD, &attr, sizeof(attr));
+}
+
+static int find_clsact(const struct nlmsghdr *h, void *ctx)
+{
+	const struct tcmsg *tcm = NLMSG_DATA(h);
+	uint32_t *ifindex = ctx;
+
+	if (h->nlmsg_type == RTM_NEWQDISC && tcm->tcm_parent == TC_H_CLSACT &&
+	    tcm->tcm_ifindex == (int)*ifindex)
+		*ifindex = 0;
+	return 0;
+}
+
+static bool has_clsact(struct nl *nl, uint32_t ifindex)
+{
+	struct tcmsg tcm = { .tcm_family = AF_UNSPEC };
+	struct nl_msg m;
+
+	nl_msg_init(&m, RTM_GETQDISC, NLM_F_DUMP, &tcm, sizeof(tcm));
+	assert_int_equal(nl_call(nl, &m, find_clsact, &ifindex), 0);
+	return ifindex == 0;
+}
+
+/* The clsact goes with the last filter, and stays while anybody else has one there. */
+static void filters_come_and_go(struct nl *nl, uint32_t ifindex)
+{
+	struct tcmsg foreign = { .tcm_family = AF_UNSPEC,
+				 .tcm_ifindex = (int)ifindex,
+				 .tcm_handle = 1,
+				 .tcm_parent = TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS),
+				 .tcm_info = TC_H_MAKE(7U << 16, htons(ETH_P_ALL)) };
+	struct rtattr *options;
+	struct nl_msg m;
+	int prog;
+
+	assert_int_equal(nl_tc_attach(nl, ifindex, false, -1, "none"), -EBADF);
+	prog = classifier();
+	if (prog < 0)
+		return; /* this kernel or container has no BPF */
+	assert_int_equal(nl_tc_attach(nl, ifindex, false, prog, "in"), 0);
+	assert_int_equal(nl_tc_attach(nl, ifindex, true, prog, "out"), 0);
+	assert_int_equal(nl_tc_attach(nl, ifindex, true, prog, "again"), 0);
+	assert_true(has_clsact(nl, ifindex));
+	nl_tc_remove(nl, ifindex);
+	assert_false(has_clsact(nl, ifindex));
+	nl_tc_remove(nl, ifindex);
+	assert_int_equal(nl_tc_attach(nl, ifindex, false, prog, "in"), 0);
+	nl_msg_init(&m, RTM_NEWTFILTER, NLM_F_CREATE, &foreign, sizeof(foreign));
+	nl_put_str(&m, TCA_KIND, "bpf");
+	options = nl_nest(&m, TCA_OPTIONS);
+	nl_put_u32(&m, TCA_BPF_FD, prog);
+	nl_put_str(&m, TCA_BPF_NAME, "foreign");
+	nl_nest_end(&m, options);
+	assert_int_equal(nl_call(nl, &m, NULL, NULL), 0);
+	nl_tc_remove(nl, ifindex);
+	assert_true(has_clsact(nl, ifindex));
+	close(prog);
+}
+
 static void test_requests(void **state)
 {
 	static const uint8_t mac[6] = { 2, 0, 0, 0, 0, 1 }, peer_mac[6] = { 2, 0, 0, 0, 0, 2 };
@@ -169,7 +246,7 @@ static void test_requests(void **state)
 	assert_int_equal(nl_link_get_by_index(nl, index, &link), 0);
 	assert_true(link.flags & IFF_UP);
 	routes_and_neighbours(nl, index);
-	assert_int_equal(nl_tc_attach(nl, index, false, -1, "none"), -EBADF);
+	filters_come_and_go(nl, index);
 	assert_int_equal(nl_monitor_read(monitor), 1);
 	assert_int_equal(nl_link_del(nl, index), 0);
 	assert_int_equal(nl_link_get(nl, "v1", &link), -ENODEV);

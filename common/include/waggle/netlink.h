@@ -52,6 +52,8 @@ int nl_neigh_add(struct nl *nl, uint32_t ifindex, const struct wag_addr *addr, c
 #define NL_TC_HANDLE 1
 int nl_tc_attach(struct nl *nl, uint32_t ifindex, bool egress, int prog_fd, const char *name);
 int nl_tc_detach(struct nl *nl, uint32_t ifindex, bool egress);
+/* Both filters go, and with the last of them the clsact, unless somebody else's is there too. */
+void nl_tc_remove(struct nl *nl, uint32_t ifindex);
 
 /*
  * Watches links and addresses: a non-blocking fd to poll; nl_monitor_read() drains it and returns
