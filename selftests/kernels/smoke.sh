@@ -212,9 +212,9 @@ main() {
 	fi
 	services
 	refusals
+	check "a refused connection in flow-observe" "default/empty:80" in_net node \
+		/test/flow-observe --server unix:///run/hubble.sock --verdict DROPPED --last 20 -o compact
 	restart
-	check "a refused connection in flow-observe" "$EMPTY4:80" in_net node /test/flow-observe \
-		--server unix:///run/hubble.sock --verdict DROPPED --last 20 -o compact
 	kill -TERM $(agent_pid)
 }
 

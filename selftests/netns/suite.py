@@ -15,6 +15,7 @@ MODES = {
     "full": ["--socket-lb=full"],
     "off": ["--socket-lb=off"],
     "clsact": ["--socket-lb=full", "--attach=clsact"],
+    "tcx": ["--socket-lb=full", "--attach=tcx"],
     "host": ["--socket-lb=host"],
 }
 SUITE_MODES = ("full", "off", "clsact")
@@ -113,12 +114,16 @@ class Env:
             except FileNotFoundError:
                 pass
         self.services = []
+        if self.lab.agent.poll() is None:
+            # the next test may use their node ports again
+            wait_for("an empty node", lambda: "10.96." not in self.lab.cli(
+                "bpf", "lb", "list", "-o", "json"))
 
     def drops(self):
         """Drop counters by reason, from the metrics."""
         found = {}
         for line in self.lab.http("/metrics")[1].splitlines():
-            if "drop" in line and "reason=" in line and not line.startswith("#"):
+            if "drop" in line and "bytes" not in line and 'reason="' in line:
                 reason = line.split('reason="')[1].split('"')[0]
                 found[reason] = found.get(reason, 0) + float(line.rsplit(" ", 1)[1])
         return found

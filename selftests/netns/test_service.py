@@ -172,7 +172,7 @@ def one_client_port_through_two_services(env):
                                     [web[family], first[family], second[family]],
                                     [first[family], web[family], second[family]])):
             dst = ",".join(host_port(a, 8080 if a == web[family] else 80) for a in others)
-            src = host_port(mine[family], 40000 + n)
+            src = host_port(mine[family], 20000 + n)
             proc = env.lab.background("client", "connect", "--reuse", "--hold-open", "--src", src,
                                       "--dst", dst, "--timeout", 2000)
             lines = [fields(line) for line in env.lab.log(proc.log_name).splitlines()]
