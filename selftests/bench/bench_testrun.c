@@ -247,20 +247,38 @@ static int measure_row(struct bench *b, struct row *row, double empty_ns)
 	return r;
 }
 
-static uint64_t drops(struct bench *b)
+static uint64_t drops_for(struct bench *b, uint32_t reason)
 {
 	struct wag_stat per_cpu[1024];
+	uint32_t key = WAG_STAT_INDEX(WAG_POINT_FROM_POD, reason);
 	uint64_t sum = 0;
 
-	for (uint32_t reason = 1; reason < WAG_REASON_COUNT; reason++) {
-		uint32_t key = WAG_STAT_INDEX(WAG_POINT_FROM_POD, reason);
-
-		if (bpf_map_lookup_elem(bpf_map__fd(b->hook->maps.wag_stats), &key, per_cpu) < 0)
-			continue;
-		for (int i = 0; i < libbpf_num_possible_cpus(); i++)
-			sum += per_cpu[i].packets;
-	}
+	if (bpf_map_lookup_elem(bpf_map__fd(b->hook->maps.wag_stats), &key, per_cpu) < 0)
+		return 0;
+	for (int i = 0; i < libbpf_num_possible_cpus(); i++)
+		sum += per_cpu[i].packets;
 	return sum;
+}
+
+/* Says every reason that dropped a packet; the figures count packets that went through. */
+static int report_drops(struct bench *b)
+{
+	static const char *const texts[] = {
+#define WAG_REASON_TEXT(name, hubble, text) text,
+		WAG_REASONS(WAG_REASON_TEXT)
+#undef WAG_REASON_TEXT
+	};
+	int r = 0;
+
+	for (uint32_t reason = 1; reason < WAG_REASON_COUNT; reason++) {
+		uint64_t n = drops_for(b, reason);
+
+		if (!n)
+			continue;
+		printf("%-36s %8lu packets dropped\n", texts[reason], n);
+		r = -ENOSPC;
+	}
+	return r;
 }
 
 static int measure(struct bench *b)
@@ -295,8 +313,8 @@ static int measure(struct bench *b)
 	printf("%-36s %8.0f ns (generator and empty program)\n", "empty", empty_ns);
 	for (int i = 0; i < n; i++)
 		printf("%-36s %8.0f ns over empty\n", rows[i].name, rows[i].best_ns);
-	printf("%-36s %8lu packets\n", "dropped", drops(b));
-	return drops(b) ? -ENOSPC : 0;
+	printf("%-36s %8u entries of %u\n", "conntrack", entries_used(b), b->table);
+	return report_drops(b);
 }
 
 int main(int argc, char **argv)
