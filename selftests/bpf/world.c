@@ -1,0 +1,428 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <endian.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "world.h"
+/* They name struct wag_config. */
+#include "hook_net.skel.h"
+#include "hook_pod.skel.h"
+
+#define SLOTS_PER_SERVICE 8
+
+/* wag_pod stands for a pod's host side, wag_net and wag_out for devices of the node. */
+static const char setup[] =
+	"PATH=$PATH:/usr/sbin:/sbin; set -e\n"
+	"ip link set lo up\n"
+	"for d in wag_pod wag_net wag_out; do\n"
+	"	ip link add $d type veth peer name ${d}1\n"
+	"	echo 0 >/proc/sys/net/ipv6/conf/$d/accept_dad\n"
+	"	ip link set $d up; ip link set ${d}1 up\n"
+	"done\n"
+	"echo 1 >/proc/sys/net/ipv4/ip_forward\n"
+	"echo 1 >/proc/sys/net/ipv6/conf/all/forwarding\n"
+	"ip addr add 172.16.0.1/24 dev wag_net; ip -6 addr add fd00:172::1/64 dev wag_net nodad\n"
+	"ip route add 198.51.100.0/24 via 172.16.0.254 dev wag_net\n"
+	"ip route add 10.1.9.0/24 dev wag_out\n"
+	"ip route add unreachable 10.9.9.9/32\n"
+	"ip -6 route add 2001:db8::/64 via fd00:172::fe dev wag_net\n"
+	"ip -6 route add fd00:1:9::/64 dev wag_out\n"
+	"ip -6 route add unreachable fd00:9::9/128\n";
+
+int world_enter(void)
+{
+	struct rlimit unlimited = { RLIM_INFINITY, RLIM_INFINITY };
+
+	setrlimit(RLIMIT_MEMLOCK, &unlimited);
+	if (unshare(CLONE_NEWNET) < 0)
+		return -errno;
+	return system(setup) ? -EIO : 0;
+}
+
+__u64 now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * SEC_NS + ts.tv_nsec;
+}
+
+/* Short enough for a machine that has just booted, long enough for one that stalls. */
+void world_defaults(struct wag_config *cfg)
+{
+	*cfg = (struct wag_config){
+		.node_v4 = addr_of(NODE, false),
+		.node_v6 = addr_of(NODE, true),
+		.tcp_established_ns = 40 * SEC_NS,
+		.tcp_syn_ns = 20 * SEC_NS,
+		.tcp_closing_ns = 10 * SEC_NS,
+		.udp_ns = 20 * SEC_NS,
+		.udp_stream_ns = 30 * SEC_NS,
+		.other_ns = 20 * SEC_NS,
+		.ct_entries = 1024,
+		.socket_lb = WAG_SOCKET_LB_OFF,
+		.events = 1,
+	};
+}
+
+static int on_event(void *ctx, void *data, size_t size)
+{
+	struct world *w = ctx;
+
+	if (w->n_events < EVENTS_KEPT)
+		memcpy(&w->events[w->n_events], data, sizeof(w->events[0]));
+	w->n_events++;
+	return 0;
+}
+
+void world_drain(struct world *w)
+{
+	w->n_events = 0;
+	ring_buffer__consume(w->ring);
+}
+
+/* hook_net uses hook_pod's maps; the scratch and .rodata are an object's own. */
+static int share_maps(struct world *w)
+{
+	struct bpf_map *map, *theirs;
+
+	bpf_object__for_each_map(map, w->net->obj) {
+		const char *name = bpf_map__name(map);
+
+		theirs = bpf_object__find_map_by_name(w->pod->obj, name);
+		if (strncmp(name, "wag_", 4) != 0 || !strcmp(name, "wag_scratch") || !theirs)
+			continue;
+		if (bpf_map__reuse_fd(map, bpf_map__fd(theirs)) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+static void find_fds(struct world *w)
+{
+	w->prog[FROM_POD] = bpf_program__fd(w->pod->progs.wag_from_pod);
+	w->prog[TO_POD] = bpf_program__fd(w->pod->progs.wag_to_pod);
+	w->prog[ADOPT] = bpf_program__fd(w->pod->progs.wag_ct_adopt);
+	w->prog[FROM_NET] = bpf_program__fd(w->net->progs.wag_from_net);
+	w->prog[TO_NET] = bpf_program__fd(w->net->progs.wag_to_net);
+	w->ct = bpf_map__fd(w->pod->maps.wag_ct);
+	w->ct_ring = bpf_map__fd(w->pod->maps.wag_ct_ring);
+	w->ct_clock = bpf_map__fd(w->pod->maps.wag_ct_clock);
+	w->svc = bpf_map__fd(w->pod->maps.wag_svc);
+	w->svc_state = bpf_map__fd(w->pod->maps.wag_svc_state);
+	w->slot = bpf_map__fd(w->pod->maps.wag_slot);
+	w->backend = bpf_map__fd(w->pod->maps.wag_backend);
+	w->pods = bpf_map__fd(w->pod->maps.wag_pods);
+	w->node_addr = bpf_map__fd(w->pod->maps.wag_node_addr);
+	w->frag = bpf_map__fd(w->pod->maps.wag_frag);
+	w->stats = bpf_map__fd(w->pod->maps.wag_stats);
+	w->map_errors = bpf_map__fd(w->pod->maps.wag_map_errors);
+	w->runtime = bpf_map__fd(w->pod->maps.wag_runtime);
+}
+
+int world_open(struct world *w, const struct wag_config *cfg)
+{
+	struct bpf_map *map;
+
+	memset(w, 0, sizeof(*w));
+	w->cfg = *cfg;
+	w->pod = hook_pod__open();
+	w->net = hook_net__open();
+	if (!w->pod || !w->net)
+		return -EIO;
+	memcpy((void *)&w->pod->rodata->cfg, cfg, sizeof(*cfg));
+	memcpy((void *)&w->net->rodata->cfg, cfg, sizeof(*cfg));
+	bpf_object__for_each_map(map, w->pod->obj)
+		if (bpf_map__type(map) != BPF_MAP_TYPE_RINGBUF && bpf_map__max_entries(map) > 4096)
+			bpf_map__set_max_entries(map, 4096);
+	bpf_map__set_max_entries(w->pod->maps.wag_ct, cfg->ct_entries);
+	bpf_map__set_max_entries(w->pod->maps.wag_ct_ring, cfg->ct_entries);
+	if (hook_pod__load(w->pod) < 0 || share_maps(w) < 0 || hook_net__load(w->net) < 0)
+		return -errno;
+	find_fds(w);
+	w->ring = ring_buffer__new(bpf_map__fd(w->pod->maps.wag_events), on_event, w, NULL);
+	return w->ring ? 0 : -errno;
+}
+
+void world_close(struct world *w)
+{
+	ring_buffer__free(w->ring);
+	hook_net__destroy(w->net);
+	hook_pod__destroy(w->pod);
+}
+
+static void clear_hash(int fd)
+{
+	__u8 key[64];
+
+	while (!bpf_map_get_next_key(fd, NULL, key))
+		bpf_map_delete_elem(fd, key);
+}
+
+static void clear_array(int fd, __u32 n, size_t value_size)
+{
+	__u8 *zero = calloc(libbpf_num_possible_cpus(), value_size + 8);
+
+	for (__u32 i = 0; zero && i < n; i++)
+		bpf_map_update_elem(fd, &i, zero, BPF_ANY);
+	free(zero);
+}
+
+static void add_pod(struct world *w, enum who who)
+{
+	struct wag_pod pod = { .ifindex = world_ifindex(FROM_POD), .ep_id = who };
+
+	mac_of(who, false, pod.mac);
+	mac_of(who, true, pod.host_mac);
+	for (int v6 = 0; v6 < 2; v6++) {
+		struct wag_addr addr = addr_of(who, v6);
+
+		bpf_map_update_elem(w->pods, &addr, &pod, BPF_ANY);
+	}
+}
+
+void world_reset(struct world *w, bool v6)
+{
+	const int hashes[] = { w->ct, w->svc, w->backend, w->pods, w->node_addr, w->frag };
+	const struct wag_node_addr node = { .ifindex = 1 };
+
+	for (size_t i = 0; i < sizeof(hashes) / sizeof(hashes[0]); i++)
+		clear_hash(hashes[i]);
+	clear_array(w->ct_ring, w->cfg.ct_entries, sizeof(struct wag_ct_slot));
+	clear_array(w->ct_clock, 1, sizeof(struct wag_ct_clock));
+	clear_array(w->svc_state, 32, sizeof(struct wag_svc_state));
+	clear_array(w->slot, 32 * SLOTS_PER_SERVICE, sizeof(struct wag_slot));
+	clear_array(w->stats, WAG_POINTS * WAG_REASONS_MAX, sizeof(struct wag_stat));
+	clear_array(w->map_errors, WAG_MAP_IDS * WAG_MAP_ERRNOS, sizeof(__u64));
+	world_runtime(w, false, false);
+	world_drain(w);
+	add_pod(w, POD_A);
+	add_pod(w, POD_B);
+	add_pod(w, POD_C);
+	for (int f = 0; f < 2; f++) {
+		struct wag_addr addr = addr_of(NODE, f);
+
+		bpf_map_update_elem(w->node_addr, &addr, &node, BPF_ANY);
+	}
+	w->v6 = v6;
+	w->port = 0;
+}
+
+__u32 world_ifindex(enum hook hook)
+{
+	return if_nametoindex(hook == FROM_POD || hook == TO_POD ? "wag_pod" : "wag_net");
+}
+
+int world_run_ctx(struct world *w, enum hook hook, const struct frame *in, struct frame *ret_out,
+		  struct __sk_buff *ctx)
+{
+	LIBBPF_OPTS(bpf_test_run_opts, opts);
+	struct __sk_buff ctx_out = {};
+
+	opts.data_in = in->data;
+	opts.data_size_in = in->len;
+	opts.data_out = ret_out->data;
+	opts.data_size_out = sizeof(ret_out->data);
+	opts.ctx_in = ctx;
+	opts.ctx_size_in = sizeof(*ctx);
+	opts.ctx_out = &ctx_out;
+	opts.ctx_size_out = sizeof(ctx_out);
+	opts.repeat = 1;
+	if (bpf_prog_test_run_opts(w->prog[hook], &opts) < 0)
+		return -1000 - errno;
+	ret_out->len = opts.data_size_out;
+	ret_out->l4 = in->l4;
+	w->mark = ctx_out.mark;
+	return opts.retval;
+}
+
+int world_run(struct world *w, enum hook hook, const struct frame *in, struct frame *ret_out)
+{
+	struct __sk_buff ctx = { .ifindex = world_ifindex(hook) };
+
+	return world_run_ctx(w, hook, in, ret_out, &ctx);
+}
+
+void world_service(struct world *w, __u32 index, enum who who, __u16 port, __u8 proto, __u32 flags)
+{
+	struct wag_svc_key key = {
+		.addr = addr_of(who, w->v6),
+		.port = htobe16(port),
+		.proto = proto,
+	};
+	struct wag_svc svc = { .index = index, .flags = flags };
+
+	bpf_map_update_elem(w->svc, &key, &svc, BPF_ANY);
+}
+
+void world_backend_gone(struct world *w, __u32 index, __u8 proto, enum who who, __u16 port)
+{
+	struct wag_backend_key key = {
+		.addr = addr_of(who, w->v6),
+		.svc_id = 1000 + index,
+		.port = htobe16(port),
+		.proto = proto,
+	};
+
+	bpf_map_delete_elem(w->backend, &key);
+}
+
+/* The Service's slots from now on, and wag_backend gains them (nothing leaves it). */
+void world_backends(struct world *w, __u32 index, __u8 proto, const struct backend *backends,
+		    unsigned n)
+{
+	struct wag_svc_state state = { .svc_id = 1000 + index };
+	struct wag_backend present = {};
+
+	state.slots = WAG_SLOTS(index * SLOTS_PER_SERVICE, n, 0);
+	for (unsigned i = 0; i < n; i++) {
+		__u32 at = index * SLOTS_PER_SERVICE + i;
+		struct wag_slot slot = {
+			.addr = addr_of(backends[i].who, w->v6),
+			.port = htobe16(backends[i].port),
+			.svc_id = state.svc_id,
+		};
+		struct wag_backend_key key = {
+			.addr = slot.addr,
+			.svc_id = state.svc_id,
+			.port = slot.port,
+			.proto = proto,
+		};
+
+		bpf_map_update_elem(w->slot, &at, &slot, BPF_ANY);
+		bpf_map_update_elem(w->backend, &key, &present, BPF_ANY);
+	}
+	bpf_map_update_elem(w->svc_state, &index, &state, BPF_ANY);
+}
+
+void world_runtime(struct world *w, bool trace, bool migrating)
+{
+	struct wag_runtime runtime = { .trace = trace, .migrating = migrating };
+	__u32 zero = 0;
+
+	bpf_map_update_elem(w->runtime, &zero, &runtime, BPF_ANY);
+}
+
+void world_stats(struct world *w, enum wag_point point, struct stats *ret_stats)
+{
+	int cpus = libbpf_num_possible_cpus();
+	struct wag_stat *each = calloc(cpus, sizeof(*each));
+
+	memset(ret_stats, 0, sizeof(*ret_stats));
+	for (__u32 reason = 0; each && reason < WAG_REASON_COUNT; reason++) {
+		__u32 key = WAG_STAT_INDEX(point, reason);
+
+		if (bpf_map_lookup_elem(w->stats, &key, each))
+			continue;
+		for (int cpu = 0; cpu < cpus; cpu++) {
+			ret_stats->packets[reason] += each[cpu].packets;
+			ret_stats->bytes[reason] += each[cpu].bytes;
+		}
+	}
+	free(each);
+}
+
+__u64 world_map_errors(struct world *w, enum wag_map_id map, int err)
+{
+	__u32 key = WAG_MAP_ERROR_INDEX(map, err);
+	int cpus = libbpf_num_possible_cpus();
+	__u64 *each = calloc(cpus, sizeof(*each)), sum = 0;
+
+	if (each && !bpf_map_lookup_elem(w->map_errors, &key, each))
+		for (int cpu = 0; cpu < cpus; cpu++)
+			sum += each[cpu];
+	free(each);
+	return sum;
+}
+
+unsigned world_ct_count(struct world *w)
+{
+	struct wag_ct_key key, *prev = NULL;
+	unsigned n = 0;
+
+	while (!bpf_map_get_next_key(w->ct, prev, &key)) {
+		prev = &key;
+		n++;
+	}
+	return n;
+}
+
+__u32 world_ct_used(struct world *w)
+{
+	struct wag_ct_clock clock = {};
+	__u32 zero = 0;
+
+	bpf_map_lookup_elem(w->ct_clock, &zero, &clock);
+	return clock.used;
+}
+
+struct wag_tuple tuple_of(const struct spec *s, bool v6)
+{
+	struct wag_tuple t = {
+		.saddr = addr_of(s->src, v6),
+		.daddr = addr_of(s->dst, v6),
+		.sport = htobe16(s->sport),
+		.dport = htobe16(s->dport),
+		.proto = s->proto == IPPROTO_ICMP && v6 ? IPPROTO_ICMPV6 : s->proto,
+	};
+
+	return t;
+}
+
+struct wag_ct_key ct_key(const struct wag_tuple *t, bool *ret_hi)
+{
+	bool hi = t->saddr.d[1] != t->daddr.d[1] ? t->saddr.d[1] > t->daddr.d[1] :
+		  t->saddr.d[0] != t->daddr.d[0] ? t->saddr.d[0] > t->daddr.d[0] :
+						   t->sport > t->dport;
+	struct wag_ct_key key = {
+		.lo = hi ? t->daddr : t->saddr,
+		.hi = hi ? t->saddr : t->daddr,
+		.lo_port = hi ? t->dport : t->sport,
+		.hi_port = hi ? t->sport : t->dport,
+		.proto = t->proto,
+	};
+
+	if (ret_hi)
+		*ret_hi = hi;
+	return key;
+}
+
+bool world_ct_get(struct world *w, const struct spec *s, bool alias, struct wag_ct *ret_ct)
+{
+	struct wag_tuple t = tuple_of(s, w->v6);
+	struct wag_ct_key key = ct_key(&t, NULL);
+
+	key.alias = alias;
+	return !bpf_map_lookup_elem(w->ct, &key, ret_ct);
+}
+
+void world_age(struct world *w, __u64 ns)
+{
+	struct wag_ct_key key, *prev = NULL;
+	struct wag_ct_slot slot;
+	struct wag_ct ct;
+
+	while (!bpf_map_get_next_key(w->ct, prev, &key)) {
+		prev = &key;
+		if (bpf_map_lookup_elem(w->ct, &key, &ct))
+			continue;
+		ct.seen_ns = ct.seen_ns > ns ? ct.seen_ns - ns : 1;
+		bpf_map_update_elem(w->ct, &key, &ct, BPF_EXIST);
+	}
+	for (__u32 i = 0; i < w->cfg.ct_entries; i++) {
+		if (bpf_map_lookup_elem(w->ct_ring, &i, &slot) || !slot.key.proto)
+			continue;
+		/* The lowest bit says what the hand saw. */
+		slot.check_ns = (slot.check_ns > ns ? slot.check_ns - ns : 0) | (slot.check_ns & 1);
+		bpf_map_update_elem(w->ct_ring, &i, &slot, BPF_ANY);
+	}
+}

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The packet programs over maps of their own, in a network namespace of their own. */
+#pragma once
+
+#include <linux/bpf.h>
+#include <waggle/abi_config.h>
+#include <waggle/abi_event.h>
+#include <waggle/abi_maps.h>
+#include <waggle/abi_reason.h>
+
+#include "frame.h"
+
+#define V_PASS (-1)
+#define V_DROP 2
+#define V_REDIRECT 7
+
+#define SEC_NS 1000000000ULL
+#define EVENTS_KEPT 64
+
+enum hook { FROM_POD, TO_POD, FROM_NET, TO_NET, ADOPT, HOOKS };
+
+struct hook_pod;
+struct hook_net;
+struct ring_buffer;
+
+struct world {
+	struct wag_config cfg;
+	bool v6; /* the family of the test that runs */
+	struct hook_pod *pod;
+	struct hook_net *net;
+	struct ring_buffer *ring;
+	struct wag_event events[EVENTS_KEPT]; /* since the last world_drain */
+	unsigned n_events;
+	int prog[HOOKS];
+	int ct, ct_ring, ct_clock, svc, svc_state, slot, backend, pods, node_addr, frag, stats,
+		map_errors, runtime;
+	__u16 port; /* the source port the programs chose last */
+	__u32 mark; /* of the last packet */
+};
+
+struct backend {
+	enum who who;
+	__u16 port;
+};
+
+struct stats {
+	__u64 packets[WAG_REASON_COUNT];
+	__u64 bytes[WAG_REASON_COUNT];
+};
+
+/* A namespace with devices and routes; both of the process's life. */
+int world_enter(void);
+
+void world_defaults(struct wag_config *cfg);
+int world_open(struct world *w, const struct wag_config *cfg);
+void world_close(struct world *w);
+
+/* Empties every map, then puts in the pods and the node's addresses. */
+void world_reset(struct world *w, bool v6);
+
+/* Returns the verdict or -errno below -1. ingress: the packet was forwarded from another device. */
+int world_run(struct world *w, enum hook hook, const struct frame *in, struct frame *ret_out);
+int world_run_ctx(struct world *w, enum hook hook, const struct frame *in, struct frame *ret_out,
+		  struct __sk_buff *ctx);
+__u32 world_ifindex(enum hook hook);
+
+void world_service(struct world *w, __u32 index, enum who who, __u16 port, __u8 proto,
+		   __u32 flags);
+void world_backends(struct world *w, __u32 index, __u8 proto, const struct backend *backends,
+		    unsigned n);
+void world_backend_gone(struct world *w, __u32 index, __u8 proto, enum who who, __u16 port);
+void world_runtime(struct world *w, bool trace, bool migrating);
+
+void world_stats(struct world *w, enum wag_point point, struct stats *ret_stats);
+__u64 world_map_errors(struct world *w, enum wag_map_id map, int err);
+void world_drain(struct world *w);
+unsigned world_ct_count(struct world *w);
+__u32 world_ct_used(struct world *w);
+struct wag_ct_key ct_key(const struct wag_tuple *t, bool *ret_hi);
+bool world_ct_get(struct world *w, const struct spec *s, bool alias, struct wag_ct *ret_ct);
+/* As if every flow had its last packet so long ago. */
+void world_age(struct world *w, __u64 ns);
+struct wag_tuple tuple_of(const struct spec *s, bool v6);
+__u64 now_ns(void);
+
+/* ---- results ---- */
+bool expect(bool ok, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void test_begin(void);
+void test_end(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+bool test_failed(void);
+int tests_result(void);
+
+/* ---- suites, one file each ---- */
+void suite_cases(struct world *w);	/* cases.c and the tables */
+void suite_refuse(struct world *w);
+void suite_icmp(struct world *w);
+void suite_conntrack(struct world *w);	/* opens tables of its own size */
+void suite_adopt(struct world *w);
+void suite_config(struct world *w);
+void suite_random(struct world *w);
