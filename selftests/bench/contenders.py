@@ -74,6 +74,7 @@ class Frames:
 class Contender:
     kind = "direct"
     cgroup = None
+    timed = True  # programmed alone, after all are up
 
     def __init__(self, ctx, services):
         self.ctx = ctx
@@ -89,10 +90,11 @@ class Contender:
         self.node.make_namespaces()
         self.node.make_veths()
         self.node.route_more_clients()
-        self.program()
+        if not self.timed:
+            self.program()
 
     def program(self):
-        pass
+        """Brings the Services into force, and sets program_ms."""
 
     @property
     def target(self):
@@ -147,15 +149,18 @@ class KubeProxy(Contender):
 class Nft(KubeProxy):
     kind = "nftables"
 
+    @property
+    def timed(self):
+        return self.services <= 1000 or self.ctx.slow_nft
+
     def program(self):
-        whole = self.services <= 1000 or self.ctx.slow_nft
-        parts = rules.nft(self.services, self.node.addresses[1:], None if whole else 400)
+        parts = rules.nft(self.services, self.node.addresses[1:], None if self.timed else 400)
         begin = time.monotonic()
         for part in parts:
             if self.ctx.stopping:
                 raise BenchError("stopped")
             command(inside(self.node.node, "nft", "-f", "-"), part)
-        if whole:
+        if self.timed:
             self.program_ms = (time.monotonic() - begin) * 1e3
 
 
@@ -180,6 +185,7 @@ class Filler(Nft):
 
     def up(self):
         super().up()
+        self.program()
         sysctls(self.node.node, {"net.netfilter.nf_conntrack_tcp_timeout_unacknowledged": 432000,
                                  "net.netfilter.nf_conntrack_tcp_timeout_max_retrans": 432000})
         frames = Frames(self.ctx, self.node, self.target)

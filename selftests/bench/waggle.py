@@ -58,7 +58,6 @@ class Waggle(Contender):
         for i in range(len(self.node.pods)):
             self.add_pod(i)
         self.node.route_more_clients()
-        self.program()
 
     def start_agent(self):
         args = [os.path.join(self.ctx.build, "agent", "waggle-agent"), "--node-name",
