@@ -40,7 +40,8 @@ static __always_inline int nat_ip(struct __sk_buff *skb, __u32 off, bool v6,
 	return bpf_skb_store_bytes(skb, off + offsetof(struct iphdr, saddr), addrs, sizeof(addrs), 0);
 }
 
-static __always_inline int nat_sctp(struct __sk_buff *skb, struct wag_pkt *pkt, __be32 old, __be32 new)
+static __always_inline enum wag_reason nat_sctp(struct __sk_buff *skb, struct wag_pkt *pkt,
+						 __be32 old, __be32 new)
 {
 	__u32 off = pkt->l4_off + offsetof(struct sctphdr, checksum), crc, behind;
 
@@ -48,19 +49,22 @@ static __always_inline int nat_sctp(struct __sk_buff *skb, struct wag_pkt *pkt, 
 		return 0;
 	/* The CRC covers the whole message, which a fragment does not hold. */
 	if (pkt->flags & PKT_FRAG_FIRST || skb->len < pkt->l4_off + sizeof(struct sctphdr))
-		return -1;
+		return WAG_DROP_CSUM_ERROR;
 	if (bpf_skb_load_bytes(skb, off, &crc, sizeof(crc)) < 0)
-		return -1;
+		return WAG_DROP_WRITE_ERROR;
 	if (crc) { /* 0: left to the device */
 		behind = skb->len - pkt->l4_off - 4;
 		crc ^= crc32c_delta(old ^ new, behind & 0xffff);
 		if (bpf_skb_store_bytes(skb, off, &crc, sizeof(crc), 0))
-			return -1;
+			return WAG_DROP_WRITE_ERROR;
 	}
-	return bpf_skb_store_bytes(skb, pkt->l4_off, &new, sizeof(new), 0);
+	return bpf_skb_store_bytes(skb, pkt->l4_off, &new, sizeof(new), 0) ? WAG_DROP_WRITE_ERROR :
+									      0;
 }
 
-static __always_inline int nat_l4(struct __sk_buff *skb, struct wag_pkt *pkt, __u64 diff)
+/* Returns 0 or the reason to drop. */
+static __always_inline enum wag_reason nat_l4(struct __sk_buff *skb, struct wag_pkt *pkt,
+					       __u64 diff)
 {
 	__be32 old = pkt->tuple.sport | (__u32)pkt->tuple.dport << 16;
 	__be32 new = pkt->xlat.sport | (__u32)pkt->xlat.dport << 16;
@@ -81,12 +85,13 @@ static __always_inline int nat_l4(struct __sk_buff *skb, struct wag_pkt *pkt, __
 	}
 	off += pkt->l4_off;
 	if (bpf_l4_csum_replace(skb, off, 0, csum_fold64(diff), flags | BPF_F_PSEUDO_HDR))
-		return -1;
+		return WAG_DROP_WRITE_ERROR;
 	if (old == new)
 		return 0;
-	if (bpf_l4_csum_replace(skb, off, old, new, flags | sizeof(new)))
-		return -1;
-	return bpf_skb_store_bytes(skb, pkt->l4_off, &new, sizeof(new), 0);
+	if (bpf_l4_csum_replace(skb, off, old, new, flags | sizeof(new)) ||
+	    bpf_skb_store_bytes(skb, pkt->l4_off, &new, sizeof(new), 0))
+		return WAG_DROP_WRITE_ERROR;
+	return 0;
 }
 
 /*
@@ -143,6 +148,7 @@ static __noinline int nat_icmp_error(struct __sk_buff *skb, struct wag_scratch *
 static __always_inline int stage_nat(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
 	struct wag_pkt *pkt = &scratch->pkt;
+	enum wag_reason why;
 	__u64 diff = 0;
 
 	if (!(pkt->flags & PKT_NAT))
@@ -152,7 +158,8 @@ static __always_inline int stage_nat(struct __sk_buff *skb, struct wag_scratch *
 		return nat_icmp_error(skb, scratch) ? wag_drop(pkt, WAG_DROP_WRITE_ERROR) : NEXT;
 	if (nat_ip(skb, ETH_HLEN, pkt->flags & PKT_V6, &pkt->tuple, &pkt->xlat, &diff))
 		return wag_drop(pkt, WAG_DROP_WRITE_ERROR);
-	if (!(pkt->flags & PKT_FRAG_LATER) && nat_l4(skb, pkt, diff))
-		return wag_drop(pkt, WAG_DROP_CSUM_ERROR);
-	return NEXT;
+	if (pkt->flags & PKT_FRAG_LATER)
+		return NEXT;
+	why = nat_l4(skb, pkt, diff);
+	return why ? wag_drop(pkt, why) : NEXT;
 }
