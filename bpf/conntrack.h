@@ -12,8 +12,9 @@
 #include "maps.h"
 #include "packet.h"
 
-#define CT_HAND_STEP 4	/* slots claimed at once */
-#define CT_HAND_MAX 32	/* slots looked at for one insert, at most */
+#define CT_HAND_STEP 4	  /* slots claimed and looked at in one go */
+#define CT_HAND_STEPS 128 /* steps of one insert, at most */
+#define CT_HAND_WALK 16	  /* after so many in vain the hand leaps: the living stand in a row here */
 #define CT_RECHECK_NS (30 * NSEC_PER_SEC)
 #define CT_SEEN_GRAIN_NS (1ULL << 29) /* about 0.5 s: no store for younger news */
 
@@ -157,50 +158,65 @@ __noinline int ct_visit(__u32 index, __u64 now, __u32 pressure)
 }
 
 /*
- * Makes room for one flow of `need` entries and counts them. Returns the index of a ring slot that
- * is the caller's alone to fill, or -1 when everything the hand met is alive.
+ * One step of the hand: looks at CT_HAND_STEP slots. With deficit, half-open flows go until that
+ * many entries are gone. Returns entries gone << 32 | index + 1 of a free slot (0: none).
  */
-__noinline long ct_take_slot(__u64 now, __u32 need)
+__noinline __u64 ct_step(__u64 now, __u32 hand, __u32 deficit)
 {
-	__u32 zero = 0, hand = 0, used = 0, limit = cfg.ct_entries - cfg.ct_entries / 64, gone = 0;
-	struct wag_ct_clock *clock = bpf_map_lookup_elem(&wag_ct_clock, &zero);
-	long found = -1;
+	__u32 found = 0, gone = 0;
 
-	if (!clock)
-		return -1;
-	for (__u32 i = 0; i < CT_HAND_MAX; i++) {
-		struct wag_ct_slot *slot;
-		__u32 index, pressure;
-		__u8 proto;
+	for (__u32 i = 0; i < CT_HAND_STEP; i++) {
+		__u32 index = (hand + i) & (cfg.ct_entries - 1);
+		struct wag_ct_slot *slot = bpf_map_lookup_elem(&wag_ct_ring, &index);
+		bool pressure = gone < deficit;
 
-		if (i % CT_HAND_STEP == 0) {
-			if (found >= 0 && used + need <= limit + gone)
-				break;
-			bpf_spin_lock(&clock->lock);
-			hand = clock->hand;
-			clock->hand = hand + CT_HAND_STEP;
-			used = clock->used;
-			bpf_spin_unlock(&clock->lock);
-		}
-		pressure = used + need > limit + gone;
-		index = (hand + i % CT_HAND_STEP) & (cfg.ct_entries - 1);
-		slot = bpf_map_lookup_elem(&wag_ct_ring, &index);
 		if (!slot)
 			break;
-		proto = slot->key.proto;
-		if (proto) {
+		if (slot->key.proto) {
 			__u64 check = slot->check_ns;
 
 			if (now < check && !(pressure && check & CT_HALF_OPEN_BIT))
 				continue;
 			gone += ct_visit(index, now, pressure);
-			proto = slot->key.proto;
 		}
-		if (!proto)
-			found = index;
+		if (!slot->key.proto)
+			found = index + 1;
 	}
-	if (used + need > limit + gone)
-		found = -1;
+	return (__u64)gone << 32 | found;
+}
+
+/*
+ * Makes room for one flow of `need` entries and counts them. Returns the index of a ring slot that
+ * is the caller's alone to fill, or -1 when everything the hand met is alive.
+ */
+__noinline long ct_take_slot(__u64 now, __u32 need)
+{
+	__u32 zero = 0, hand, leap, room, gone = 0;
+	struct wag_ct_clock *clock = bpf_map_lookup_elem(&wag_ct_clock, &zero);
+	__u32 limit = cfg.ct_entries - cfg.ct_entries / 64;
+	long found = -1;
+
+	if (!clock)
+		return -1;
+	for (__u32 i = 0; i < CT_HAND_STEPS; i++) {
+		__u64 step;
+
+		leap = i < CT_HAND_WALK ? 0 : bpf_get_prandom_u32();
+		bpf_spin_lock(&clock->lock);
+		hand = clock->hand + leap;
+		clock->hand = hand + CT_HAND_STEP;
+		room = clock->used + need;
+		bpf_spin_unlock(&clock->lock);
+		room = room > limit + gone ? room - limit - gone : 0;
+		step = ct_step(now, hand, room);
+		gone += step >> 32;
+		if ((__u32)step)
+			found = (__u32)step - 1;
+		if (found >= 0 && step >> 32 >= room)
+			break;
+		if (i == CT_HAND_STEPS - 1)
+			found = -1;
+	}
 	bpf_spin_lock(&clock->lock);
 	clock->used += (found < 0 ? 0 : need) - gone;
 	bpf_spin_unlock(&clock->lock);

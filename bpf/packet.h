@@ -38,7 +38,7 @@ enum pkt_flags {
 	PKT_ALIAS = 1 << 10, /* a direct flow whose tuple a translated flow owns */
 	PKT_SYN = 1 << 11,   /* TCP, SYN without ACK */
 	PKT_NODE_PORT = 1 << 12,
-	PKT_UNTRACKED = 1 << 13,
+	PKT_PLAIN = 1 << 13, /* TCP or UDP right behind a bare IP header: L4 at a constant offset */
 };
 
 struct wag_pkt {

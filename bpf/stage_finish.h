@@ -33,7 +33,7 @@ static __always_inline void emit_packet(struct __sk_buff *skb, struct wag_pkt *p
 		count_map_error(WAG_MAP_EVENTS, -ENOSPC);
 		return;
 	}
-	e->time_ns = pkt->now;
+	e->time_ns = bpf_ktime_get_ns();
 	e->type = drop ? WAG_EVENT_DROP : WAG_EVENT_TRACE;
 	e->point = pkt->point;
 	e->reason = pkt->reason;

@@ -145,6 +145,91 @@ static __noinline int nat_icmp_error(struct __sk_buff *skb, struct wag_scratch *
 				   csum_fold64(diff), v6 ? BPF_F_PSEUDO_HDR : 0);
 }
 
+/*
+ * The L4 checksum of a plain packet at l4_off. One helper call for the addresses; what it did to
+ * the field tells whether the field is a checksum, or the seed of one the device will finish
+ * (CHECKSUM_PARTIAL), which ports are no part of. Returns -1 on error.
+ */
+static __always_inline int nat_plain_csum(struct __sk_buff *skb, struct wag_pkt *pkt, __u32 l4_off,
+					  __u64 addr_diff, __u64 port_diff)
+{
+	bool udp = pkt->tuple.proto == IPPROTO_UDP;
+	__u32 off = udp ? offsetof(struct udphdr, check) : offsetof(struct tcphdr, check);
+	__u32 diff = csum_fold64(addr_diff);
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u16 *check = data + l4_off + off, before, expect;
+
+	if ((void *)(check + 1) > end)
+		return -1;
+	before = *check;
+	if (udp && !before)
+		return 0; /* no checksum, RFC 768 */
+	if (bpf_l4_csum_replace(skb, l4_off + off, 0, diff,
+				BPF_F_PSEUDO_HDR | (udp ? BPF_F_MARK_MANGLED_0 : 0)))
+		return -1;
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	check = data + l4_off + off;
+	if ((void *)(check + 1) > end)
+		return -1;
+	if (csum_fold16(diff) == 0 || csum_fold16(diff) == 0xffff)
+		return 1; /* the addresses' sum is the same: nothing to tell by */
+	expect = csum_apply(before, addr_diff);
+	if (udp && !expect)
+		expect = 0xffff;
+	if (*check != expect)
+		return 0;
+	*check = csum_apply(*check, port_diff);
+	if (udp && !*check)
+		*check = 0xffff;
+	return 0;
+}
+
+/* Everything at constant offsets, in packet memory. */
+static __always_inline int nat_plain(struct __sk_buff *skb, struct wag_pkt *pkt, const bool v6)
+{
+	const __u32 l4_off = ETH_HLEN + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
+	__be32 old = pkt->tuple.sport | (__u32)pkt->tuple.dport << 16;
+	__be32 new = pkt->xlat.sport | (__u32)pkt->xlat.dport << 16;
+	__u64 addr_diff = 0, port_diff = csum_replace32(0, old, new);
+	void *data, *end;
+	__be32 *ports;
+	int r;
+
+	addr_diff = csum_replace_addr(addr_diff, &pkt->tuple.saddr, &pkt->xlat.saddr);
+	addr_diff = csum_replace_addr(addr_diff, &pkt->tuple.daddr, &pkt->xlat.daddr);
+	r = nat_plain_csum(skb, pkt, l4_off, addr_diff, port_diff);
+	if (r < 0)
+		return -1;
+	if (r > 0 && old != new &&
+	    bpf_l4_csum_replace(skb, l4_off + (pkt->tuple.proto == IPPROTO_UDP ?
+						       offsetof(struct udphdr, check) :
+						       offsetof(struct tcphdr, check)),
+				old, new,
+				sizeof(new) | (pkt->tuple.proto == IPPROTO_UDP ?
+						       BPF_F_MARK_MANGLED_0 : 0)))
+		return -1;
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	ports = data + l4_off;
+	if ((void *)(ports + 1) > end)
+		return -1;
+	*ports = new;
+	if (v6) {
+		struct ipv6hdr *ip6 = data + ETH_HLEN;
+
+		__builtin_memcpy(&ip6->saddr, &pkt->xlat.saddr, sizeof(ip6->saddr));
+		__builtin_memcpy(&ip6->daddr, &pkt->xlat.daddr, sizeof(ip6->daddr));
+	} else {
+		struct iphdr *ip = data + ETH_HLEN;
+
+		ip->check = csum_apply(ip->check, addr_diff);
+		ip->saddr = pkt->xlat.saddr.w[3];
+		ip->daddr = pkt->xlat.daddr.w[3];
+	}
+	return 0;
+}
+
 static __always_inline int stage_nat(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
 	struct wag_pkt *pkt = &scratch->pkt;
@@ -154,6 +239,10 @@ static __always_inline int stage_nat(struct __sk_buff *skb, struct wag_scratch *
 	if (!(pkt->flags & PKT_NAT))
 		return NEXT;
 	pkt->xlat.proto = pkt->tuple.proto;
+	if (pkt->flags & PKT_PLAIN)
+		return (pkt->flags & PKT_V6 ? nat_plain(skb, pkt, true) : nat_plain(skb, pkt, false)) ?
+			       wag_drop(pkt, WAG_DROP_CSUM_ERROR) :
+			       NEXT;
 	if (pkt->flags & PKT_RELATED)
 		return nat_icmp_error(skb, scratch) ? wag_drop(pkt, WAG_DROP_WRITE_ERROR) : NEXT;
 	if (nat_ip(skb, ETH_HLEN, pkt->flags & PKT_V6, &pkt->tuple, &pkt->xlat, &diff))

@@ -207,11 +207,68 @@ static __always_inline bool is_multicast(const struct wag_tuple *t, bool v6)
 	return (t->daddr.b[12] & 0xf0) == 0xe0 || t->daddr.w[3] == 0xffffffff;
 }
 
+/* Ports and flags of a plain packet; l4 and what is behind it up to end is packet memory. */
+static __always_inline bool parse_plain_l4(struct wag_pkt *pkt, void *l4, void *end, __u8 proto)
+{
+	struct tcphdr *tcp = l4;
+	struct udphdr *udp = l4;
+
+	if ((void *)(udp + 1) > end)
+		return false;
+	if (proto == IPPROTO_TCP) {
+		if ((void *)(tcp + 1) > end)
+			return false;
+		pkt->tcp_flags = ((__u8 *)l4)[13];
+		if ((pkt->tcp_flags & 0x12) == 0x02)
+			pkt->flags |= PKT_SYN;
+	} else if (proto != IPPROTO_UDP) {
+		return false;
+	}
+	pkt->tuple.sport = udp->source;
+	pkt->tuple.dport = udp->dest;
+	pkt->tuple.proto = proto;
+	pkt->flags |= PKT_PLAIN;
+	return true;
+}
+
+/*
+ * What nearly every packet is, read straight from packet memory. Returns false, with nothing
+ * changed but pkt->tuple, for whatever asks for a closer look.
+ */
+static __always_inline bool parse_plain(struct __sk_buff *skb, struct wag_pkt *pkt)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ipv6hdr *ip6 = data + ETH_HLEN;
+	struct iphdr *ip = data + ETH_HLEN;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		if ((void *)(ip + 1) > end || *(__u8 *)ip != 0x45 ||
+		    ip->frag_off & bpf_htons(IP_OFFSET_MASK | IP_MORE_FRAGMENTS))
+			return false;
+		addr_from_v4(&pkt->tuple.saddr, ip->saddr);
+		addr_from_v4(&pkt->tuple.daddr, ip->daddr);
+		pkt->l4_off = ETH_HLEN + sizeof(*ip);
+		return parse_plain_l4(pkt, ip + 1, end, ip->protocol);
+	}
+	if (skb->protocol != bpf_htons(ETH_P_IPV6) || (void *)(ip6 + 1) > end ||
+	    *(__u8 *)ip6 >> 4 != 6)
+		return false;
+	__builtin_memcpy(&pkt->tuple.saddr, &ip6->saddr, sizeof(pkt->tuple.saddr));
+	__builtin_memcpy(&pkt->tuple.daddr, &ip6->daddr, sizeof(pkt->tuple.daddr));
+	pkt->l4_off = ETH_HLEN + sizeof(*ip6);
+	if (!parse_plain_l4(pkt, ip6 + 1, end, ip6->nexthdr))
+		return false;
+	pkt->flags |= PKT_V6;
+	return true;
+}
+
 static __always_inline int stage_parse(struct __sk_buff *skb, struct wag_pkt *pkt)
 {
 	struct l3_info info = {};
 	int v;
 
+	if (parse_plain(skb, pkt))
+		return is_multicast(&pkt->tuple, pkt->flags & PKT_V6) ? PASS : NEXT;
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
 		if (parse_ipv4(skb, ETH_HLEN, &pkt->tuple, &info) < 0)
 			return wag_drop(pkt, WAG_DROP_INVALID_PACKET);

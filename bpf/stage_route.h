@@ -22,29 +22,33 @@
  */
 static __always_inline bool route_ttl(struct __sk_buff *skb, bool v6)
 {
-	__u32 off = ETH_HLEN + (v6 ? offsetof(struct ipv6hdr, hop_limit) : offsetof(struct iphdr, ttl));
-	struct {
-		__u8 ttl, proto;
-		__u16 check;
-	} field;
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ipv6hdr *ip6 = data + ETH_HLEN;
+	struct iphdr *ip = data + ETH_HLEN;
 
-	if (bpf_skb_load_bytes(skb, off, &field, v6 ? 1 : sizeof(field)) < 0 || field.ttl <= 1)
+	if (v6) {
+		if ((void *)(ip6 + 1) > end || ip6->hop_limit <= 1)
+			return false;
+		ip6->hop_limit--;
+		return true;
+	}
+	if ((void *)(ip + 1) > end || ip->ttl <= 1)
 		return false;
-	field.ttl--;
-	if (v6)
-		return !bpf_skb_store_bytes(skb, off, &field.ttl, 1, 0);
-	/* ttl is the high byte of its 16-bit word in network order. */
-	field.check = csum_apply(field.check, (__u64)(__u16)~bpf_htons(0x0100) + 0);
-	return !bpf_skb_store_bytes(skb, off, &field, sizeof(field), 0);
+	ip->ttl--; /* the high byte of its 16-bit word in network order */
+	ip->check = csum_apply(ip->check, (__u16)~bpf_htons(0x0100));
+	return true;
 }
 
 static __always_inline int route_macs(struct __sk_buff *skb, const __u8 *dst, const __u8 *src)
 {
-	__u8 macs[2 * ETH_ALEN];
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ethhdr *eth = data;
 
-	__builtin_memcpy(macs, dst, ETH_ALEN);
-	__builtin_memcpy(macs + ETH_ALEN, src, ETH_ALEN);
-	return bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0);
+	if ((void *)(eth + 1) > end)
+		return -1;
+	__builtin_memcpy(eth->h_dest, dst, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, src, ETH_ALEN);
+	return 0;
 }
 
 /* Straight into the pod, past the host side's egress hook: the sender's hook has judged both ends. */

@@ -18,5 +18,6 @@ struct wag_config {
 	__u8 dry_run;	  /* trace and test: no side effects */
 	__u8 has_set_retval; /* bpf_set_retval, Linux 5.18 */
 	__u8 events;	  /* 0: no ring buffer writes at all */
-	__u8 pad[5];
+	__u8 has_coarse_clock; /* bpf_ktime_get_coarse_ns, Linux 5.11 */
+	__u8 pad[4];
 };
