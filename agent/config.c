@@ -78,8 +78,10 @@ static const struct key keys[] = {
 	{ "health-addr", "HOST:PORT",
 	  "Where /healthz /readyz /metrics are served; empty: nowhere (default: " HEALTH_ADDR ")",
 	  KEY_STRING, KEY_AT(health_addr) },
-	{ "ct-max", "N", "Tracked flows, 160 bytes each (default: 262144)", KEY_NUMBER,
-	  KEY_AT(ct_max), .min = 1024 },
+	{ "ct-max", "N",
+	  "Conntrack entries, two for a translated flow; rounded up to a power of 2 "
+	  "(default: 262144)",
+	  KEY_NUMBER, KEY_AT(ct_max), .min = 1024 },
 	{ "svc-max", "N", "Service frontends (default: 65536)", KEY_NUMBER, KEY_AT(svc_max),
 	  .min = 16 },
 	{ "slot-max", "N", "Backend slots; twice the backends to hold (default: 262144)",

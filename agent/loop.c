@@ -292,6 +292,12 @@ static const char *attach_name(uint32_t attach)
 	return attach == WAG_ATTACH_TCX ? "tcx" : "clsact";
 }
 
+/* The hand of the conntrack ring masks its index. n is at most 2^31: the config's limit. */
+static uint32_t round_up_pow2(uint32_t n)
+{
+	return n <= 1 ? 1 : 1U << (32 - __builtin_clz(n - 1));
+}
+
 static int start_dataplane(struct loop *l, struct wag_err *err)
 {
 	const struct config *c = l->config;
@@ -302,7 +308,7 @@ static int start_dataplane(struct loop *l, struct wag_err *err)
 		.node_name = c->node_name,
 		.attach = c->attach,
 		.socket_lb = c->socket_lb,
-		.ct_max = c->ct_max,
+		.ct_max = round_up_pow2(c->ct_max),
 		.svc_max = c->svc_max,
 		.slot_max = c->slot_max,
 		.note = on_note,

@@ -175,6 +175,8 @@ static void configure(struct wag_config *cfg, const struct shape *shape)
 	cfg->events = shape->events;
 	cfg->has_set_retval = libbpf_probe_bpf_helper(BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
 						      BPF_FUNC_set_retval, NULL) == 1;
+	cfg->has_coarse_clock = libbpf_probe_bpf_helper(BPF_PROG_TYPE_SCHED_CLS,
+							BPF_FUNC_ktime_get_coarse_ns, NULL) == 1;
 }
 
 /* Loads the object with only its nth program; false when there is no nth program. */
