@@ -38,9 +38,14 @@ int dataplane_delete(struct dataplane *dp, enum dp_table table, const void *keys
 typedef int (*dataplane_visit_fn)(const void *key, const void *value, void *ctx); /* not 0 stops */
 int dataplane_visit(struct dataplane *dp, enum dp_table table, dataplane_visit_fn fn, void *ctx);
 
-/* The two mmapped arrays. Writers store wag_svc_state.slots with one aligned 8-byte store. */
+/*
+ * The two mmapped arrays. Writers store wag_svc_state.slots with one aligned 8-byte store. Each
+ * mapped page counts as the agent's memory, used or not: only the first elements are there, as many
+ * as dataplane_reach() was asked for (0 or -errno, 0 elements: no matter).
+ */
 struct wag_svc_state *dataplane_svc_state(struct dataplane *dp, size_t *ret_n);
 struct wag_slot *dataplane_slots(struct dataplane *dp, size_t *ret_n);
+int dataplane_reach(struct dataplane *dp, size_t n_states, size_t n_slots);
 
 /* Returns once every BPF program that was running has finished (membarrier; else a 100 ms wait). */
 void dataplane_grace(struct dataplane *dp);

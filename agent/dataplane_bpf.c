@@ -20,6 +20,7 @@
 #define BATCH_MIN 16
 #define BATCH_MAX 4096
 #define LOCK_TIMEOUT_MS 10000
+#define WINDOW (64 << 10) /* bytes of an array mapped at once */
 
 static const struct {
 	const char *name;
@@ -220,14 +221,38 @@ int dataplane_visit(struct dataplane *dp, enum dp_table table, dataplane_visit_f
 
 struct wag_svc_state *dataplane_svc_state(struct dataplane *dp, size_t *ret_n)
 {
-	*ret_n = dp->n_svc_state;
-	return dp->svc_state;
+	*ret_n = dp->states.n;
+	return dp->states.base;
 }
 
 struct wag_slot *dataplane_slots(struct dataplane *dp, size_t *ret_n)
 {
-	*ret_n = dp->n_slots;
-	return dp->slots;
+	*ret_n = dp->slots.n;
+	return dp->slots.base;
+}
+
+static int array_reach(struct dp_array *a, size_t size, size_t n)
+{
+	size_t want = (n * size + WINDOW - 1) / WINDOW * WINDOW;
+
+	if (n > a->n)
+		return -EINVAL;
+	if (want > a->bytes)
+		want = a->bytes;
+	if (want <= a->mapped)
+		return 0;
+	if (mmap((char *)a->base + a->mapped, want - a->mapped, PROT_READ | PROT_WRITE,
+		 MAP_SHARED | MAP_FIXED, a->fd, (off_t)a->mapped) == MAP_FAILED)
+		return -errno;
+	a->mapped = want;
+	return 0;
+}
+
+int dataplane_reach(struct dataplane *dp, size_t n_states, size_t n_slots)
+{
+	int r = array_reach(&dp->states, sizeof(struct wag_svc_state), n_states);
+
+	return r == 0 ? array_reach(&dp->slots, sizeof(struct wag_slot), n_slots) : r;
 }
 
 void dataplane_grace(struct dataplane *dp)
@@ -252,9 +277,11 @@ void dataplane_ops(const struct dataplane *dp, enum dp_table table, struct dp_op
 	*ret = dp->ops[table];
 }
 
-static int map_array(struct dataplane *dp, const char *name, size_t value_size, void **ret,
-		     size_t *ret_n, struct wag_err *err)
+/* Address space for the whole array; dataplane_reach() fills it with pages of the map. */
+static int reserve_array(struct dataplane *dp, const char *name, size_t size, struct dp_array *ret,
+			 struct wag_err *err)
 {
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	int fd = dataplane_map_fd(dp, name);
 	struct bpf_map_info info;
 	void *p;
@@ -263,12 +290,15 @@ static int map_array(struct dataplane *dp, const char *name, size_t value_size, 
 	r = fd < 0 ? fd : dp_map_info(fd, &info);
 	if (r < 0)
 		return wag_err_set(err, r, "map %s: %s", name, strerror(-r));
-	p = mmap(NULL, info.max_entries * value_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ret->fd = fd;
+	ret->n = info.max_entries;
+	ret->bytes = (info.max_entries * size + page - 1) / page * page;
+	p = mmap(NULL, ret->bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p == MAP_FAILED)
 		return wag_err_set(err, -errno, "mmap of map %s: %s", name, strerror(errno));
-	*ret = p;
-	*ret_n = info.max_entries;
-	return 0;
+	ret->base = p;
+	r = array_reach(ret, size, 1);
+	return r < 0 ? wag_err_set(err, r, "mmap of map %s: %s", name, strerror(-r)) : 0;
 }
 
 static int lock_dir(const char *path, bool is_dir, int *ret, struct wag_err *err)
@@ -433,11 +463,10 @@ int dataplane_open(struct dataplane **ret, const struct dataplane_options *o, st
 	if (r == 0)
 		r = dp_migrate_before(dp, err);
 	if (r == 0)
-		r = map_array(dp, "wag_svc_state", sizeof(struct wag_svc_state),
-			      (void **)&dp->svc_state, &dp->n_svc_state, err);
+		r = reserve_array(dp, "wag_svc_state", sizeof(struct wag_svc_state), &dp->states,
+				  err);
 	if (r == 0)
-		r = map_array(dp, "wag_slot", sizeof(struct wag_slot), (void **)&dp->slots,
-			      &dp->n_slots, err);
+		r = reserve_array(dp, "wag_slot", sizeof(struct wag_slot), &dp->slots, err);
 	if (r == 0)
 		r = write_meta(dp, o, err);
 	if (r == 0)
@@ -474,10 +503,10 @@ void dataplane_free(struct dataplane *dp)
 {
 	if (!dp)
 		return;
-	if (dp->svc_state)
-		munmap(dp->svc_state, dp->n_svc_state * sizeof(*dp->svc_state));
-	if (dp->slots)
-		munmap(dp->slots, dp->n_slots * sizeof(*dp->slots));
+	if (dp->states.base)
+		munmap(dp->states.base, dp->states.bytes);
+	if (dp->slots.base)
+		munmap(dp->slots.base, dp->slots.bytes);
 	dp_unload(dp);
 	closep(&dp->cgroup_fd);
 	closep(&dp->pin_lock_fd);

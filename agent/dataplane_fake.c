@@ -223,6 +223,11 @@ struct wag_slot *dataplane_slots(struct dataplane *dp, size_t *ret_n)
 	return dp->slots;
 }
 
+int dataplane_reach(struct dataplane *dp, size_t n_states, size_t n_slots)
+{
+	return n_states > dp->n_states || n_slots > dp->n_slots ? -EINVAL : 0;
+}
+
 void dataplane_grace(struct dataplane *dp)
 {
 	dp->graces++;

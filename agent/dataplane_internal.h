@@ -28,6 +28,13 @@ struct dp_map {
 	bool fresh; /* made by this run or not yet under its own name: to be pinned */
 };
 
+struct dp_array {
+	void *base; /* address space for all of it; what is mapped stands at its start */
+	size_t n;   /* elements */
+	size_t bytes, mapped;
+	int fd;
+};
+
 struct hook_pod;
 struct hook_net;
 struct hook_sock;
@@ -45,9 +52,7 @@ struct dataplane {
 	size_t n_maps;
 	void (*note)(void *ctx, const char *msg);
 	void *note_ctx;
-	struct wag_svc_state *svc_state;
-	struct wag_slot *slots;
-	size_t n_svc_state, n_slots;
+	struct dp_array states, slots;
 	struct dp_ops ops[DP_TABLES];
 	uint64_t errors[DP_TABLES][WAG_MAP_ERRNOS];
 	uint64_t bulk_ns; /* when the first copy of an upgrade began */
@@ -56,7 +61,7 @@ struct dataplane {
 void dp_note(struct dataplane *dp, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 struct dp_map *dp_map_find(struct dataplane *dp, const char *name);
 struct bpf_object *dp_object(const struct dataplane *dp, unsigned i); /* 0..2; NULL: not loaded */
-int dp_prog_fd(const struct dataplane *dp, const char *name);	       /* -ENOENT */
+int dp_prog_fd(const struct dataplane *dp, const char *name);	      /* -ENOENT */
 int dp_map_info(int fd, struct bpf_map_info *ret);
 
 /* dataplane_load.c */
@@ -68,7 +73,7 @@ void dp_unload(struct dataplane *dp);
 int dp_ensure_bpffs(const char *pin_dir, struct wag_err *err);
 int dp_check_abi(const char *pin_dir, struct wag_err *err);
 int dp_path(char *buf, size_t size, const char *pin_dir, const char *sub, const char *name);
-int dp_pin_maps(struct dataplane *dp, struct wag_err *err);	   /* fresh ones: final or aside */
+int dp_pin_maps(struct dataplane *dp, struct wag_err *err);	  /* fresh ones: final or aside */
 int dp_pin_maps_final(struct dataplane *dp, struct wag_err *err); /* those aside: over the old */
 int dp_pin_programs(struct dataplane *dp, struct wag_err *err);
 void dp_remove_dir(const char *pin_dir, const char *sub);
@@ -93,7 +98,7 @@ bool dp_needs_migration(const struct dataplane *dp);
 int dp_migrate_before(struct dataplane *dp, struct wag_err *err); /* no lock held */
 int dp_migrate_locked(struct dataplane *dp, struct wag_err *err); /* before the switch */
 int dp_migrate_begin(struct dataplane *dp, struct wag_err *err);
-int dp_migrate_after(struct dataplane *dp, struct wag_err *err);  /* after the switch */
+int dp_migrate_after(struct dataplane *dp, struct wag_err *err); /* after the switch */
 
 /* dataplane_attach.c */
 int dp_probe_attach(struct dataplane *dp, uint32_t wanted, struct wag_err *err);

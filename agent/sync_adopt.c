@@ -17,7 +17,7 @@ struct adoption {
 		uint32_t svc_id;
 		uint32_t n_backends; /* of its slots, found in wag_backend */
 		struct sync_port *port;
-	} *ids;
+	} * ids;
 	size_t n_ids;
 	struct slot_range *taken;
 	size_t n_taken;
@@ -97,11 +97,15 @@ static int adopt_name(const void *key, const void *value, void *ctx)
 	struct sync_svc *svc;
 	struct sync_port *p;
 	uint32_t index;
+	int r;
 
 	memcpy(&index, key, sizeof(index));
 	memcpy(&name, value, sizeof(name));
 	if (index == 0 || index >= s->n_states)
 		return 0;
+	r = dataplane_reach(s->dp, index + 1, 0);
+	if (r < 0)
+		return r;
 	if (!name_valid(&name) ||
 	    (s->states[index].svc_id && s->states[index].svc_id != name.svc_id))
 		return doom_new(a, index, s->states[index].svc_id);
@@ -128,6 +132,9 @@ static int adopt_frontend(const void *key, const void *value, void *ctx)
 
 	memcpy(&svc, value, sizeof(svc));
 	if (svc.index && svc.index < s->n_states) {
+		r = dataplane_reach(s->dp, svc.index + 1, 0);
+		if (r < 0)
+			return r;
 		if (!s->ports[svc.index]) {
 			r = doom_new(a, svc.index, s->states[svc.index].svc_id);
 			if (r < 0)
@@ -143,12 +150,14 @@ static int adopt_states(struct adoption *a)
 {
 	struct sync *s = a->s;
 	uint64_t end = s->states[0].pad[1];
+	int r;
 
 	if (end > s->n_states || end <= a->max_index)
-		end = s->n_states;
+		end = end || a->max_index ? s->n_states : 1;
+	r = dataplane_reach(s->dp, end, 0);
+	if (r < 0)
+		return r;
 	for (uint32_t i = 1; i < end; i++) {
-		int r;
-
 		if (s->ports[i] || (s->states[i].svc_id == 0 && s->states[i].slots == 0))
 			continue;
 		r = doom_new(a, i, s->states[i].svc_id);
@@ -159,19 +168,23 @@ static int adopt_states(struct adoption *a)
 }
 
 /* The published range of a port, if it is one, and whether its slots are what we would write. */
-static void adopt_range(struct adoption *a, struct sync_port *p)
+static int adopt_range(struct adoption *a, struct sync_port *p)
 {
 	struct sync *s = a->s;
 	uint64_t slots = s->states[p->index].slots;
 	uint32_t base = WAG_SLOTS_BASE(slots), count = WAG_SLOTS_COUNT(slots);
+	int r;
 
 	p->published = s->states[p->index].svc_id != 0 && s->states[p->index].svc_id == p->svc_id;
 	if (count > s->n_slots || base > s->n_slots - count)
 		count = 0;
 	if (!p->published || count == 0) {
 		p->repair = WAG_SLOTS_COUNT(slots) != 0;
-		return;
+		return 0;
 	}
+	r = dataplane_reach(s->dp, 0, base + count);
+	if (r < 0)
+		return r;
 	p->base = base;
 	p->count = count;
 	for (uint32_t i = 0; i < count; i++) {
@@ -186,6 +199,7 @@ static void adopt_range(struct adoption *a, struct sync_port *p)
 			p->repair = true;
 	}
 	a->taken[a->n_taken++] = (struct slot_range){ base, count };
+	return 0;
 }
 
 static int by_base(const void *x, const void *y)
@@ -253,6 +267,7 @@ static int adopt_ranges(struct adoption *a)
 	struct sync *s = a->s;
 	struct sync_port **list = calloc(s->stats.ports + 1, sizeof(struct sync_port *));
 	size_t n = 0;
+	int r = 0;
 
 	a->ids = calloc(s->stats.ports + 1, sizeof(*a->ids));
 	a->taken = calloc(s->stats.ports + 1, sizeof(*a->taken));
@@ -260,17 +275,19 @@ static int adopt_ranges(struct adoption *a)
 		free(list);
 		return -ENOMEM;
 	}
-	for (uint32_t i = 1; i <= a->max_index; i++) {
+	for (uint32_t i = 1; i <= a->max_index && r == 0; i++) {
 		struct sync_port *p = s->ports[i];
 
 		if (!p)
 			continue;
-		adopt_range(a, p);
+		r = adopt_range(a, p);
 		list[n++] = p;
 		a->ids[a->n_ids++] = (struct by_id){ .svc_id = p->svc_id, .port = p };
 	}
 	drop_overlaps(a, list, n);
 	free(list);
+	if (r < 0)
+		return r;
 	qsort(a->ids, a->n_ids, sizeof(*a->ids), by_svc_id);
 	doom_shared_ids(a);
 	return slot_alloc_init(&s->alloc, s->n_slots, a->taken, a->n_taken);

@@ -35,6 +35,8 @@ static struct sync_port *find_port(struct sync_svc *svc, const struct svc_table_
 
 static int take_index(struct sync *s, uint32_t *ret)
 {
+	int r;
+
 	if (s->n_free_indices == 0 && s->next_index == s->n_states && s->n_old_indices)
 		sync_grace(s);
 	if (s->n_free_indices) {
@@ -43,6 +45,9 @@ static int take_index(struct sync *s, uint32_t *ret)
 	}
 	if (s->next_index == s->n_states)
 		return -ENOSPC;
+	r = dataplane_reach(s->dp, s->next_index + 1, 0);
+	if (r < 0)
+		return r;
 	*ret = s->next_index++;
 	return 0;
 }
@@ -119,10 +124,16 @@ static int take_range(struct sync *s, uint32_t len, uint32_t *ret)
 {
 	int r = slot_alloc_get(&s->alloc, len, ret);
 
-	if (r != -ENOSPC || s->alloc.n_quarantine == 0)
+	if (r == -ENOSPC && s->alloc.n_quarantine) {
+		sync_grace(s);
+		r = slot_alloc_get(&s->alloc, len, ret);
+	}
+	if (r < 0)
 		return r;
-	sync_grace(s);
-	return slot_alloc_get(&s->alloc, len, ret);
+	r = dataplane_reach(s->dp, 0, *ret + len);
+	if (r < 0)
+		slot_alloc_release(&s->alloc, *ret, len);
+	return r;
 }
 
 static int plan_slots(struct sync *s, struct sync_port *p)
