@@ -67,6 +67,8 @@ int main(void)
 		return 1;
 	}
 	suite_cases(&w);
+	suite_refuse(&w);
+	suite_icmp(&w);
 	world_close(&w);
 	return failed ? 1 : 0;
 }
