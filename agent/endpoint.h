@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Names for the flow exporter, from its own thread: local pods and Services straight from the
- * pinned maps, other nodes' pods from a snapshot of the model that the agent's thread renews.
+ * pinned maps, other nodes' pods from the model.
  */
 #pragma once
 
@@ -13,11 +13,10 @@
 
 struct names;
 
-int names_new(struct names **ret, struct dataplane *dp); /* borrows dp; 0 or -errno */
+/* Borrows both; 0 or -ENOMEM. */
+int names_new(struct names **ret, const struct dataplane *dp, struct model *model);
 void names_free(struct names *n);
 void names_freep(struct names **n);
-/* Agent's thread: takes what the model says now. 0 or -ENOMEM (the old snapshot stays). */
-int names_renew(struct names *n, const struct model *model);
 struct flow_resolver names_resolver(struct names *n);
 /* Local pod interfaces in wag_endpoint. */
 size_t endpoint_count(const struct dataplane *dp);

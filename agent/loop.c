@@ -28,16 +28,13 @@
 
 #define SYNC_GAP_MS 5	 /* runs are no closer than this, nor than the last one took */
 #define NODE_DELAY_MS 20 /* links and addresses change in bursts */
-#define NAMES_DELAY_MS                                                                             \
-	200 /* names in flows may be that much behind, and 20 times the last cost                  \
-	     */
+#define TRIM_DELAY_MS 200
 #define ENDPOINT_EVENTS (IN_CREATE | IN_DELETE | IN_MOVED_TO | IN_MOVED_FROM | IN_CLOSE_WRITE)
 
 struct loop {
 	const struct config *config;
 	struct event_base *base;
-	struct event *sync_timer, *node_timer, *names_timer, *monitor, *endpoints, *sigterm,
-		*sigint;
+	struct event *sync_timer, *node_timer, *trim_timer, *monitor, *endpoints, *sigterm, *sigint;
 	struct nl *nl;
 	int monitor_fd, inotify_fd;
 	struct node_facts facts;
@@ -49,8 +46,8 @@ struct loop {
 	struct flow_server *flow;
 	struct health *health;
 	struct agent_view view;
-	uint64_t last_run_ms, last_cost_ms, names_cost_ms;
-	bool sync_due, restart, trimmed;
+	uint64_t last_run_ms, last_cost_ms;
+	bool sync_due, restart;
 };
 
 static uint64_t now_ns(void)
@@ -112,6 +109,7 @@ static void first_sync_over(struct loop *l, uint64_t cost_ms)
 	sync_get_stats(l->sync, &s);
 	l->view.swept = true;
 	dataplane_set_synced(l->dp, now_ns());
+	start_timer(l->trim_timer, TRIM_DELAY_MS);
 	log_info("synced: %zu Services, %zu frontends, %zu backends in %" PRIu64 " ms", s.services,
 		 s.frontends, s.backends, cost_ms);
 }
@@ -136,30 +134,16 @@ static void on_sync_timer(evutil_socket_t fd, short what, void *ctx)
 	}
 	if (sync_swept(l->sync) && !l->view.swept)
 		first_sync_over(l, l->last_cost_ms);
-	if (!event_pending(l->names_timer, EV_TIMEOUT, NULL))
-		start_timer(l->names_timer, l->names_cost_ms * 20 > NAMES_DELAY_MS
-						    ? l->names_cost_ms * 20
-						    : NAMES_DELAY_MS);
 	/* A change does not wait for the retry: sync_due stays false. */
 	retry = sync_retry_ms(l->sync, l->last_run_ms);
 	if (retry >= 0)
 		start_timer(l->sync_timer, (uint64_t)retry);
 }
 
-static void on_names_timer(evutil_socket_t fd, short what, void *ctx)
+/* A list parsed leaves holes all over the heap: pages nobody uses go back once it is quiet. */
+static void on_trim_timer(evutil_socket_t fd, short what, void *ctx)
 {
-	struct loop *l = ctx;
-	uint64_t begin = now_ms();
-
-	if (names_renew(l->names, l->model) < 0)
-		log_warn("names of flows: out of memory, keeping the old ones");
-	l->names_cost_ms = now_ms() - begin;
-	/* A list parsed leaves holes all over the heap: pages nobody uses go back once it is quiet.
-	 */
-	if (l->view.swept && !l->trimmed) {
-		malloc_trim(0);
-		l->trimmed = true;
-	}
+	malloc_trim(0);
 }
 
 static void on_conflict(const char *ns, const char *name, const struct wag_svc_key *frontend,
@@ -389,7 +373,7 @@ static int start_flows(struct loop *l, struct wag_err *err)
 		.runtime_fd = dataplane_map_fd(l->dp, "wag_runtime"),
 		.stats_fd = dataplane_map_fd(l->dp, "wag_map_errors"),
 	};
-	int r = names_new(&l->names, l->dp);
+	int r = names_new(&l->names, l->dp, l->model);
 
 	if (r < 0)
 		return wag_err_set(err, r, "out of memory");
@@ -437,11 +421,11 @@ static int make_events(struct loop *l, struct wag_err *err)
 		return wag_err_set(err, l->monitor_fd, "rtnetlink: %s", strerror(-l->monitor_fd));
 	l->sync_timer = evtimer_new(l->base, on_sync_timer, l);
 	l->node_timer = evtimer_new(l->base, on_node_timer, l);
-	l->names_timer = evtimer_new(l->base, on_names_timer, l);
+	l->trim_timer = evtimer_new(l->base, on_trim_timer, l);
 	l->monitor = event_new(l->base, l->monitor_fd, EV_READ | EV_PERSIST, on_monitor, l);
 	l->sigterm = evsignal_new(l->base, SIGTERM, on_signal, l);
 	l->sigint = evsignal_new(l->base, SIGINT, on_signal, l);
-	if (!l->sync_timer || !l->node_timer || !l->names_timer || !l->monitor || !l->sigterm ||
+	if (!l->sync_timer || !l->node_timer || !l->trim_timer || !l->monitor || !l->sigterm ||
 	    !l->sigint || event_add(l->monitor, NULL) < 0 || event_add(l->sigterm, NULL) < 0 ||
 	    event_add(l->sigint, NULL) < 0)
 		return wag_err_set(err, -ENOMEM, "out of memory");
@@ -496,7 +480,7 @@ static void stop(struct loop *l)
 	nl_free(l->nl);
 	free_event(l->sync_timer);
 	free_event(l->node_timer);
-	free_event(l->names_timer);
+	free_event(l->trim_timer);
 	free_event(l->monitor);
 	free_event(l->endpoints);
 	free_event(l->sigterm);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 #include <uthash.h>
 #include <waggle/addr.h>
@@ -51,6 +52,8 @@ struct model {
 	struct svc_ref *services;
 	struct svc_ref *dirty_head, *dirty_tail;
 	struct addr_index addrs;
+	/* addrs and the objects it leads to change under it: names are asked from another thread */
+	pthread_mutex_t names_lock;
 	void (*on_dirty)(void *ctx);
 	void *on_dirty_ctx;
 };
@@ -393,6 +396,7 @@ int model_new(struct model **ret)
 
 	if (!m)
 		return -ENOMEM;
+	pthread_mutex_init(&m->names_lock, NULL);
 	*ret = m;
 	return 0;
 }
@@ -416,6 +420,7 @@ void model_free(struct model *m)
 	}
 	free(m->addrs.claims);
 	free(m->addrs.buckets);
+	pthread_mutex_destroy(&m->names_lock);
 	free(m);
 }
 
@@ -453,11 +458,13 @@ int model_upsert(struct model *m, struct object *obj)
 	e->obj = packed;
 	e->generation = m->generation[given->kind];
 	was_dirty = model_is_dirty(m);
+	pthread_mutex_lock(&m->names_lock);
 	if (old) {
 		entry_detach(m, old);
 		entry_free(old);
 	}
 	r = entry_attach(m, e);
+	pthread_mutex_unlock(&m->names_lock);
 	if (r < 0)
 		entry_free(e);
 	if (r == 0 || old)
@@ -470,8 +477,10 @@ static void entry_delete(struct model *m, struct entry *e)
 {
 	bool was_dirty = model_is_dirty(m);
 
+	pthread_mutex_lock(&m->names_lock);
 	entry_detach(m, e);
 	entry_free(e);
+	pthread_mutex_unlock(&m->names_lock);
 	if (model_is_dirty(m))
 		tell_dirty(m, was_dirty);
 }
@@ -614,10 +623,10 @@ const struct object *model_pod_by_addr(const struct model *m, const struct wag_a
 	return NULL;
 }
 
-int model_name_by_addr(const struct model *m, const struct wag_addr *addr, char *ns, size_t ns_size,
-		       char *name, size_t name_size)
+/* Under the lock. The strings are the model's. */
+static int find_name(const struct model *m, const struct wag_addr *addr, const char **ns,
+		     const char **name)
 {
-	const char *found_ns = NULL, *found_name = NULL;
 	bool found_pod = false;
 
 	for (uint32_t i = first_claim(m, addr); i; i = m->addrs.claims[i - 1].next) {
@@ -626,23 +635,38 @@ int model_name_by_addr(const struct model *m, const struct wag_addr *addr, char 
 
 		if (!wag_addr_equal(claim_addr(claim), addr))
 			continue;
-		/* The node's own address is shared by every host-network pod: no one's name. */
-		if (obj->kind == MODEL_NODE)
-			return -ENOENT;
+		/* The node's own address is shared by every host-network pod: the node's, then. */
+		if (obj->kind == MODEL_NODE) {
+			*ns = "";
+			*name = obj->name;
+			return 1;
+		}
 		if (obj->kind == MODEL_POD) {
 			found_pod = true;
-			found_ns = obj->ns;
-			found_name = obj->name;
+			*ns = obj->ns;
+			*name = obj->name;
 		} else if (!found_pod) {
 			const struct slice_endpoint *ep = &obj->slice.endpoints[claim->endpoint];
 
-			found_ns = ep->target_ns ? ep->target_ns : obj->ns;
-			found_name = ep->target_name;
+			*ns = ep->target_ns ? ep->target_ns : obj->ns;
+			*name = ep->target_name;
 		}
 	}
-	if (!found_name)
-		return -ENOENT;
-	snprintf(ns, ns_size, "%s", found_ns);
-	snprintf(name, name_size, "%s", found_name);
-	return 0;
+	return *name ? 0 : -ENOENT;
+}
+
+int model_name_by_addr(struct model *m, const struct wag_addr *addr, char *ns, size_t ns_size,
+		       char *name, size_t name_size)
+{
+	const char *found_ns = NULL, *found_name = NULL;
+	int r;
+
+	pthread_mutex_lock(&m->names_lock);
+	r = find_name(m, addr, &found_ns, &found_name);
+	if (r >= 0) {
+		snprintf(ns, ns_size, "%s", found_ns);
+		snprintf(name, name_size, "%s", found_name);
+	}
+	pthread_mutex_unlock(&m->names_lock);
+	return r;
 }

@@ -175,5 +175,6 @@ void model_on_dirty(struct model *m, void (*fn)(void *ctx), void *ctx);
 
 /* Address -> "ns/pod" of a Pod or of an endpoint's targetRef; NULL if unknown. */
 const struct object *model_pod_by_addr(const struct model *m, const struct wag_addr *addr);
-int model_name_by_addr(const struct model *m, const struct wag_addr *addr, char *ns, size_t ns_size,
-		       char *name, size_t name_size); /* 0 or -ENOENT */
+/* 0: a pod's; 1: a node's (ns is empty); -ENOENT. The one call that any thread may make. */
+int model_name_by_addr(struct model *m, const struct wag_addr *addr, char *ns, size_t ns_size,
+		       char *name, size_t name_size);
