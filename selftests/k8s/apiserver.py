@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """A small API server in memory: the five resources the agent reads, with list, watch, create,
-update and delete over HTTP(S), and the same as Python calls for tests that embed it.
+update and delete over HTTP(S), and the same as Python calls for tests that embed it. Its own: a List
+POSTed to /bulk is applied in one go.
 
   ./apiserver.py --port 8001 [--load FILE.json ...] [--tls-cert F --tls-key F [--client-ca F]]
 """
@@ -299,6 +300,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not self.authorized():
             return
         at, obj = self.locate(), self.body()
+        if self.path == "/bulk":
+            take(self.store, obj)
+            self.answer(200, b"{}")
+            return
         if not at:
             self.refuse(404, "NotFound", "no such resource")
             return
@@ -374,9 +379,12 @@ class ApiServer(http.server.ThreadingHTTPServer):
 
 
 def load(store, path):
-    """A recorded list, or any object or List of the five kinds."""
     with open(path) as f:
-        doc = json.load(f)
+        take(store, json.load(f))
+
+
+def take(store, doc):
+    """A recorded list, or any object or List of the five kinds."""
     by_kind = {kind: resource for resource, (_, kind, _) in KINDS.items()}
     for item in doc.get("items", [doc]):
         kind = item.get("kind") or doc["kind"].removesuffix("List")
