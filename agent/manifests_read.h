@@ -20,6 +20,7 @@ struct batch {
 	struct object **objects;
 	size_t n_objects;
 	size_t n_bad; /* objects that could not be used */
+	bool quiet;   /* complain is not called: the same text will be read again */
 };
 
 /* 0, or -errno with err saying "line N: ..."; what was read of it is in the batch either way. */
