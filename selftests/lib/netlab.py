@@ -74,7 +74,7 @@ class Lab:
 
     count = 0
 
-    def __init__(self, build=None, pods=0):
+    def __init__(self, build=None):
         Lab.count += 1
         self.build = build or os.environ.get("WAGGLE_BUILD") or os.path.join(SRC, "build")
         self.name = f"wag{os.getpid()}x{Lab.count}"
@@ -88,7 +88,7 @@ class Lab:
         self.cgroup = os.path.join(cgroup2_mount(), self.name)
         self.agent = None
         self.agent_args = []
-        self.n_pods_wanted = pods
+        self.agent_binary = self.binary("waggle-agent")
         self.closed = False
 
     def path(self, *parts):
@@ -293,7 +293,7 @@ class Lab:
     # ---- agent ----
 
     def agent_argv(self, *extra):
-        return [self.binary("waggle-agent"), "--node-name", "node-1", "--manifests",
+        return [self.agent_binary, "--node-name", "node-1", "--manifests",
                 self.manifests, "--pin-dir", self.pin_dir, "--state-dir", self.state_dir,
                 "--cgroup", os.path.join(self.cgroup, "node"), "--devices", "eth0",
                 "--socket", self.socket, "--health-addr", "127.0.0.1:9879", *extra]
