@@ -111,9 +111,9 @@ static void add_backends(struct builder *b, struct svc_table_port *port,
 				continue;
 			if (ready ? !ep->ready : !(ep->serving && ep->terminating))
 				continue;
-			port->backends[port->n_backends++] = (struct svc_backend){
-				.addr = ep->addrs[0], .port = htons(p->port)
-			};
+			port->backends[port->n_backends++] =
+				(struct svc_backend){ .addr = ep->addrs[0],
+						      .port = htons(p->port) };
 		}
 	}
 }
@@ -176,7 +176,8 @@ static int builder_init(struct builder *b)
 			continue;
 		for (size_t i = 0; i < svc->n_ports; i++) {
 			n_ports++;
-			n_frontends += svc->n_cluster_ips + svc->n_external_ips + svc->n_lb_ips + 1;
+			n_frontends += svc->n_cluster_ips + svc->n_external_ips + svc->n_lb_ips +
+				       (svc->ports[i].node_port != 0);
 			n_backends += max_backends(b, &svc->ports[i], v6);
 			n_text += strlen(svc->ports[i].name) + 1;
 		}

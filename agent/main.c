@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <argp.h>
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,10 @@ int main(int argc, char **argv)
 	int r;
 
 	signal(SIGPIPE, SIG_IGN);
+	/* Two threads that hardly allocate at once share one heap; what is large goes back whole.
+	 */
+	mallopt(M_ARENA_MAX, 1);
+	mallopt(M_MMAP_THRESHOLD, 128 << 10);
 	if (config_init(&config) < 0) {
 		log_error("out of memory");
 		return EXIT_FAILURE;

@@ -19,20 +19,28 @@ struct file;
 
 /* One object's name, and the files that hold an object of it, by file name: the last one counts. */
 struct claim {
-	struct file **files;
-	size_t n_files;
-	uint64_t load; /* the load that met it last */
-	bool hidden;   /* made of Endpoints, and its Service has real slices */
-	char *service; /* made of Endpoints: of this Service; else NULL */
 	UT_hash_handle hh;
-	enum model_kind kind;
-	size_t key_len;
+	union {
+		struct file *file;   /* n_files is 1: the rule, and no memory of its own */
+		struct file **files; /* 2 and more */
+	};
+	char *service; /* made of Endpoints: of this Service; else NULL */
+	uint32_t n_files;
+	uint32_t load; /* the load that met it last */
+	bool hidden;   /* made of Endpoints, and its Service has real slices */
+	uint8_t kind;
 	char key[]; /* kind, ns, NUL, name */
+};
+
+struct stamp {
+	uint64_t dev, ino;
+	int64_t size;
+	struct timespec modified;
 };
 
 struct file {
 	char *name;
-	struct stat st; /* of the content in force, or of the one found broken */
+	struct stamp stamp; /* of the content in force, or of the one found broken */
 	bool stale, seen;
 	uint64_t hold_until_ms;
 	char *error; /* first problem of the content; NULL: none */
@@ -48,7 +56,7 @@ struct manifests {
 	struct file *files;
 	struct claim *claims;
 	size_t n_legacy;
-	uint64_t loads;
+	uint32_t loads;
 	struct manifests_stats stats;
 	bool dir_failed;
 };
@@ -101,15 +109,23 @@ bool manifests_wants(const char *name)
 	return has_suffix(name, ".yaml") || has_suffix(name, ".yml") || has_suffix(name, ".json");
 }
 
+static struct stamp stamp_of(const struct stat *st)
+{
+	return (struct stamp){ st->st_dev, st->st_ino, st->st_size, st->st_mtim };
+}
+
 static int batch_read(struct manifests *m, struct file *f, struct batch *b, struct wag_err *err)
 {
 	_cleanup_free_ char *path = NULL, *text = NULL;
+	struct stat st;
 	size_t size = 0;
 	int r;
 
 	if (asprintf(&path, "%s/%s", m->dir, f->name) < 0)
 		return wag_err_set(err, -ENOMEM, "out of memory");
-	r = manifests_read_text(path, &f->st, &text, &size);
+	r = manifests_read_text(path, &st, &text, &size);
+	if (r == 0 || r == -EISDIR || r == -EFBIG)
+		f->stamp = stamp_of(&st);
 	if (r < 0)
 		return wag_err_set(err, r, "cannot read: %s", strerror(-r));
 	m->stats.bytes += size;
@@ -148,8 +164,7 @@ static struct claim *claim_get(struct manifests *m, const struct object *obj)
 	c = calloc(1, sizeof(*c) + len + 1);
 	if (!c)
 		return NULL;
-	c->kind = obj->kind;
-	c->key_len = len;
+	c->kind = (uint8_t)obj->kind;
 	memcpy(c->key, key, len + 1);
 	HASH_ADD_KEYPTR(hh, m->claims, c->key, len, c);
 	return c;
@@ -171,46 +186,74 @@ static void claim_free(struct manifests *m, struct claim *c)
 	if (c->service)
 		m->n_legacy--;
 	free(c->service);
-	free(c->files);
+	if (c->n_files > 1)
+		free(c->files);
 	free(c);
+}
+
+static struct file *claim_file(const struct claim *c, uint32_t i)
+{
+	return c->n_files == 1 ? c->file : c->files[i];
 }
 
 static struct file *claim_winner(const struct claim *c)
 {
-	return c->n_files ? c->files[c->n_files - 1] : NULL;
+	return c->n_files ? claim_file(c, c->n_files - 1) : NULL;
 }
 
 /* Puts f among the files of c, sorted by name. Returns 1 if it was not there, 0, or -ENOMEM. */
 static int claim_add_file(struct claim *c, struct file *f)
 {
-	struct file **at;
-	size_t i;
+	struct file **files;
+	uint32_t n = c->n_files, i;
 
-	for (i = 0; i < c->n_files; i++) {
-		if (c->files[i] == f)
+	for (i = 0; i < n; i++) {
+		if (claim_file(c, i) == f)
 			return 0;
 	}
-	at = array_grow(&c->files, &c->n_files, sizeof(*at));
-	if (!at)
+	if (n == 0) {
+		c->file = f;
+		c->n_files = 1;
+		return 1;
+	}
+	files = reallocarray(n > 1 ? c->files : NULL, n + 1, sizeof(struct file *));
+	if (!files)
 		return -ENOMEM;
-	for (i = c->n_files - 1; i > 0 && strcmp(c->files[i - 1]->name, f->name) > 0; i--)
-		c->files[i] = c->files[i - 1];
-	c->files[i] = f;
+	if (n == 1)
+		files[0] = c->file;
+	for (i = n; i > 0 && strcmp(files[i - 1]->name, f->name) > 0; i--)
+		files[i] = files[i - 1];
+	files[i] = f;
+	c->files = files;
+	c->n_files = n + 1;
 	return 1;
+}
+
+static void claim_take_out(struct claim *c, uint32_t i)
+{
+	struct file **files = c->files;
+
+	c->n_files--;
+	if (c->n_files == 0)
+		return;
+	memmove(&files[i], &files[i + 1], (c->n_files - i) * sizeof(*files));
+	if (c->n_files == 1) {
+		c->file = files[0];
+		free(files);
+	}
 }
 
 /* f no longer holds the object: the next file's version counts, or the object goes. */
 static void claim_drop_file(struct manifests *m, struct claim *c, struct file *f)
 {
 	bool was_winner = claim_winner(c) == f;
-	size_t i;
+	uint32_t i;
 
-	for (i = 0; i < c->n_files && c->files[i] != f; i++)
+	for (i = 0; i < c->n_files && claim_file(c, i) != f; i++)
 		;
 	if (i == c->n_files)
 		return;
-	memmove(&c->files[i], &c->files[i + 1], (c->n_files - i - 1) * sizeof(*c->files));
-	c->n_files--;
+	claim_take_out(c, i);
 	if (c->n_files == 0) {
 		model_delete(m->model, c->kind, claim_ns(c), claim_name(c));
 		claim_free(m, c);
@@ -225,7 +268,8 @@ static void warn_double(struct manifests *m, const struct claim *c, const struct
 
 	report(m, WAG_LOG_WARN, "%s %s%s%s is in %s and in %s: %s counts (the last by name)",
 	       kube_kind_name(c->kind), claim_ns(c), claim_ns(c)[0] ? "/" : "", claim_name(c),
-	       winner == f ? c->files[c->n_files - 2]->name : f->name, winner->name, winner->name);
+	       winner == f ? claim_file(c, c->n_files - 2)->name : f->name, winner->name,
+	       winner->name);
 }
 
 /* Takes the object over: into the model if f's version is the one that counts. */
@@ -369,10 +413,10 @@ static struct file *file_get(struct manifests *m, const char *name, bool create)
 	return f;
 }
 
-static bool same_content(const struct stat *a, const struct stat *b)
+static bool same_content(struct stamp a, struct stamp b)
 {
-	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
-	       a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+	return a.dev == b.dev && a.ino == b.ino && a.size == b.size &&
+	       a.modified.tv_sec == b.modified.tv_sec && a.modified.tv_nsec == b.modified.tv_nsec;
 }
 
 /* Finds which files are there and which of them changed. */
@@ -396,7 +440,7 @@ static int look(struct manifests *m)
 		if (!f)
 			continue; /* out of memory: the next scan tries again */
 		f->seen = true;
-		if (!same_content(&st, &f->st))
+		if (!same_content(stamp_of(&st), f->stamp))
 			f->stale = true;
 	}
 	closedir(dir);
