@@ -49,7 +49,8 @@ static __always_inline bool ct_key_of(struct wag_ct_key *key, const struct wag_t
 }
 
 /* The key of the other entry of a translated flow. */
-static __always_inline void ct_pair_key(struct wag_ct_key *pair, __u8 proto, const struct wag_ct *ct)
+static __always_inline void ct_pair_key(struct wag_ct_key *pair, __u8 proto,
+					const struct wag_ct *ct)
 {
 	ct_key_set(pair, &ct->xsaddr, &ct->xdaddr, ct->xsport, ct->xdport, proto);
 	pair->alias = !!(ct->flags & WAG_CT_ALIASED);
@@ -57,8 +58,8 @@ static __always_inline void ct_pair_key(struct wag_ct_key *pair, __u8 proto, con
 
 static __always_inline bool ct_closing(__u32 flags)
 {
-	return flags & WAG_CT_RST ||
-	       (flags & (WAG_CT_FIN_ORIG | WAG_CT_FIN_REPLY)) == (WAG_CT_FIN_ORIG | WAG_CT_FIN_REPLY);
+	return flags & WAG_CT_RST || (flags & (WAG_CT_FIN_ORIG | WAG_CT_FIN_REPLY)) ==
+					     (WAG_CT_FIN_ORIG | WAG_CT_FIN_REPLY);
 }
 
 static __always_inline bool ct_half_open(__u32 flags, __u8 proto)

@@ -49,7 +49,8 @@ int wag_to_pod(struct __sk_buff *skb)
 		goto out;
 	if ((v = stage_track(skb, s)) != NEXT)
 		goto out;
-	if ((v = stage_commit(skb, s)) != NEXT) /* the node's or an outside client's flow to the pod */
+	if ((v = stage_commit(skb, s)) !=
+	    NEXT) /* the node's or an outside client's flow to the pod */
 		goto out;
 	if ((v = stage_nat(skb, s)) != NEXT) /* a reply the stack brought */
 		goto out;

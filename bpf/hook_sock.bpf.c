@@ -120,7 +120,8 @@ static __always_inline void sock_emit(struct bpf_sock_addr *ctx, const struct so
 	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
 }
 
-/* What an unconnected UDP socket chose before for this frontend, if that backend still serves it. */
+/* What an unconnected UDP socket chose before for this frontend, if that backend still serves it.
+ */
 static __always_inline bool sock_recall(const struct sock_call *call, __u64 cookie,
 					struct svc_choice *choice)
 {

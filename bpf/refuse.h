@@ -156,6 +156,7 @@ static __noinline int refuse(struct __sk_buff *skb, struct wag_scratch *scratch)
 		return DROP;
 	if (pkt->point == WAG_POINT_FROM_POD)
 		return bpf_redirect_peer(skb->ifindex, 0);
-	/* The node's own client is behind this device's ingress, an outside one behind its egress. */
+	/* The node's own client is behind this device's ingress, an outside one behind its egress.
+	 */
 	return bpf_redirect(skb->ifindex, pkt->point == WAG_POINT_TO_NET ? BPF_F_INGRESS : 0);
 }

@@ -18,7 +18,8 @@ static __always_inline __u64 clock_now(void)
 	return cfg.has_coarse_clock ? bpf_ktime_get_coarse_ns() : bpf_ktime_get_ns();
 }
 
-/* A clean wag_pkt for a packet met at point; NULL never happens, but the verifier wants it asked. */
+/* A clean wag_pkt for a packet met at point; NULL never happens, but the verifier wants it asked.
+ */
 static __always_inline struct wag_scratch *scratch_get(enum wag_point point)
 {
 	__u32 zero = 0;

@@ -44,7 +44,8 @@ static __always_inline struct wag_svc *svc_lookup(const struct wag_addr *addr, _
 	return bpf_map_lookup_elem(&wag_svc, &key);
 }
 
-static __always_inline enum svc_result svc_select(const struct wag_svc *svc, struct svc_choice *choice)
+static __always_inline enum svc_result svc_select(const struct wag_svc *svc,
+						  struct svc_choice *choice)
 {
 	__u32 index = svc->index;
 

@@ -47,9 +47,9 @@ static __always_inline bool same_flow(const struct wag_ct_key *key, const struct
 #define COMMIT_RACED 1 /* another CPU has just committed this very flow */
 
 /*
- * Puts in the flow entry, first of the two, with NOEXIST: a reply tuple somebody else owns (the same
- * client port through another frontend to the same backend) gives the flow another source port.
- * Returns COMMIT_* or -errno; -EEXIST: no port was free.
+ * Puts in the flow entry, first of the two, with NOEXIST: a reply tuple somebody else owns (the
+ * same client port through another frontend to the same backend) gives the flow another source
+ * port. Returns COMMIT_* or -errno; -EEXIST: no port was free.
  */
 static __always_inline long commit_flow(struct wag_pkt *pkt, struct wag_scratch *scratch)
 {
@@ -58,7 +58,8 @@ static __always_inline long commit_flow(struct wag_pkt *pkt, struct wag_scratch 
 	for (int i = 0; i < SNAT_TRIES; i++) {
 		flow_entry(pkt, &scratch->key, &scratch->ct);
 		if (i || !(pkt->flags & PKT_ALIAS)) {
-			err = bpf_map_update_elem(&wag_ct, &scratch->key, &scratch->ct, BPF_NOEXIST);
+			err = bpf_map_update_elem(&wag_ct, &scratch->key, &scratch->ct,
+						  BPF_NOEXIST);
 			if (!err)
 				return COMMIT_DONE;
 			if (err != -EEXIST)
@@ -107,7 +108,8 @@ static __always_inline int commit_failed(struct wag_pkt *pkt, enum wag_map_id ma
 				wag_drop(pkt, WAG_DROP_CT_FULL);
 }
 
-/* Room, flow entry, ring slot, frontend entry: in this order, so that the hand knows every entry. */
+/* Room, flow entry, ring slot, frontend entry: in this order, so that the hand knows every entry.
+ */
 static __noinline int commit(struct wag_scratch *scratch)
 {
 	struct wag_pkt *pkt;

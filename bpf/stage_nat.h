@@ -17,7 +17,8 @@ struct sctphdr {
 	__le32 checksum;
 };
 
-/* Writes source and destination of one IP header at off; *l4_diff gains the pseudo-header's change. */
+/* Writes source and destination of one IP header at off; *l4_diff gains the pseudo-header's change.
+ */
 static __always_inline int nat_ip(struct __sk_buff *skb, __u32 off, bool v6,
 				  const struct wag_tuple *from, const struct wag_tuple *to,
 				  __u64 *diff)
@@ -37,7 +38,8 @@ static __always_inline int nat_ip(struct __sk_buff *skb, __u32 off, bool v6,
 	check = csum_apply(check, sum);
 	if (bpf_skb_store_bytes(skb, off + offsetof(struct iphdr, check), &check, sizeof(check), 0))
 		return -1;
-	return bpf_skb_store_bytes(skb, off + offsetof(struct iphdr, saddr), addrs, sizeof(addrs), 0);
+	return bpf_skb_store_bytes(skb, off + offsetof(struct iphdr, saddr), addrs, sizeof(addrs),
+				   0);
 }
 
 static __always_inline enum wag_reason nat_sctp(struct __sk_buff *skb, struct wag_pkt *pkt,
@@ -138,7 +140,8 @@ static __noinline int nat_icmp_error(struct __sk_buff *skb, struct wag_scratch *
 	    nat_ip(skb, off, v6, inner, inner_new, &inner_diff) ||
 	    nat_ip(skb, ETH_HLEN, v6, outer, outer_new, &diff))
 		return -1;
-	/* IPv4: the quoted header's own checksum takes up its change, and no pseudo-header is summed. */
+	/* IPv4: the quoted header's own checksum takes up its change, and no pseudo-header is
+	 * summed. */
 	diff = v6 ? diff + inner_diff : 0;
 	diff = csum_replace32(diff, old, new);
 	return bpf_l4_csum_replace(skb, pkt->l4_off + offsetof(struct icmphdr, checksum), 0,
@@ -240,9 +243,10 @@ static __always_inline int stage_nat(struct __sk_buff *skb, struct wag_scratch *
 		return NEXT;
 	pkt->xlat.proto = pkt->tuple.proto;
 	if (pkt->flags & PKT_PLAIN)
-		return (pkt->flags & PKT_V6 ? nat_plain(skb, pkt, true) : nat_plain(skb, pkt, false)) ?
-			       wag_drop(pkt, WAG_DROP_CSUM_ERROR) :
-			       NEXT;
+		return (pkt->flags & PKT_V6 ? nat_plain(skb, pkt, true)
+					    : nat_plain(skb, pkt, false))
+			       ? wag_drop(pkt, WAG_DROP_CSUM_ERROR)
+			       : NEXT;
 	if (pkt->flags & PKT_RELATED)
 		return nat_icmp_error(skb, scratch) ? wag_drop(pkt, WAG_DROP_WRITE_ERROR) : NEXT;
 	if (nat_ip(skb, ETH_HLEN, pkt->flags & PKT_V6, &pkt->tuple, &pkt->xlat, &diff))

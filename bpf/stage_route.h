@@ -51,7 +51,8 @@ static __always_inline int route_macs(struct __sk_buff *skb, const __u8 *dst, co
 	return 0;
 }
 
-/* Straight into the pod, past the host side's egress hook: the sender's hook has judged both ends. */
+/* Straight into the pod, past the host side's egress hook: the sender's hook has judged both ends.
+ */
 static __always_inline int route_to_pod_peer(struct __sk_buff *skb, struct wag_pkt *pkt,
 					     const struct wag_pod *pod)
 {
@@ -136,7 +137,8 @@ static __always_inline int route_from_net(struct __sk_buff *skb, struct wag_scra
 	if (pod)
 		return route_to_pod_peer(skb, pkt, pod);
 	if (bpf_map_lookup_elem(&wag_node_addr, dst)) {
-		/* The node's own NodePort answers it from afar: the stack takes such a source from lo only. */
+		/* The node's own NodePort answers it from afar: the stack takes such a source from
+		 * lo only. */
 		if (bpf_map_lookup_elem(&wag_node_addr, &pkt->xlat.saddr))
 			return route_to_host(skb, pkt);
 		return PASS;

@@ -161,8 +161,9 @@ unsigned wag_reason_hubble(unsigned reason)
 
 const char *wag_point_name(unsigned point)
 {
-	static const char *const names[] = { "none",	"from-pod", "to-pod",  "from-net", "to-net",
-					     "xdp",	"connect",  "sendmsg", "recvmsg",  "getpeername" };
+	static const char *const names[] = { "none",	"from-pod",   "to-pod",	 "from-net",
+					     "to-net",	"xdp",	      "connect", "sendmsg",
+					     "recvmsg", "getpeername" };
 
 	return point < sizeof(names) / sizeof(names[0]) ? names[point] : "unknown";
 }

@@ -17,7 +17,8 @@
 #define WAG_ABI 1
 #define WAG_META_MAGIC 0x77616767U /* "wagg" */
 
-/* ---- wag_meta: ARRAY[1], userspace only. What the CNI and the CLI need while no agent runs. ---- */
+/* ---- wag_meta: ARRAY[1], userspace only. What the CNI and the CLI need while no agent runs. ----
+ */
 enum wag_attach { WAG_ATTACH_TCX = 1, WAG_ATTACH_CLSACT = 2 };
 enum wag_socket_lb { WAG_SOCKET_LB_OFF = 0, WAG_SOCKET_LB_HOST = 1, WAG_SOCKET_LB_FULL = 2 };
 

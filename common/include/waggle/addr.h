@@ -23,7 +23,7 @@ bool wag_addr_is_zero(const struct wag_addr *addr); /* all 128 bits zero */
 bool wag_addr_equal(const struct wag_addr *a, const struct wag_addr *b);
 bool wag_addr_in_cidr(const struct wag_addr *addr, const struct wag_addr *net, unsigned bits);
 
-const char *wag_proto_name(__u8 proto);			/* "TCP", "UDP", "SCTP", ...; "?" if unknown */
+const char *wag_proto_name(__u8 proto);		  /* "TCP", "UDP", "SCTP", ...; "?" if unknown */
 int wag_proto_parse(const char *text, __u8 *ret); /* any case; 0 or -EINVAL */
 const char *wag_reason_text(unsigned reason);
 unsigned wag_reason_hubble(unsigned reason);

@@ -7,7 +7,8 @@ struct wag_err {
 	char msg[512];
 };
 
-/* Fills err (may be NULL) and returns code, so that "return wag_err_set(err, -EINVAL, ...)" reads well. */
+/* Fills err (may be NULL) and returns code, so that "return wag_err_set(err, -EINVAL, ...)" reads
+ * well. */
 int wag_err_set(struct wag_err *err, int code, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 /* Puts words before what err already says. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Log lines of commands and daemon loops: "level=info msg=..." on stderr. Library code never logs. */
+/* Log lines of commands and daemon loops: "level=info msg=..." on stderr. Library code never logs.
+ */
 #pragma once
 
 enum wag_log_level { WAG_LOG_ERROR, WAG_LOG_WARN, WAG_LOG_INFO, WAG_LOG_DEBUG };

@@ -42,10 +42,12 @@ typedef int (*nl_addr_fn)(uint32_t ifindex, const struct wag_addr *addr, unsigne
 int nl_addr_list(struct nl *nl, nl_addr_fn fn, void *ctx);
 
 /* dst/bits via gw (may be NULL) on ifindex; scope link when gw is NULL; src (may be NULL). */
-int nl_route_add(struct nl *nl, const struct wag_addr *dst, unsigned bits, const struct wag_addr *gw,
-		 uint32_t ifindex, const struct wag_addr *src, uint32_t mtu);
+int nl_route_add(struct nl *nl, const struct wag_addr *dst, unsigned bits,
+		 const struct wag_addr *gw, uint32_t ifindex, const struct wag_addr *src,
+		 uint32_t mtu);
 int nl_route_del(struct nl *nl, const struct wag_addr *dst, unsigned bits, uint32_t ifindex);
-int nl_neigh_add(struct nl *nl, uint32_t ifindex, const struct wag_addr *addr, const uint8_t mac[6]);
+int nl_neigh_add(struct nl *nl, uint32_t ifindex, const struct wag_addr *addr,
+		 const uint8_t mac[6]);
 
 /* clsact with one direct-action filter at a fixed handle and priority; replaces atomically. */
 #define NL_TC_PRIO 0x7761 /* "wa" */

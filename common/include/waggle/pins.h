@@ -23,7 +23,8 @@ int pins_map_path(char *buf, size_t size, const char *pin_dir, const char *map);
 int pins_prog_path(char *buf, size_t size, const char *pin_dir, const char *prog);
 int pins_tcx_path(char *buf, size_t size, const char *pin_dir, const char *ifname, uint32_t ifindex,
 		  int egress);
-/* Opens the pin dir and flocks it; returns its fd, -EWOULDBLOCK after timeout_ms. Closing unlocks. */
+/* Opens the pin dir and flocks it; returns its fd, -EWOULDBLOCK after timeout_ms. Closing unlocks.
+ */
 int pins_lock(const char *pin_dir, int timeout_ms);
 /* mkdir -p for a directory below; 0 or -errno. */
 int pins_mkdir_p(const char *path, unsigned mode);
