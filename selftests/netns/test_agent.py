@@ -251,3 +251,21 @@ def every_interface_follows_the_mode(env):
     finally:
         env.lab.kill_agent()
         env.lab.start_agent(*MODES[env.mode])
+
+
+@test("full")
+def a_taken_health_port_is_told_before_anything_changes(env):
+    other = {"pin": env.lab.path("bpf", "other"), "state": env.lab.path("other-state")}
+    argv = env.lab.agent_argv()
+    for flag, value in (("--pin-dir", other["pin"]), ("--state-dir", other["state"])):
+        argv[argv.index(flag) + 1] = value
+    second = env.lab.start("node", argv, name="second")
+    wait_for("the second agent to give up", lambda: second.poll() is not None)
+    expect(second.returncode != 0, "exit status", second.returncode)
+    expect("--health-addr 127.0.0.1:9879: in use" in env.lab.log("second"), env.lab.log("second"))
+    expect(not os.path.exists(other["pin"]), "something was pinned")
+    # the same pin dir: told as such
+    twin = env.lab.start("node", env.lab.agent_argv(), name="twin")
+    wait_for("the twin to give up", lambda: twin.poll() is not None)
+    expect("another waggle-agent runs on" in env.lab.log("twin"), env.lab.log("twin"))
+    expect(env.lab.http("/healthz") == (200, "ok\n"), env.lab.http("/healthz"))

@@ -87,12 +87,13 @@ def sctp(env):
 @test()
 def refused_connections_are_shown(env):
     vips = env.service([], name="empty")
-    for addr in vips:
+    mine = env.lab.pods["client"]
+    for family, addr in enumerate(vips):
         expect_refused(env.lab.connect("client", addr, 80))
 
-        def shown(a=addr):
+        def shown(a=addr, m=mine[family]):
             return [f for f in observed(env, "--verdict", "DROPPED", "--last", "50")
-                    if f.get("IP", {}).get("destination") == a]
+                    if f.get("IP", {}).get("destination") == a and f["IP"].get("source") == m]
         flow = wait_for("the drop in flow-observe", shown)[-1]
         expect(flow.get("verdict") == "DROPPED", "not a drop:", flow)
         expect(flow.get("source", {}).get("pod_name") == "client", "no pod name:", flow)

@@ -180,7 +180,11 @@ def one_client_port_through_two_services(env):
             expect(len(lines) == len(others) + 1, "answers of", dst, ":", lines)
             for line in lines[:-1]:
                 expect_ok(line, "web-1")
-            # the same with UDP: one socket, replies must come from whom it asked
+            # The same with UDP: one socket, replies must come from whom it asked. A socket that
+            # talks to a Service and to its backend itself sends both the same packets once they
+            # are translated at the socket: only the packet path can promise that.
+            if web[family] in others and env.socket_lb:
+                continue
             lines = env.lab.wagtest("client", "udp", "--src", src, "--dst", dst, "--count", 2)
             for line, addr in zip(lines, others * 2):
                 want = host_port(addr, 8080 if addr == web[family] else 80)
