@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """A small API server in memory: the five resources the agent reads, with list, watch, create,
-update and delete over HTTP(S), and the same as Python calls for tests that embed it. Its own: a List
-POSTed to /bulk is applied in one go.
+update and delete over HTTP(S), and the same as Python calls for tests that embed it. Its own: a
+List POSTed to /bulk is applied in one go.
 
   ./apiserver.py --port 8001 [--load FILE.json ...] [--tls-cert F --tls-key F [--client-ca F]]
 """

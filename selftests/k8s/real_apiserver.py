@@ -34,7 +34,7 @@ def why_not():
     if not missing():
         return None
     if not shutil.which("go"):
-        return f"needs Go ({SKIPPED})"
+        return f"needs Go (and then {SKIPPED})"
     if os.environ.get("WAGGLE_BUILD_APISERVER") != "1":
         return SKIPPED
     return None
@@ -69,7 +69,7 @@ def build_kube_apiserver(where):
     _module(where, [], "fmt")
     with open(_go(where, "mod", "download", "-json", module).split('"GoMod": "')[1].split('"')[0],
               encoding="utf-8") as f:
-        parts = sorted(set(re.findall(r"(k8s\.io/[a-z0-9-]+) v0\.0\.0\b", f.read())))
+        parts = sorted(set(re.findall(r"(k8s\.io/[a-z0-9-]+) v0\.0\.0(?![-\w])", f.read())))
     version = "v0" + KUBERNETES.removeprefix("1")
     package = "k8s.io/kubernetes/cmd/kube-apiserver"
     _module(where, [f"require k8s.io/kubernetes v{KUBERNETES}",

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * What the pinned Service maps say, and when they began to say so.
- *   svc_watch PIN_DIR until         each line "ADDR PORT PROTO COUNT TIMEOUT_MS" on standard input is
- *                                   answered with "NS COUNT" once the frontend has that many
- *                                   backends (-1: it is not there), or with "late COUNT"
- *   svc_watch PIN_DIR guard         each line "ADDR PORT PROTO COUNT" is watched from then on until
- *                                   SIGTERM; a difference is printed, at the end "changes N of M looks"
+ *   svc_watch PIN_DIR until   each line "ADDR PORT PROTO COUNT TIMEOUT_MS" on standard input is
+ *                             answered with "NS COUNT" once the frontend has that many backends
+ *                             (-1: it is not there), or with "late COUNT"
+ *   svc_watch PIN_DIR guard   the frontends of all lines "ADDR PORT PROTO COUNT" are watched until
+ *                             SIGTERM: "NS changed ..." for each difference, and at the end
+ *                             "changes N of M looks"
  * NS is CLOCK_MONOTONIC.
  */
 #include <arpa/inet.h>
