@@ -236,32 +236,54 @@ static int collect_filter(const struct nl_link *link, void *ctx)
 	return 0;
 }
 
+/* The node's devices, and lo where the packet path must serve the node's own sockets. */
+static struct dp_device *all_devices(const struct dataplane *dp, const struct dp_device *devices,
+				     size_t *n)
+{
+	struct dp_device *all = calloc(*n + 1, sizeof(*all));
+
+	if (!all)
+		return NULL;
+	if (*n)
+		memcpy(all, devices, *n * sizeof(*all));
+	if (dp->socket_lb == WAG_SOCKET_LB_OFF) {
+		all[*n].ifindex = LO_IFINDEX;
+		strcpy(all[(*n)++].name, "lo");
+	}
+	return all;
+}
+
 int dp_attach_devices(struct dataplane *dp, const struct dp_device *devices, size_t n,
 		      struct wag_err *err)
 {
+	_cleanup_free_ struct dp_device *all = all_devices(dp, devices, &n);
 	_cleanup_(nl_freep) struct nl *nl = NULL;
-	_cleanup_(nl_freep) struct nl *list = NULL;
-	_cleanup_free_ struct dp_device *all = calloc(n + 1, sizeof(*all));
-	struct filters filters;
-	int r = all ? 0 : -ENOMEM;
+	int r = all ? nl_new(&nl) : -ENOMEM;
 
-	if (r == 0)
-		r = nl_new(&nl);
-	if (r == 0)
-		r = nl_new(&list);
 	if (r < 0)
 		return wag_err_set(err, r, "rtnetlink: %s", strerror(-r));
-	memcpy(all, devices, n * sizeof(*all));
-	if (dp->socket_lb == WAG_SOCKET_LB_OFF) {
-		all[n].ifindex = LO_IFINDEX;
-		strcpy(all[n++].name, "lo");
-	}
 	for (size_t i = 0; i < n; i++) {
 		r = attach_both(dp, nl, &all[i], dp->net_attach, "wag_from_net", "wag_to_net", err);
 		/* A device that went away since it was listed is the next listing's matter. */
 		if (r < 0 && r != -ENODEV)
 			return r;
 	}
+	return 0;
+}
+
+int dp_collect_devices(struct dataplane *dp, const struct dp_device *devices, size_t n,
+		       struct wag_err *err)
+{
+	_cleanup_free_ struct dp_device *all = all_devices(dp, devices, &n);
+	_cleanup_(nl_freep) struct nl *nl = NULL;
+	_cleanup_(nl_freep) struct nl *list = NULL;
+	struct filters filters;
+	int r = all ? nl_new(&nl) : -ENOMEM;
+
+	if (r == 0)
+		r = nl_new(&list);
+	if (r < 0)
+		return wag_err_set(err, r, "rtnetlink: %s", strerror(-r));
 	r = collect_links(dp, all, n);
 	if (r < 0)
 		return wag_err_set(err, r, "%s/links: %s", dp->pin_dir, strerror(-r));

@@ -340,6 +340,21 @@ static int take_locks(const char *pin_dir, const char *state_dir, int *ret_state
 	return lock_dir(path, true, ret_pin, err);
 }
 
+int dataplane_in_use(const char *pin_dir, const char *state_dir, struct wag_err *err)
+{
+	_cleanup_close_ int state_fd = -1, pin_fd = -1;
+	char path[4096];
+	int r = 0;
+
+	if (snprintf(path, sizeof(path), "%s/agent.lock", state_dir) < (int)sizeof(path) &&
+	    access(path, F_OK) == 0)
+		r = lock_dir(path, false, &state_fd, err);
+	if (r == 0 && dp_path(path, sizeof(path), pin_dir, "maps", NULL) == 0 &&
+	    access(path, F_OK) == 0)
+		r = lock_dir(path, true, &pin_fd, err);
+	return r;
+}
+
 /* The moment of change: programs, pods and devices, under the lock the CNI takes too. */
 static int switch_over(struct dataplane *dp, const struct dataplane_options *o, struct wag_err *err)
 {
@@ -368,6 +383,8 @@ static int switch_over(struct dataplane *dp, const struct dataplane_options *o, 
 		r = dp_migrate_after(dp, err);
 	if (r == 0)
 		r = dp_pin_maps_final(dp, err);
+	if (r == 0)
+		r = dp_collect_devices(dp, o->devices, o->n_devices, err);
 	return r;
 }
 
@@ -481,10 +498,12 @@ int dataplane_set_devices(struct dataplane *dp, const struct dp_device *devices,
 			  struct wag_err *err)
 {
 	_cleanup_close_ int lock = pins_lock(dp->pin_dir, LOCK_TIMEOUT_MS);
+	int r;
 
 	if (lock < 0)
 		return wag_err_set(err, lock, "lock of %s: %s", dp->pin_dir, strerror(-lock));
-	return dp_attach_devices(dp, devices, n, err);
+	r = dp_attach_devices(dp, devices, n, err);
+	return r == 0 ? dp_collect_devices(dp, devices, n, err) : r;
 }
 
 int dataplane_cleanup(const char *pin_dir, const char *state_dir, struct wag_err *err)

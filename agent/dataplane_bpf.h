@@ -28,6 +28,8 @@ struct dataplane_options {
  * ran before. Traffic flows on throughout. The caller owns *ret.
  */
 int dataplane_open(struct dataplane **ret, const struct dataplane_options *o, struct wag_err *err);
+/* 0, or -EBUSY: another agent runs there (or another error). Changes nothing. */
+int dataplane_in_use(const char *pin_dir, const char *state_dir, struct wag_err *err);
 /* Detaches and unpins everything below pin_dir; needs no programs. */
 int dataplane_cleanup(const char *pin_dir, const char *state_dir, struct wag_err *err);
 

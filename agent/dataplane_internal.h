@@ -55,7 +55,8 @@ struct dataplane {
 	struct dp_array states, slots;
 	struct dp_ops ops[DP_TABLES];
 	uint64_t errors[DP_TABLES][WAG_MAP_ERRNOS];
-	uint64_t bulk_ns; /* when the first copy of an upgrade began */
+	uint64_t bulk_ns;   /* when the first copy of an upgrade began */
+	uint64_t window_ns; /* when new flows began to wait for it */
 };
 
 void dp_note(struct dataplane *dp, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -106,4 +107,7 @@ int dp_attach_cgroup(struct dataplane *dp, struct wag_err *err);
 int dp_attach_pods(struct dataplane *dp, struct wag_err *err);
 int dp_attach_devices(struct dataplane *dp, const struct dp_device *devices, size_t n,
 		      struct wag_err *err);
+/* We are nowhere else any more: links without a device, devices that are not the node's now. */
+int dp_collect_devices(struct dataplane *dp, const struct dp_device *devices, size_t n,
+		       struct wag_err *err);
 int dp_detach_all(const char *pin_dir, struct wag_err *err);

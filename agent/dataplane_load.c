@@ -149,9 +149,9 @@ static struct wag_config make_config(const struct dataplane_options *o)
 		.socket_lb = o->socket_lb,
 		.has_set_retval = libbpf_probe_bpf_helper(BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
 							  BPF_FUNC_set_retval, NULL) == 1,
-		.has_coarse_clock = libbpf_probe_bpf_helper(BPF_PROG_TYPE_SCHED_CLS,
-							    BPF_FUNC_ktime_get_coarse_ns,
-							    NULL) == 1,
+		.has_coarse_clock =
+			libbpf_probe_bpf_helper(BPF_PROG_TYPE_SCHED_CLS,
+						BPF_FUNC_ktime_get_coarse_ns, NULL) == 1,
 		.events = 1,
 	};
 }

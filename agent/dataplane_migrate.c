@@ -6,6 +6,8 @@
  *   2. wag_runtime.migrating makes the new programs drop (not misroute) packets of flows they do
  *      not know yet, and each hook is switched;
  *   3. the flows that began since (1) are copied; migrating ends; the new pins replace the old.
+ * Between setting and ending it there is nothing but the switch and that copy: everything was
+ * loaded before, and what is no longer wanted on any device is collected after.
  */
 #include <bpf/bpf.h>
 #include <bpf/btf.h>
@@ -322,6 +324,7 @@ int dp_migrate_locked(struct dataplane *dp, struct wag_err *err)
 
 int dp_migrate_begin(struct dataplane *dp, struct wag_err *err)
 {
+	dp->window_ns = now_ns();
 	return dp_needs_migration(dp) ? set_migrating(dp, 1, err) : 0;
 }
 
@@ -329,8 +332,11 @@ int dp_migrate_after(struct dataplane *dp, struct wag_err *err)
 {
 	int r = carry_all(dp, ROLE_CT, dp->bulk_ns, err);
 
-	if (r == 0)
-		r = carry_all(dp, ROLE_FLOW, 0, err);
 	/* Also ends what an agent that died in the middle of an upgrade began. */
-	return r == 0 ? set_migrating(dp, 0, err) : r;
+	if (r == 0)
+		r = set_migrating(dp, 0, err);
+	if (r == 0 && dp_needs_migration(dp))
+		dp_note(dp, "upgrade: new flows waited %.0f ms", (now_ns() - dp->window_ns) / 1e6);
+	/* Nobody waits for these: a socket that was just translated knows its peer anyway. */
+	return r == 0 ? carry_all(dp, ROLE_FLOW, 0, err) : r;
 }

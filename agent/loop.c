@@ -436,11 +436,14 @@ static int start(struct loop *l, struct wag_err *err)
 {
 	int r = make_events(l, err);
 
+	/* First: a second agent is told what it is, not that a port is taken. */
 	if (r == 0)
-		r = start_dataplane(l, err);
-	/* After the pin dir's lock: a second agent is told what it is, not that a port is taken. */
+		r = dataplane_in_use(l->config->pin_dir, l->config->state_dir, err);
+	/* Before anything is touched; answers only once the loop runs. */
 	if (r == 0 && l->config->health_addr[0])
 		r = health_new(&l->health, l->base, l->config->health_addr, &l->view, err);
+	if (r == 0)
+		r = start_dataplane(l, err);
 	if (r == 0)
 		r = start_sync(l, err);
 	if (r == 0)
