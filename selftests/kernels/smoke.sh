@@ -78,7 +78,8 @@ start_agent() {
 }
 
 ready_or_dead() {
-	! kill -0 $agent 2>/dev/null || in_net node wget -q -O /dev/null http://127.0.0.1:9879/readyz
+	! kill -0 $agent 2>/dev/null ||
+		in_net node wget -q -O /dev/null http://127.0.0.1:9879/readyz
 }
 
 agent_pid() {
@@ -86,8 +87,8 @@ agent_pid() {
 }
 
 add_pod() {
-	CNI_COMMAND=ADD CNI_CONTAINERID=c-$1 CNI_NETNS=/run/netns/$1 CNI_IFNAME=eth0 CNI_PATH=/test \
-		CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=$1" \
+	CNI_COMMAND=ADD CNI_CONTAINERID=c-$1 CNI_NETNS=/run/netns/$1 CNI_IFNAME=eth0 \
+		CNI_PATH=/test CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=$1" \
 		in_node node /test/waggle-cni <<-END
 	{"cniVersion":"1.0.0","name":"waggle","type":"waggle-cni",
 	 "ipam":{"ranges":[[{"subnet":"10.244.0.0/24"}],[{"subnet":"fd00:10:244::/64"}]]}}
@@ -179,7 +180,8 @@ restart() {
 		grep -q hold /proc/$pid/cmdline && kill -TERM $pid
 	done
 	until_true 50 grep -q tried /tmp/hold.log
-	check "live connections survive kill -9" "ok=4 refused=0 reset=0 timeout=0" cat /tmp/hold.log
+	check "live connections survive kill -9" "ok=4 refused=0 reset=0 timeout=0" \
+		cat /tmp/hold.log
 	check "nothing closed them" "closed=0" cat /tmp/hold.log
 }
 
@@ -213,7 +215,8 @@ main() {
 	services
 	refusals
 	check "a refused connection in flow-observe" "default/empty:80" in_net node \
-		/test/flow-observe --server unix:///run/hubble.sock --verdict DROPPED --last 20 -o compact
+		/test/flow-observe --server unix:///run/hubble.sock --verdict DROPPED --last 20 \
+		-o compact
 	restart
 	kill -TERM $(agent_pid)
 }

@@ -44,7 +44,8 @@ static bool sctp_valid(struct sctp *s, size_t len)
 	return crc32c(s, len) == crc;
 }
 
-static void sctp_fill(struct sctp *s, uint16_t sport, uint16_t dport, uint8_t type, const char *text)
+static void sctp_fill(struct sctp *s, uint16_t sport, uint16_t dport, uint8_t type,
+		      const char *text)
 {
 	*s = (struct sctp){ .sport = sport, .dport = dport, .chunk_type = type, .vtag = htonl(7),
 			    .chunk_len = htons(sizeof(s->text) + 4) };
@@ -179,7 +180,7 @@ static int raw_send(int fd, const void *p, size_t len, union sa dst)
 	return sendto(fd, p, len, 0, &dst.sa, sa_len(&dst)) < 0 ? -errno : 0;
 }
 
-/* A UDP datagram in two fragments, in order or (--reverse) the last one first; no answer awaited. */
+/* A UDP datagram in two fragments, in order or (--reverse) the last one first. */
 int run_frag(const struct opts *o)
 {
 	union sa src = o->src[0], dst = o->dst[0];

@@ -9,7 +9,8 @@ NP_TCP, NP_UDP, NP_SCTP = 30082, 30083, 30084
 
 @test()
 def fragments(env):
-    vips = env.service(["web-1"], [port(80, 8080, "TCP", NP_TCP), port(80, 8080, "UDP", NP_UDP)], "NodePort")
+    ports = [port(80, 8080, "TCP", NP_TCP), port(80, 8080, "UDP", NP_UDP)]
+    vips = env.service(["web-1"], ports, "NodePort")
     for addr in vips:
         for net in ("client", "node"):
             for size in (1400, 1600, 8000, 30000):
@@ -70,7 +71,8 @@ def node_port_icmp_error_reaches_outside(env):
 
 @test()
 def sctp(env):
-    vips = env.service(["web-1"], [port(80, 8080, "TCP", NP_TCP), port(90, 7000, "SCTP", NP_SCTP)], "NodePort")
+    ports = [port(80, 8080, "TCP", NP_TCP), port(90, 7000, "SCTP", NP_SCTP)]
+    vips = env.service(["web-1"], ports, "NodePort")
     mine = env.lab.pods["client"]
     for family, addr in enumerate(vips):
         got = env.lab.wagtest("client", "sctp", "--src", host_port(mine[family], 5000),
