@@ -6,6 +6,7 @@
 #include <waggle/addr.h>
 #include "enrich.h"
 
+#define IDENTITY_HOST 1
 #define IDENTITY_WORLD 2
 #define IFNAME_TTL_NS (5 * 1000000000ULL)
 
@@ -43,14 +44,18 @@ static struct flow_name *endpoint(struct enricher *e, const struct wag_addr *add
 	return flow_names_endpoint(e->names, &ep);
 }
 
-/* A connecting socket has no address yet: it is its pod's, and so is the name. */
+/* A connecting socket has no address yet: its pod's stands for it, or it is the node's own. */
 static struct flow_name *socket_owner(struct enricher *e, const struct wag_event *event,
 				      struct wag_addr *ret_addr)
 {
 	struct flow_endpoint ep = { 0 };
 
-	if (!event->ep_id || !e->resolver.endpoint_by_id ||
-	    e->resolver.endpoint_by_id(e->resolver.ctx, event->ep_id, &ep) < 0)
+	if (event->point < WAG_POINT_CONNECT)
+		return NULL;
+	if (!event->ep_id)
+		ep.identity = IDENTITY_HOST;
+	else if (!e->resolver.endpoint_by_id ||
+		 e->resolver.endpoint_by_id(e->resolver.ctx, event->ep_id, &ep) < 0)
 		return NULL;
 	*ret_addr = event->flags & WAG_EVENT_F_IPV6 ? ep.v6 : ep.v4;
 	return flow_names_endpoint(e->names, &ep);

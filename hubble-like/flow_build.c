@@ -86,7 +86,7 @@ static void build_tcp(struct flow_msg *msg, const struct wag_event *event)
 	flow__tcpflags__init(&msg->tcp_flags);
 	msg->l4.protocol_case = FLOW__LAYER4__PROTOCOL_TCP;
 	msg->l4.tcp = &msg->tcp;
-	if (event->type == WAG_EVENT_SOCK) {
+	if (event->point >= WAG_POINT_CONNECT) { /* a system call, not a packet */
 		strcpy(msg->summary, "TCP");
 		return;
 	}
