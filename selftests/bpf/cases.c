@@ -137,8 +137,8 @@ void run_step(struct world *w, const struct step *step)
 		compare(&out, &want);
 	expect(world_ct_count(w) == step->entries, "%u conntrack entries, not %u",
 	       world_ct_count(w), step->entries);
-	expect(world_ct_used(w) == world_ct_count(w), "%u entries used, %u there",
-	       world_ct_used(w), world_ct_count(w));
+	expect(world_ct_used(w) == world_ct_count(w), "%u entries used, %u there", world_ct_used(w),
+	       world_ct_count(w));
 }
 
 void run_cases(struct world *w, const struct one_case *cases, unsigned n)

@@ -18,11 +18,11 @@ struct step {
 	enum wag_reason reason;
 	enum who src, dst; /* as it leaves */
 	__u16 sport, dport;
-	bool any_sport; /* as it leaves: one that the programs chose */
+	bool any_sport;	   /* as it leaves: one that the programs chose */
 	bool chosen_sport; /* as it leaves: the one chosen before */
-	enum who into;	/* the pod whose addresses the Ethernet header names */
+	enum who into;	   /* the pod whose addresses the Ethernet header names */
 	bool macs_zero;
-	__u8 hops; /* the TTL is lower by */
+	__u8 hops;		/* the TTL is lower by */
 	enum wag_event_ct news; /* NEW, or REPLY: the first one */
 	bool uncounted;
 	__u8 entries; /* in conntrack afterwards */

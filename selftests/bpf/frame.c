@@ -14,19 +14,21 @@
 #include "frame.h"
 
 static const char *const v4_addrs[WHOS] = {
-	[NOBODY] = "0.0.0.0",	  [POD_A] = "10.1.0.10",     [POD_B] = "10.1.0.11",
-	[POD_C] = "10.1.0.12",	  [VIP] = "10.96.0.1",	     [VIP2] = "10.96.0.2",
+	[NOBODY] = "0.0.0.0",	  [POD_A] = "10.1.0.10",      [POD_B] = "10.1.0.11",
+	[POD_C] = "10.1.0.12",	  [VIP] = "10.96.0.1",	      [VIP2] = "10.96.0.2",
 	[NODE] = "172.16.0.1",	  [OUTSIDE] = "198.51.100.7", [REMOTE] = "10.1.9.9",
-	[ROUTER] = "203.0.113.1", [UNROUTED] = "10.9.9.9",   [MULTICAST] = "224.0.0.251",
+	[ROUTER] = "203.0.113.1", [UNROUTED] = "10.9.9.9",    [MULTICAST] = "224.0.0.251",
 	[LOOPBACK] = "127.0.0.1", [ANYBODY] = "0.0.0.0",
 };
 
 static const char *const v6_addrs[WHOS] = {
-	[NOBODY] = "::",	     [POD_A] = "fd00:1::a",	[POD_B] = "fd00:1::b",
-	[POD_C] = "fd00:1::c",	     [VIP] = "fd00:96::1",	[VIP2] = "fd00:96::2",
-	[NODE] = "fd00:172::1",	     [OUTSIDE] = "2001:db8::7", [REMOTE] = "fd00:1:9::9",
-	[ROUTER] = "2001:db8:1::1", [UNROUTED] = "fd00:9::9",	[MULTICAST] = "ff02::fb",
-	[LOOPBACK] = "::1",	     [ANYBODY] = "::",
+	[NOBODY] = "::",	  [POD_A] = "fd00:1::a",
+	[POD_B] = "fd00:1::b",	  [POD_C] = "fd00:1::c",
+	[VIP] = "fd00:96::1",	  [VIP2] = "fd00:96::2",
+	[NODE] = "fd00:172::1",	  [OUTSIDE] = "2001:db8::7",
+	[REMOTE] = "fd00:1:9::9", [ROUTER] = "2001:db8:1::1",
+	[UNROUTED] = "fd00:9::9", [MULTICAST] = "ff02::fb",
+	[LOOPBACK] = "::1",	  [ANYBODY] = "::",
 };
 
 struct wag_addr addr_of(enum who who, bool v6)

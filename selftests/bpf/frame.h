@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Ethernet frames from a few words, with every checksum computed from scratch, for both families. */
+/* Ethernet frames from a few words, with every checksum computed from scratch, for both families.
+ */
 #pragma once
 
 #include <linux/types.h>
@@ -44,15 +45,15 @@ struct spec {
 	__u32 seq, ack;
 	__u16 window;
 	__u8 icmp_type, icmp_code;
-	__u16 payload;	    /* bytes behind the L4 header */
-	__u8 options;	    /* IPv4: words of IP options; IPv6: destination option headers */
-	__u16 frag;	    /* fragment offset, in units of 8 bytes */
-	bool more;	    /* more fragments */
-	bool no_check;	    /* UDP without a checksum, SCTP with the CRC left to the device */
-	__u16 cut;	    /* keep so many bytes from L3 on */
-	__u16 ether;	    /* another ethertype */
-	__u8 first;	    /* another first byte of L3: version and header length */
-	enum who into;	    /* destination and source MAC: of this pod */
+	__u16 payload; /* bytes behind the L4 header */
+	__u8 options;  /* IPv4: words of IP options; IPv6: destination option headers */
+	__u16 frag;    /* fragment offset, in units of 8 bytes */
+	bool more;     /* more fragments */
+	bool no_check; /* UDP without a checksum, SCTP with the CRC left to the device */
+	__u16 cut;     /* keep so many bytes from L3 on */
+	__u16 ether;   /* another ethertype */
+	__u8 first;    /* another first byte of L3: version and header length */
+	enum who into; /* destination and source MAC: of this pod */
 	bool macs_zero, macs_back;
 	const __u8 *quote; /* ICMP errors: what is quoted */
 	__u16 quote_len;

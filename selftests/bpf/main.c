@@ -69,6 +69,10 @@ int main(void)
 	suite_cases(&w);
 	suite_refuse(&w);
 	suite_icmp(&w);
+	suite_adopt(&w);
+	suite_config(&w);
+	suite_random(&w);
 	world_close(&w);
+	suite_conntrack();
 	return failed ? 1 : 0;
 }

@@ -9,9 +9,9 @@
 struct error_case {
 	const char *name;
 	enum hook hook;
-	enum who from;	    /* who complains */
-	bool about_reply;   /* else about a packet of the original direction */
-	__u16 quote;	    /* bytes of L4 quoted; 0: all */
+	enum who from;	  /* who complains */
+	bool about_reply; /* else about a packet of the original direction */
+	__u16 quote;	  /* bytes of L4 quoted; 0: all */
 	__u8 type4, code4, type6, code6;
 	int verdict;
 	enum who out_from;
@@ -21,22 +21,22 @@ struct error_case {
 };
 
 static const struct error_case errors[] = {
-	{ "the backend's pod, to the client", FROM_POD, POD_B, false, 0, 3, 3, 1, 4, V_REDIRECT, VIP,
-	  POD_A },
+	{ "the backend's pod, to the client", FROM_POD, POD_B, false, 0, 3, 3, 1, 4, V_REDIRECT,
+	  VIP, POD_A },
 	{ "a router on the way, 8 bytes quoted", FROM_POD, ROUTER, false, 8, 3, 4, 2, 0, V_REDIRECT,
 	  ROUTER, POD_A },
 	{ "through the stack to the client's pod", TO_POD, ROUTER, false, 8, 11, 0, 3, 0, V_PASS,
 	  ROUTER, NOBODY },
-	{ "quoted IP options or extension headers", FROM_POD, POD_B, false, 8, 3, 3, 1, 4, V_REDIRECT,
-	  VIP, POD_A, .options = 2 },
-	{ "the client's pod, to the backend", FROM_POD, POD_A, true, 0, 3, 3, 1, 4, V_REDIRECT, POD_A,
-	  POD_B },
+	{ "quoted IP options or extension headers", FROM_POD, POD_B, false, 8, 3, 3, 1, 4,
+	  V_REDIRECT, VIP, POD_A, .options = 2 },
+	{ "the client's pod, to the backend", FROM_POD, POD_A, true, 0, 3, 3, 1, 4, V_REDIRECT,
+	  POD_A, POD_B },
 	{ "the client's pod, to the backend, 8 bytes quoted", FROM_POD, POD_A, true, 8, 3, 3, 1, 4,
 	  V_REDIRECT, POD_A, POD_B },
 	{ "too little is quoted", FROM_POD, POD_B, false, 3, 3, 3, 1, 4, V_PASS, POD_B, NOBODY,
 	  .untouched = true },
-	{ "a question, not an error", FROM_POD, POD_B, false, 0, 13, 0, 144, 0, V_PASS, POD_B, NOBODY,
-	  .untouched = true },
+	{ "a question, not an error", FROM_POD, POD_B, false, 0, 13, 0, 144, 0, V_PASS, POD_B,
+	  NOBODY, .untouched = true },
 };
 
 static void build(struct frame *f, struct frame *quoted, const struct error_case *e, __u8 proto,
@@ -118,7 +118,8 @@ static void unrelated(struct world *w)
 	for (enum hook hook = FROM_POD; hook <= TO_NET; hook++) {
 		verdict = world_run(w, hook, &in, &out);
 		expect(verdict == V_PASS, "hook %d: verdict %d", hook, verdict);
-		expect(out.len == in.len && !memcmp(out.data, in.data, in.len), "hook %d wrote", hook);
+		expect(out.len == in.len && !memcmp(out.data, in.data, in.len), "hook %d wrote",
+		       hook);
 	}
 	expect(!world_ct_count(w), "an error is no flow");
 }

@@ -15,27 +15,47 @@ struct refusal {
 };
 
 static const struct refusal refusals[] = {
-	{ "TCP from a pod", 0, FROM_POD,
-	  { POD_A, VIP, 4000, 80, IPPROTO_TCP, F_SYN, .seq = 0x01020304 }, .reset = true },
-	{ "TCP with data from a pod", 0, FROM_POD,
+	{ "TCP from a pod",
+	  0,
+	  FROM_POD,
+	  { POD_A, VIP, 4000, 80, IPPROTO_TCP, F_SYN, .seq = 0x01020304 },
+	  .reset = true },
+	{ "TCP with data from a pod",
+	  0,
+	  FROM_POD,
 	  { POD_A, VIP, 4000, 80, IPPROTO_TCP, F_SYN | F_FIN, .seq = 0xfffffff0, .payload = 31 },
 	  .reset = true },
-	{ "TCP in mid-connection", 0, FROM_POD,
+	{ "TCP in mid-connection",
+	  0,
+	  FROM_POD,
 	  { POD_A, VIP, 4000, 80, IPPROTO_TCP, F_ACK, .seq = 7, .ack = 0xa0b0c0d0, .payload = 3 },
 	  .reset = true },
-	{ "TCP from outside to a NodePort", 0, FROM_NET,
-	  { OUTSIDE, NODE, 4000, 30080, IPPROTO_TCP, F_SYN, .seq = 9 }, .reset = true },
-	{ "TCP from the node", 0, TO_NET,
-	  { NODE, VIP, 4000, 80, IPPROTO_TCP, F_SYN, .seq = 9 }, .reset = true },
+	{ "TCP from outside to a NodePort",
+	  0,
+	  FROM_NET,
+	  { OUTSIDE, NODE, 4000, 30080, IPPROTO_TCP, F_SYN, .seq = 9 },
+	  .reset = true },
+	{ "TCP from the node",
+	  0,
+	  TO_NET,
+	  { NODE, VIP, 4000, 80, IPPROTO_TCP, F_SYN, .seq = 9 },
+	  .reset = true },
 	{ "UDP from a pod", 0, FROM_POD, { POD_A, VIP, 4000, 80, IPPROTO_UDP, .payload = 1000 } },
-	{ "UDP without data from outside", 0, FROM_NET,
+	{ "UDP without data from outside",
+	  0,
+	  FROM_NET,
 	  { OUTSIDE, NODE, 4000, 30080, IPPROTO_UDP } },
 	{ "UDP from the node", 0, TO_NET, { NODE, VIP, 4000, 80, IPPROTO_UDP, .payload = 33 } },
 	{ "SCTP from a pod", 0, FROM_POD, { POD_A, VIP, 4000, 80, IPPROTO_SCTP, .payload = 20 } },
-	{ "TCP behind IP options or an extension header", 0, FROM_POD,
+	{ "TCP behind IP options or an extension header",
+	  0,
+	  FROM_POD,
 	  { POD_A, VIP, 4000, 80, IPPROTO_TCP, F_SYN, .options = 1, .payload = 4 } },
-	{ "a reset is not answered", 0, FROM_POD,
-	  { POD_A, VIP, 4000, 80, IPPROTO_TCP, F_RST, .seq = 7 }, .none = true },
+	{ "a reset is not answered",
+	  0,
+	  FROM_POD,
+	  { POD_A, VIP, 4000, 80, IPPROTO_TCP, F_RST, .seq = 7 },
+	  .none = true },
 };
 
 static void setup(struct world *w)
@@ -100,8 +120,7 @@ static void refuse_one(struct world *w, const struct refusal *r)
 	       "counted %llu times", stats.packets[WAG_DROP_NO_BACKEND]);
 	expect(w->n_events == 1 && w->events[0].type == WAG_EVENT_DROP &&
 		       w->events[0].reason == WAG_DROP_NO_BACKEND &&
-		       w->events[0].flags & WAG_EVENT_F_REFUSED &&
-		       w->events[0].svc_id >= 1001,
+		       w->events[0].flags & WAG_EVENT_F_REFUSED && w->events[0].svc_id >= 1001,
 	       "%u events, of the first: reason %u", w->n_events, w->events[0].reason);
 	expect(!world_ct_count(w) && !world_ct_used(w), "a refused packet is remembered");
 	if (r->none || test_failed())

@@ -95,7 +95,8 @@ static int share_maps(struct world *w)
 {
 	struct bpf_map *map, *theirs;
 
-	bpf_object__for_each_map(map, w->net->obj) {
+	bpf_object__for_each_map(map, w->net->obj)
+	{
 		const char *name = bpf_map__name(map);
 
 		theirs = bpf_object__find_map_by_name(w->pod->obj, name);
@@ -141,9 +142,9 @@ int world_open(struct world *w, const struct wag_config *cfg)
 		return -EIO;
 	memcpy((void *)&w->pod->rodata->cfg, cfg, sizeof(*cfg));
 	memcpy((void *)&w->net->rodata->cfg, cfg, sizeof(*cfg));
-	bpf_object__for_each_map(map, w->pod->obj)
-		if (bpf_map__type(map) != BPF_MAP_TYPE_RINGBUF && bpf_map__max_entries(map) > 4096)
-			bpf_map__set_max_entries(map, 4096);
+	bpf_object__for_each_map(map, w->pod->obj) if (bpf_map__type(map) != BPF_MAP_TYPE_RINGBUF &&
+						       bpf_map__max_entries(map) > 4096)
+		bpf_map__set_max_entries(map, 4096);
 	bpf_map__set_max_entries(w->pod->maps.wag_ct, cfg->ct_entries);
 	bpf_map__set_max_entries(w->pod->maps.wag_ct_ring, cfg->ct_entries);
 	if (hook_pod__load(w->pod) < 0 || share_maps(w) < 0 || hook_net__load(w->net) < 0)
@@ -380,9 +381,9 @@ struct wag_tuple tuple_of(const struct spec *s, bool v6)
 
 struct wag_ct_key ct_key(const struct wag_tuple *t, bool *ret_hi)
 {
-	bool hi = t->saddr.d[1] != t->daddr.d[1] ? t->saddr.d[1] > t->daddr.d[1] :
-		  t->saddr.d[0] != t->daddr.d[0] ? t->saddr.d[0] > t->daddr.d[0] :
-						   t->sport > t->dport;
+	bool hi = t->saddr.d[1] != t->daddr.d[1]   ? t->saddr.d[1] > t->daddr.d[1]
+		  : t->saddr.d[0] != t->daddr.d[0] ? t->saddr.d[0] > t->daddr.d[0]
+						   : t->sport > t->dport;
 	struct wag_ct_key key = {
 		.lo = hi ? t->daddr : t->saddr,
 		.hi = hi ? t->saddr : t->daddr,
@@ -405,19 +406,29 @@ bool world_ct_get(struct world *w, const struct spec *s, bool alias, struct wag_
 	return !bpf_map_lookup_elem(w->ct, &key, ret_ct);
 }
 
-void world_age(struct world *w, __u64 ns)
+/* Keys first: an update moves its element within the bucket, and a walk would meet it again. */
+static void age_entries(struct world *w, __u64 ns)
 {
-	struct wag_ct_key key, *prev = NULL;
-	struct wag_ct_slot slot;
+	struct wag_ct_key *keys = calloc(w->cfg.ct_entries, sizeof(*keys)), *prev = NULL;
 	struct wag_ct ct;
+	__u32 n = 0;
 
-	while (!bpf_map_get_next_key(w->ct, prev, &key)) {
-		prev = &key;
-		if (bpf_map_lookup_elem(w->ct, &key, &ct))
+	while (keys && n < w->cfg.ct_entries && !bpf_map_get_next_key(w->ct, prev, &keys[n]))
+		prev = &keys[n++];
+	while (n--) {
+		if (bpf_map_lookup_elem(w->ct, &keys[n], &ct))
 			continue;
 		ct.seen_ns = ct.seen_ns > ns ? ct.seen_ns - ns : 1;
-		bpf_map_update_elem(w->ct, &key, &ct, BPF_EXIST);
+		bpf_map_update_elem(w->ct, &keys[n], &ct, BPF_EXIST);
 	}
+	free(keys);
+}
+
+void world_age(struct world *w, __u64 ns)
+{
+	struct wag_ct_slot slot;
+
+	age_entries(w, ns);
 	for (__u32 i = 0; i < w->cfg.ct_entries; i++) {
 		if (bpf_map_lookup_elem(w->ct_ring, &i, &slot) || !slot.key.proto)
 			continue;

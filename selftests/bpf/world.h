@@ -64,8 +64,7 @@ int world_run_ctx(struct world *w, enum hook hook, const struct frame *in, struc
 		  struct __sk_buff *ctx);
 __u32 world_ifindex(enum hook hook);
 
-void world_service(struct world *w, __u32 index, enum who who, __u16 port, __u8 proto,
-		   __u32 flags);
+void world_service(struct world *w, __u32 index, enum who who, __u16 port, __u8 proto, __u32 flags);
 void world_backends(struct world *w, __u32 index, __u8 proto, const struct backend *backends,
 		    unsigned n);
 void world_backend_gone(struct world *w, __u32 index, __u8 proto, enum who who, __u16 port);
@@ -88,13 +87,12 @@ bool expect(bool ok, const char *fmt, ...) __attribute__((format(printf, 2, 3)))
 void test_begin(void);
 void test_end(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 bool test_failed(void);
-int tests_result(void);
 
 /* ---- suites, one file each ---- */
-void suite_cases(struct world *w);	/* cases.c and the tables */
+void suite_cases(struct world *w);
 void suite_refuse(struct world *w);
 void suite_icmp(struct world *w);
-void suite_conntrack(struct world *w);	/* opens tables of its own size */
 void suite_adopt(struct world *w);
 void suite_config(struct world *w);
 void suite_random(struct world *w);
+void suite_conntrack(void); /* opens tables of its own size */
