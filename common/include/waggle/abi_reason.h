@@ -38,9 +38,7 @@ enum wag_point {
 	X(SNAT_EXHAUSTED, 167, "No mapping for NAT masquerade")                                \
 	X(WRITE_ERROR, 141, "Error writing to packet")                                         \
 	X(CSUM_ERROR, 154, "Error while correcting L4 checksum")                               \
-	X(FIB_FAILED, 169, "FIB lookup failed")                                                \
-	X(ICMP_INNER, 143, "Unknown or truncated packet quoted by an ICMP error")              \
-	X(REJECT_FAILED, 2, "Refusal could not be built")
+	X(FIB_FAILED, 169, "FIB lookup failed")
 
 enum wag_reason {
 #define WAG_REASON_ENUM(name, hubble, text) WAG_DROP_##name,
