@@ -32,7 +32,7 @@ int wag_from_net(struct __sk_buff *skb)
 		goto out;
 	if ((v = stage_track(skb, s)) != NEXT)
 		goto out;
-	if ((v = stage_service(skb, &s->pkt)) != NEXT)
+	if ((v = stage_service(skb, s)) != NEXT)
 		goto out;
 	if ((v = stage_commit(skb, s)) != NEXT)
 		goto out;
@@ -61,7 +61,7 @@ int wag_to_net(struct __sk_buff *skb)
 		return PASS; /* cannot leave the node, so no pod could answer it */
 	if ((v = stage_track(skb, s)) != NEXT)
 		goto out;
-	if ((v = stage_service(skb, &s->pkt)) != NEXT)
+	if ((v = stage_service(skb, s)) != NEXT)
 		goto out;
 	if ((v = stage_commit(skb, s)) != NEXT)
 		goto out;

@@ -26,7 +26,7 @@ int wag_from_pod(struct __sk_buff *skb)
 		goto out;
 	if ((v = stage_track(skb, s)) != NEXT)   /* a known flow brings its translation */
 		goto out;
-	if ((v = stage_service(skb, &s->pkt)) != NEXT) /* new flow only: frontend -> backend */
+	if ((v = stage_service(skb, s)) != NEXT) /* new flow only: frontend -> backend */
 		goto out;
 	if ((v = stage_commit(skb, s)) != NEXT)  /* new flow only: remember it */
 		goto out;

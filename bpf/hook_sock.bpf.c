@@ -190,6 +190,21 @@ static __always_inline bool sock_remember(const struct sock_call *call, __u64 co
 	return true;
 }
 
+/* The socket now talks to this address itself: its answers are no frontend's any more. */
+static __always_inline void sock_forget(const struct sock_call *call, __u64 cookie)
+{
+	struct wag_sock_key key = {
+		.cookie = cookie,
+		.addr = call->addr,
+		.port = call->port,
+		.proto = call->proto,
+		.dir = WAG_SOCK_REV,
+	};
+
+	if (bpf_map_lookup_elem(&wag_sock, &key))
+		bpf_map_delete_elem(&wag_sock, &key);
+}
+
 static __always_inline int sock_no_backend(struct bpf_sock_addr *ctx, const struct sock_call *call,
 					   const struct svc_choice *choice)
 {
@@ -227,9 +242,12 @@ static __always_inline int sock_forward(struct bpf_sock_addr *ctx, struct sock_c
 		return SYS_PROCEED;
 	sock_get_addr(ctx, call, v6);
 	svc = svc_lookup(&call->addr, call->port, call->proto, addr_is_loopback(&call->addr));
-	if (!svc)
-		return SYS_PROCEED;
 	cookie = bpf_get_socket_cookie(ctx);
+	if (!svc) {
+		if (call->point == WAG_POINT_SENDMSG)
+			sock_forget(call, cookie);
+		return SYS_PROCEED;
+	}
 	if (call->point == WAG_POINT_SENDMSG && sock_recall(call, cookie, &choice)) {
 		sock_set_addr(ctx, &choice.addr, choice.port, v6);
 		return SYS_PROCEED;

@@ -57,6 +57,16 @@ struct wag_pkt {
 	__u8 pad[2];
 };
 
+/* A backend, and the Service it was chosen for. */
+struct svc_choice {
+	struct wag_addr addr;
+	__be16 port;
+	__u16 pad;
+	__u32 svc_index;
+	__u32 svc_id;
+	__u32 flags; /* of the frontend */
+};
+
 /*
  * One packet's working memory, per CPU: the stack (512 bytes along a whole call chain) does not
  * hold it. TC programs are not interrupted by one another on a CPU.
@@ -65,6 +75,7 @@ struct wag_scratch {
 	struct wag_pkt pkt;
 	struct wag_ct_key key, pair;
 	struct wag_ct ct, frontend;
+	struct svc_choice choice;
 	struct wag_tuple outer, outer_new, inner, inner_new; /* ICMP errors */
 	__u8 quoted[128];				     /* refusals */
 	struct bpf_fib_lookup fib;

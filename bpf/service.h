@@ -12,18 +12,9 @@
 
 enum svc_result {
 	SVC_NONE,	/* not a Service */
-	SVC_FOUND,	/* *slot, *svc_index, *svc_id are set */
-	SVC_NO_BACKEND, /* *svc_index, *svc_id are set */
+	SVC_FOUND,	/* the choice is made */
+	SVC_NO_BACKEND, /* svc_index and svc_id of the choice are set */
 	SVC_MISMATCH,
-};
-
-struct svc_choice {
-	struct wag_addr addr;
-	__be16 port;
-	__u16 pad;
-	__u32 svc_index;
-	__u32 svc_id;
-	__u32 flags; /* of the frontend */
 };
 
 /* The frontend of an address and port: its own, or a NodePort of the node's address. */

@@ -31,9 +31,10 @@ static __always_inline bool needs_masquerade(const struct wag_pkt *pkt)
 	       !bpf_map_lookup_elem(&wag_node_addr, &pkt->xlat.daddr);
 }
 
-static __always_inline int stage_service(struct __sk_buff *skb, struct wag_pkt *pkt)
+static __always_inline int stage_service(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
-	struct svc_choice choice = {};
+	struct svc_choice *choice = &scratch->choice;
+	struct wag_pkt *pkt = &scratch->pkt;
 	struct wag_svc *svc;
 
 	if (pkt->flags & PKT_TRACKED || !tuple_has_ports(&pkt->tuple))
@@ -41,12 +42,12 @@ static __always_inline int stage_service(struct __sk_buff *skb, struct wag_pkt *
 	svc = svc_lookup(&pkt->tuple.daddr, pkt->tuple.dport, pkt->tuple.proto, false);
 	if (!svc)
 		return NEXT;
-	switch (svc_select(svc, &choice)) {
+	switch (svc_select(svc, choice)) {
 	case SVC_NONE:
 		return NEXT;
 	case SVC_NO_BACKEND:
-		pkt->svc_index = choice.svc_index;
-		pkt->svc_id = choice.svc_id;
+		pkt->svc_index = choice->svc_index;
+		pkt->svc_id = choice->svc_id;
 		pkt->flags |= PKT_REFUSED;
 		return wag_drop(pkt, WAG_DROP_NO_BACKEND);
 	case SVC_MISMATCH:
@@ -54,14 +55,14 @@ static __always_inline int stage_service(struct __sk_buff *skb, struct wag_pkt *
 	case SVC_FOUND:
 		break;
 	}
-	pkt->svc_index = choice.svc_index;
-	pkt->svc_id = choice.svc_id;
+	pkt->svc_index = choice->svc_index;
+	pkt->svc_id = choice->svc_id;
 	pkt->xlat.saddr = pkt->tuple.saddr;
 	pkt->xlat.sport = pkt->tuple.sport;
-	pkt->xlat.daddr = choice.addr;
-	pkt->xlat.dport = choice.port;
+	pkt->xlat.daddr = choice->addr;
+	pkt->xlat.dport = choice->port;
 	pkt->flags |= PKT_NAT;
-	if (choice.flags & WAG_SVC_NODE_PORT)
+	if (choice->flags & WAG_SVC_NODE_PORT)
 		pkt->flags |= PKT_NODE_PORT;
 	if (needs_masquerade(pkt) && !node_source(pkt, &pkt->xlat.saddr))
 		return wag_drop(pkt, WAG_DROP_SNAT_EXHAUSTED);
