@@ -73,7 +73,9 @@ static const struct key keys[] = {
 	  KEY_AT(socket) },
 	{ "socket-lb", "full|host|off", "Whose sockets are translated at connect (default: full)",
 	  KEY_CHOICE, KEY_AT(socket_lb), .choices = socket_lbs },
-	{ "attach", "auto|tcx|clsact", "How programs are attached to devices (default: auto)",
+	{ "attach", "auto|tcx|clsact",
+	  "How programs are attached (default: auto: pods by clsact, node devices by TCX if "
+	  "the kernel has it)",
 	  KEY_CHOICE, KEY_AT(attach), .choices = attaches },
 	{ "health-addr", "HOST:PORT",
 	  "Where /healthz /readyz /metrics are served; empty: nowhere (default: " HEALTH_ADDR ")",
