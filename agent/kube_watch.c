@@ -51,6 +51,7 @@ struct kube_watch {
 	char *rv, *next_page; /* rv NULL: a list is needed */
 	size_t server;	      /* index of the one this request went to */
 	unsigned backoff_ms, silent, failures;
+	unsigned stale; /* times in a row that our place was too old for the server */
 	uint64_t started_ms, told_ms;
 	bool got_bytes, lost_place, stalled;
 	struct wag_err stop; /* why data() gave a transfer up */
@@ -130,7 +131,8 @@ static void set_error(struct kube_watch *w, const char *text)
 
 static void recovered(struct kube_watch *w)
 {
-	w->backoff_ms = 0;
+	if (!w->stale) /* a list that no watch can follow is no recovery */
+		w->backoff_ms = 0;
 	w->failures = 0;
 	w->silent = 0;
 	if (w->status.error[0])
@@ -169,6 +171,20 @@ static void forget_place(struct kube_watch *w)
 	free(w->rv);
 	free(w->next_page);
 	w->rv = w->next_page = NULL;
+}
+
+/*
+ * A server that restarted forgets the past: that is no failure of anybody, and whatever the outage
+ * has cost in back-off, the list comes at once. Again and again it is a sick server: -EAGAIN.
+ */
+static int list_anew(struct kube_watch *w, const char *why)
+{
+	forget_place(w);
+	if (w->stale++ > 0)
+		return -EAGAIN;
+	report(w, WAG_LOG_INFO, "%s: %s: listing anew", w->cluster->cfg->servers[w->server], why);
+	start(w);
+	return 0;
 }
 
 static int stop_at(struct kube_watch *w, int code, const char *what)
@@ -294,6 +310,7 @@ static int watch_line(void *ctx, const char *text, size_t n)
 		return r;
 	w->status.events++;
 	w->status.last_event_ms = now_ms();
+	w->stale = 0;
 	recovered(w);
 	return 0;
 }
@@ -347,14 +364,8 @@ static void refused(struct kube_watch *w, const struct kube_response *response)
 		retry_after = status.retry_after_s;
 	snprintf(text, sizeof(text), "cannot %s %s: HTTP %ld %s: %.256s%s", verb, w->res->plural,
 		 response->status, status.reason, status.message, remedy(response->status));
-	if (response->status == 410) {
-		forget_place(w);
-		/* Once it is only an old place; again and again it is a sick server. */
-		if (w->failures++ == 0) {
-			start(w);
-			return;
-		}
-	}
+	if (response->status == 410 && list_anew(w, text) == 0)
+		return;
 	fail(w, response->status >= 500, retry_after, text);
 }
 
@@ -405,12 +416,13 @@ static void watch_done(struct kube_watch *w, const struct kube_response *respons
 	char text[400];
 
 	w->status.reconnects++;
+	if (now_ms() - w->started_ms >= STEADY_MS)
+		w->stale = 0;
 	if (w->lost_place) {
+		if (w->stop.code == -ESTALE && list_anew(w, w->stop.msg) == 0)
+			return;
 		forget_place(w);
-		if (w->stop.code == -ESTALE && w->failures++ == 0)
-			start(w);
-		else
-			fail(w, false, 0, w->stop.msg);
+		fail(w, false, 0, w->stop.msg);
 	} else if (w->stop.code) {
 		/* The same bytes would come again from the same place. */
 		if (w->failures > 0)

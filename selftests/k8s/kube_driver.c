@@ -2,7 +2,8 @@
 /*
  * An API client without a dataplane, for test_watch.py: prints what the model learns.
  *
- *   kube_driver KUBECONFIG|- API-SERVERS|- NODE [stall_ms [line_max_bytes [page_limit]]]
+ *   kube_driver KUBECONFIG|- API-SERVERS|- NODE [stall_ms [line_max_bytes [page_limit
+ *               [backoff_min_ms backoff_max_ms]]]]
  *
  * svc NS/NAME PORTS READY   a Service changed: its ports, its ready endpoints ("gone" if deleted)
  * synced KIND, log LEVEL TEXT, pods N, rss KB
@@ -130,6 +131,10 @@ int main(int argc, char **argv)
 	o.stall_ms = argc > 4 ? strtoul(argv[4], NULL, 10) : 0;
 	o.line_max_bytes = argc > 5 ? strtoul(argv[5], NULL, 10) : 0;
 	o.page_limit = argc > 6 ? strtoul(argv[6], NULL, 10) : 0;
+	if (argc > 8) {
+		o.backoff_min_ms = strtoul(argv[7], NULL, 10);
+		o.backoff_max_ms = strtoul(argv[8], NULL, 10);
+	}
 	d.base = event_base_new();
 	if (!d.base || model_new(&d.model) < 0)
 		return 1;

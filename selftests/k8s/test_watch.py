@@ -231,6 +231,34 @@ def test_410_relists_and_deletes_only_then():
             assert "t/s0" in d.services and "t/s2" in d.services
 
 
+def test_410_after_an_outage_does_not_wait():
+    told = []
+
+    def too_old(handler):
+        told.append(time.monotonic())
+        status(410, "Expired", "too old")(handler)
+    with FakeApiServer() as server:
+        fill(server)
+        server.fault("/api/v1/services?watch", raw_socket(b""), times=4)
+        server.fault("/api/v1/services?watch", too_old)
+        with start(server, limits=(0, 0, 0, 200, 4000)) as d:
+            d.until_synced()
+            wait_for(lambda: server.count("/api/v1/services?limit") == 2, "a list anew")
+            took = time.monotonic() - told[0]
+            assert took < 0.5, f"back-off before the list: {took:.1f} s"
+
+
+def test_410_for_ever_is_no_tight_loop():
+    with FakeApiServer() as server:
+        fill(server)
+        server.fault("/api/v1/services?watch", status(410, "Expired", "too old"), times=1000)
+        with start(server, limits=(0, 0, 0, 200, 4000)) as d:
+            d.until_synced()
+            time.sleep(2)                         # what is counted is what it does meanwhile
+            lists = server.count("/api/v1/services?limit")
+            assert 3 <= lists <= 8, f"{lists} lists in 2 s"
+
+
 def test_errors_then_recovery():
     cases = [recorded(os.path.join(FIXTURES, "504-list-rv-future.txt")), status(500, "Sick", "x"),
              status(429, "TooManyRequests", "later", [("Retry-After", "1")]),
