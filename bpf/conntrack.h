@@ -129,7 +129,7 @@ __noinline int ct_visit(__u32 index, __u64 now, __u32 pressure)
 		return 0;
 	key = &slot->key; /* the slot is ours alone while the hand is on it */
 	ct = bpf_map_lookup_elem(&wag_ct, key);
-	if (!ct) {
+	if (!ct || ct->slot != index) { /* gone, or opened anew since and in another slot */
 		key->proto = 0;
 		return 0;
 	}
@@ -160,9 +160,10 @@ __noinline int ct_visit(__u32 index, __u64 now, __u32 pressure)
 
 /*
  * One step of the hand: looks at CT_HAND_STEP slots. With deficit, half-open flows go until that
- * many entries are gone. Returns entries gone << 32 | index + 1 of a free slot (0: none).
+ * many entries are gone; with all, no flow is taken to be alive without a look. Returns entries
+ * gone << 32 | index + 1 of a free slot (0: none).
  */
-__noinline __u64 ct_step(__u64 now, __u32 hand, __u32 deficit)
+__noinline __u64 ct_step(__u64 now, __u32 hand, __u32 deficit, __u32 all)
 {
 	__u32 found = 0, gone = 0;
 
@@ -176,7 +177,7 @@ __noinline __u64 ct_step(__u64 now, __u32 hand, __u32 deficit)
 		if (slot->key.proto) {
 			__u64 check = slot->check_ns;
 
-			if (now < check && !(pressure && check & CT_HALF_OPEN_BIT))
+			if (now < check && !all && !(pressure && check & CT_HALF_OPEN_BIT))
 				continue;
 			gone += ct_visit(index, now, pressure);
 		}
@@ -202,14 +203,15 @@ __noinline long ct_take_slot(__u64 now, __u32 need)
 	for (__u32 i = 0; i < CT_HAND_STEPS; i++) {
 		__u64 step;
 
-		leap = i < CT_HAND_WALK ? 0 : bpf_get_prandom_u32();
+		leap = i < CT_HAND_WALK ? 0 : bpf_get_prandom_u32() & ~(CT_HAND_STEP - 1);
 		bpf_spin_lock(&clock->lock);
 		hand = clock->hand + leap;
 		clock->hand = hand + CT_HAND_STEP;
 		room = clock->used + need;
 		bpf_spin_unlock(&clock->lock);
 		room = room > limit + gone ? room - limit - gone : 0;
-		step = ct_step(now, hand, room);
+		/* With room in the table, slots without a flow must be somewhere. */
+		step = ct_step(now, hand, room, i >= CT_HAND_WALK && !room);
 		gone += step >> 32;
 		if ((__u32)step)
 			found = (__u32)step - 1;
@@ -224,7 +226,7 @@ __noinline long ct_take_slot(__u64 now, __u32 need)
 	return found;
 }
 
-/* Gives a taken slot its flow. */
+/* Gives a taken slot its flow; the hand looks at it from check_ns on. */
 static __always_inline void ct_fill_slot(long index, const struct wag_ct_key *key, __u64 check_ns)
 {
 	__u32 at = index;
@@ -233,5 +235,5 @@ static __always_inline void ct_fill_slot(long index, const struct wag_ct_key *ke
 	if (!slot)
 		return;
 	slot->key = *key;
-	slot->check_ns = check_ns;
+	slot->check_ns = check_ns | CT_HALF_OPEN_BIT;
 }

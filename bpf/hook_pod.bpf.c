@@ -92,13 +92,14 @@ int wag_ct_adopt(struct __sk_buff *skb)
 				count_map_error(WAG_MAP_CT_RING, -ENOSPC);
 				continue;
 			}
+			record.ct.slot = slot;
 		}
 		if (bpf_map_update_elem(&wag_ct, &record.key, &record.ct, BPF_NOEXIST)) {
 			ct_account(-1);
 			continue;
 		}
 		if (slot >= 0)
-			ct_fill_slot(slot, &record.key, now & ~CT_HALF_OPEN_BIT);
+			ct_fill_slot(slot, &record.key, now);
 		taken++;
 	}
 	return taken;

@@ -129,13 +129,17 @@ static __noinline int commit(struct wag_scratch *scratch)
 	ct->seen_ns = ct->created_ns = pkt->now;
 	ct->svc_index = pkt->svc_index;
 	ct->svc_id = pkt->svc_id;
+	ct->slot = slot;
 	err = commit_flow(pkt, scratch);
 	if (err) {
 		ct_account(-need);
 		return err == COMMIT_RACED ? NEXT : commit_failed(pkt, WAG_MAP_CT, err);
 	}
+	/* A short connection may be over by then. */
 	ct_fill_slot(slot, &scratch->key,
-		     (pkt->now + ct_timeout_ns(0, scratch->key.proto)) | CT_HALF_OPEN_BIT);
+		     pkt->now + (scratch->key.proto == IPPROTO_TCP ?
+					 cfg.tcp_closing_ns :
+					 ct_timeout_ns(0, scratch->key.proto)));
 	if (need == 1)
 		return NEXT;
 	err = commit_frontend(pkt, scratch);

@@ -245,10 +245,27 @@ struct ct_test {
 	void (*run)(struct world *w);
 };
 
+/* One client port used again and again must not take slot after slot of the ring. */
+static void reopened(struct world *w)
+{
+	services_tcp(w);
+	for (unsigned n = 0; n < 500; n++) {
+		handshake(w, 1, false);
+		sends(w, flow(1, F_FIN | F_ACK, false));
+		sends(w, reply(1, F_FIN | F_ACK));
+	}
+	expect(world_ct_count(w) == 2, "%u entries", world_ct_count(w));
+	for (unsigned n = 0; n < 20; n++)
+		handshake(w, 100 + n, false);
+	expect(!drops(w, WAG_DROP_CT_FULL), "%llu drops", drops(w, WAG_DROP_CT_FULL));
+	in_step(w);
+}
+
 static const struct ct_test tests[] = {
 	{ "a flood of SYNs evicts only its own", flood },
 	{ "a table of live flows is full: a counted drop", all_live },
 	{ "expired flows give way", expired },
+	{ "one client port, reopened 500 times", reopened },
 	{ "100,000 random packets, the count stays true", many },
 };
 

@@ -200,6 +200,8 @@ struct wag_ct {
 	__u32 svc_index; /* valid when svc_id is not 0 */
 	__u32 svc_id;
 	__u32 src_policy_rev, dst_policy_rev;
+	__u32 slot; /* flow entry: its index in wag_ct_ring, which it alone is found by */
+	__u32 pad;
 };
 
 /* ---- wag_ct_ring: ARRAY of wag_ct_slot; wag_ct_clock: ARRAY[1]. Ageing without the agent. ---- */
@@ -281,7 +283,7 @@ _Static_assert(sizeof(struct wag_svc_state) == 32, "wag_svc_state");
 _Static_assert(sizeof(struct wag_slot) == 24, "wag_slot");
 _Static_assert(sizeof(struct wag_backend_key) == 24, "wag_backend_key");
 _Static_assert(sizeof(struct wag_ct_key) == 40, "wag_ct_key");
-_Static_assert(sizeof(struct wag_ct) == 72, "wag_ct");
+_Static_assert(sizeof(struct wag_ct) == 80, "wag_ct");
 _Static_assert(sizeof(struct wag_ct_slot) == 48, "wag_ct_slot");
 _Static_assert(sizeof(struct wag_sock_key) == 32, "wag_sock_key");
 _Static_assert(sizeof(struct wag_sock) == 32, "wag_sock");
