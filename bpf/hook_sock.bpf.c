@@ -156,38 +156,56 @@ static __always_inline void sock_store(struct wag_sock_key *key, const struct wa
 }
 
 /*
- * Remembers the choice: for replies and getpeername, and for an unconnected socket's next message.
- * Returns false if the socket already talks to this backend through another frontend: nobody could
- * tell the replies apart, so this frontend is left to the packet path.
+ * Remembers for whom the backend stands: for replies and getpeername. Returns false if an
+ * unconnected socket already talks to this backend through another frontend: nobody could tell the
+ * replies apart, so this frontend is left to the packet path.
  */
-static __always_inline bool sock_remember(const struct sock_call *call, __u64 cookie,
-					  const struct svc_choice *choice)
+static __always_inline bool sock_remember_reply(const struct sock_call *call, __u64 cookie,
+						const struct svc_choice *choice)
 {
 	struct wag_sock_key key = {
-		.cookie = cookie, .addr = choice->addr, .port = choice->port,
-		.proto = call->proto, .dir = WAG_SOCK_REV,
+		.cookie = cookie,
+		.addr = choice->addr,
+		.port = choice->port,
+		.proto = call->proto,
+		.dir = WAG_SOCK_REV,
 	};
 	struct wag_sock value = {
-		.addr = call->addr, .port = call->port,
-		.svc_index = choice->svc_index, .svc_id = choice->svc_id,
+		.addr = call->addr,
+		.port = call->port,
+		.svc_index = choice->svc_index,
+		.svc_id = choice->svc_id,
 	};
-	struct wag_sock *other;
+	struct wag_sock *known;
 
 	if (call->point == WAG_POINT_SENDMSG) {
-		other = bpf_map_lookup_elem(&wag_sock, &key);
-		if (other && (other->port != call->port || !addr_equal(&other->addr, &call->addr)))
-			return false;
+		known = bpf_map_lookup_elem(&wag_sock, &key);
+		if (known)
+			return known->port == call->port && addr_equal(&known->addr, &call->addr);
 	}
 	sock_store(&key, &value);
-	if (call->point != WAG_POINT_SENDMSG)
-		return true;
-	key.addr = call->addr;
-	key.port = call->port;
-	key.dir = WAG_SOCK_FWD;
-	value.addr = choice->addr;
-	value.port = choice->port;
-	sock_store(&key, &value);
 	return true;
+}
+
+/* An unconnected socket's next message to this frontend goes to the same backend. */
+static __always_inline void sock_remember_choice(const struct sock_call *call, __u64 cookie,
+						 const struct svc_choice *choice)
+{
+	struct wag_sock_key key = {
+		.cookie = cookie,
+		.addr = call->addr,
+		.port = call->port,
+		.proto = call->proto,
+		.dir = WAG_SOCK_FWD,
+	};
+	struct wag_sock value = {
+		.addr = choice->addr,
+		.port = choice->port,
+		.svc_index = choice->svc_index,
+		.svc_id = choice->svc_id,
+	};
+
+	sock_store(&key, &value);
 }
 
 /* The socket now talks to this address itself: its answers are no frontend's any more. */
@@ -249,7 +267,8 @@ static __always_inline int sock_forward(struct bpf_sock_addr *ctx, struct sock_c
 		return SYS_PROCEED;
 	}
 	if (call->point == WAG_POINT_SENDMSG && sock_recall(call, cookie, &choice)) {
-		sock_set_addr(ctx, &choice.addr, choice.port, v6);
+		if (sock_remember_reply(call, cookie, &choice))
+			sock_set_addr(ctx, &choice.addr, choice.port, v6);
 		return SYS_PROCEED;
 	}
 	switch (svc_select(svc, &choice)) {
@@ -260,8 +279,10 @@ static __always_inline int sock_forward(struct bpf_sock_addr *ctx, struct sock_c
 	default:
 		return SYS_PROCEED;
 	}
-	if (!sock_remember(call, cookie, &choice))
+	if (!sock_remember_reply(call, cookie, &choice))
 		return SYS_PROCEED;
+	if (call->point == WAG_POINT_SENDMSG)
+		sock_remember_choice(call, cookie, &choice);
 	count_packet(call->point, WAG_DROP_FORWARDED, 0);
 	sock_set_addr(ctx, &choice.addr, choice.port, v6);
 	sock_emit(ctx, call, &choice, WAG_DROP_FORWARDED);
