@@ -129,8 +129,8 @@ def build(kernel_dir, programs, files, main):
 
 def boot(kernel_dir, initramfs, deadline_s, on_line=None):
     """Returns (lines, why): every console line, and None or why the guest did not finish."""
-    # Without cx16: QEMU 7.2's translator now and then returns from cmpxchg16b with broken flags,
-    # and the guest's kmalloc dies of it.
+    # Without cx16: one 6.12 guest died in kmalloc right behind a cmpxchg16b under software
+    # emulation. Seen once; the cause is not known.
     cmd = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max,-cx16", "-m", "1G", "-smp", "1",
            "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio", "-net", "none",
            "-kernel", fetch.image(kernel_dir), "-initrd", initramfs,
