@@ -88,7 +88,8 @@ agent_pid() {
 
 add_pod() {
 	CNI_COMMAND=ADD CNI_CONTAINERID=c-$1 CNI_NETNS=/run/netns/$1 CNI_IFNAME=eth0 \
-		CNI_PATH=/test CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=$1" \
+		CNI_PATH=/test \
+		CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=$1" \
 		in_node node /test/waggle-cni <<-END
 	{"cniVersion":"1.0.0","name":"waggle","type":"waggle-cni",
 	 "ipam":{"ranges":[[{"subnet":"10.244.0.0/24"}],[{"subnet":"fd00:10:244::/64"}]]}}
