@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include <waggle/cleanup.h>
 #include <waggle/pins.h>
+#include <waggle/suggest.h>
 #include "config.h"
 
 #define SOCKET_PATH "/run/waggle/hubble.sock"
@@ -156,49 +157,16 @@ static const struct key *find_key(const char *name)
 	return NULL;
 }
 
-/* Levenshtein distance of two short words; long ones count as far apart. */
-static unsigned distance(const char *a, const char *b)
-{
-	unsigned row[33], la = (unsigned)strlen(a), lb = (unsigned)strlen(b);
-
-	if (la > 32 || lb > 32)
-		return 99;
-	for (unsigned j = 0; j <= lb; j++)
-		row[j] = j;
-	for (unsigned i = 1; i <= la; i++) {
-		unsigned diagonal = row[0];
-
-		row[0] = i;
-		for (unsigned j = 1; j <= lb; j++) {
-			unsigned above = row[j], best = diagonal + (a[i - 1] != b[j - 1]);
-
-			if (above + 1 < best)
-				best = above + 1;
-			if (row[j - 1] + 1 < best)
-				best = row[j - 1] + 1;
-			diagonal = above;
-			row[j] = best;
-		}
-	}
-	return row[lb];
-}
-
 static int unknown_key(const char *name, struct wag_err *err)
 {
-	const struct key *best = NULL;
-	unsigned least = 4;
+	const char *names[N_KEYS], *close;
 
-	for (size_t i = 0; i < N_KEYS; i++) {
-		unsigned d = distance(name, keys[i].name);
-
-		if (d < least) {
-			least = d;
-			best = &keys[i];
-		}
-	}
-	if (best)
+	for (size_t i = 0; i < N_KEYS; i++)
+		names[i] = keys[i].name;
+	close = suggest(name, names, N_KEYS);
+	if (close)
 		return wag_err_set(err, -EINVAL, "unknown setting '%s': did you mean '%s'?", name,
-				   best->name);
+				   close);
 	return wag_err_set(err, -EINVAL, "unknown setting '%s': waggle-agent --help lists them",
 			   name);
 }

@@ -8,8 +8,8 @@
 #include <string.h>
 #include <waggle/cleanup.h>
 #include <waggle/pins.h>
+#include <waggle/suggest.h>
 #include "bpf_maps.h"
-#include "suggest.h"
 
 #define MAX_WORDS 3
 

@@ -11,7 +11,7 @@
 #include <cmocka.h>
 #include "cli/http_get.h"
 #include "cli/output.h"
-#include "cli/suggest.h"
+#include <waggle/suggest.h>
 
 static void test_suggest(void **state)
 {

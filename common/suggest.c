@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <stdint.h>
 #include <string.h>
-#include "suggest.h"
+#include <waggle/suggest.h>
 
 #define MAX_WORD 64
 
