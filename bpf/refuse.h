@@ -7,13 +7,13 @@
  */
 #pragma once
 
-#include <linux/icmp.h>
 #include <linux/icmpv6.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <linux/tcp.h>
 #include <stddef.h>
 #include "checksum.h"
+#include "icmp.h"
 #include "packet.h"
 
 #define REFUSE_QUOTE_SIZE 128 /* of wag_scratch.quoted */

@@ -3,11 +3,11 @@
  * families' layouts. */
 #pragma once
 
-#include <linux/icmp.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <stddef.h>
 #include "checksum.h"
+#include "icmp.h"
 #include "packet.h"
 #include "stage_parse.h"
 

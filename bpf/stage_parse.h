@@ -2,12 +2,12 @@
 /* Headers -> pkt->tuple and offsets. Sources: RFC 791, RFC 8200, RFC 792, RFC 4443. */
 #pragma once
 
-#include <linux/icmp.h>
 #include <linux/icmpv6.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <linux/tcp.h>
 #include <linux/udp.h>
+#include "icmp.h"
 #include "maps.h"
 #include "packet.h"
 

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What is used of linux/icmp.h, which cannot be included: it leads to sys/socket.h, where the bpf
+ * target counts as 32-bit and wants a gnu/stubs-32.h that only machines with the 32-bit C library
+ * have.
+ */
+#pragma once
+
+#include <linux/types.h>
+
+#define ICMP_ECHOREPLY 0
+#define ICMP_DEST_UNREACH 3
+#define ICMP_ECHO 8
+#define ICMP_TIME_EXCEEDED 11
+#define ICMP_PARAMETERPROB 12
+
+#define ICMP_PORT_UNREACH 3 /* a code of ICMP_DEST_UNREACH */
+
+struct icmphdr {
+	__u8 type, code;
+	__sum16 checksum;
+	union {
+		struct {
+			__be16 id, sequence;
+		} echo;
+		__be32 rest;
+	} un;
+};
