@@ -168,6 +168,11 @@ static void log_devices(const struct node_facts *f, uint32_t socket_lb)
 	if (socket_lb == WAG_SOCKET_LB_OFF) /* what its sockets send to a Service leaves there */
 		len += (size_t)snprintf(list + len, sizeof(list) - len, " lo");
 	log_info("node devices served:%s", len ? list : " none");
+	if (f->headerless[0])
+		log_warn("not served, for they have no Ethernet header:%s; NodePorts are not "
+			 "answered "
+			 "there",
+			 f->headerless);
 }
 
 static bool same_devices(const struct node_facts *a, const struct node_facts *b)

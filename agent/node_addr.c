@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <net/if_arp.h>
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -143,6 +144,21 @@ static void read_default_routes(struct reading *r)
 	}
 }
 
+/* A device that leads somewhere, and is not one that pods or containers hang on. */
+static bool node_device_found(const struct link_fact *l)
+{
+	if (l->route)
+		return strcmp(l->link.name, "lo") != 0;
+	return l->global && !node_device_ignored(l->link.name);
+}
+
+static void add_word(char *text, size_t size, const char *word)
+{
+	size_t len = strlen(text);
+
+	snprintf(text + len, size - len, " %s", word);
+}
+
 static int choose_devices(struct reading *r, const char *wanted)
 {
 	struct node_facts *f = r->facts;
@@ -155,9 +171,12 @@ static int choose_devices(struct reading *r, const char *wanted)
 		const struct link_fact *l = &r->links[i];
 		struct dp_device *d = &f->devices[f->n_devices];
 
-		if (automatic ? node_device_ignored(l->link.name) || !(l->global || l->route)
-			      : !node_device_listed(wanted, l->link.name))
+		if (automatic ? !node_device_found(l) : !node_device_listed(wanted, l->link.name))
 			continue;
+		if (l->link.type != ARPHRD_ETHER) { /* the programs read an Ethernet header */
+			add_word(f->headerless, sizeof(f->headerless), l->link.name);
+			continue;
+		}
 		d->ifindex = l->link.ifindex;
 		memcpy(d->name, l->link.name, sizeof(d->name));
 		f->n_devices++;

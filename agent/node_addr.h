@@ -15,6 +15,7 @@ struct node_facts {
 	size_t n_addrs;
 	struct dp_device *devices; /* to be served */
 	size_t n_devices;
+	char headerless[128]; /* names of those that could not be: no Ethernet header */
 	struct wag_addr v4, v6; /* the node's main ones; zero: none */
 	uint32_t mtu;		/* the smallest of the devices'; 0: no device */
 };

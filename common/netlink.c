@@ -200,6 +200,7 @@ int nl_parse_link(const struct nlmsghdr *h, struct nl_link *ret)
 		return -EBADMSG;
 	link.ifindex = ifi->ifi_index;
 	link.flags = ifi->ifi_flags;
+	link.type = ifi->ifi_type;
 	link.mtu = attr_u32(a[IFLA_MTU]);
 	link.peer_ifindex = attr_u32(a[IFLA_LINK]);
 	attr_str(a[IFLA_IFNAME], link.name, sizeof(link.name));

@@ -254,6 +254,24 @@ def every_interface_follows_the_mode(env):
 
 
 @test("full")
+def a_tunnel_without_ethernet_is_left_alone(env):
+    """The programs read an Ethernet header; on a device without one every packet would look broken."""
+    env.lab.kill_agent()
+    try:
+        env.lab.ip("node", "tuntap add dev tun0 mode tun", "link set tun0 up",
+                   "addr add 10.99.0.1/24 dev tun0")
+        # --devices: the last one wins
+        env.lab.start_agent("--devices=eth0,tun0")
+        expect("no Ethernet header: tun0" in env.lab.log("agent"), env.lab.log("agent")[-400:])
+        expect(not env.lab.sh("node", ["tc", "filter", "show", "dev", "tun0", "ingress"]).strip(),
+               "a program is on tun0")
+    finally:
+        env.lab.ip("node", "link del tun0")
+        env.lab.kill_agent()
+        env.lab.start_agent(*MODES[env.mode])
+
+
+@test("full")
 def a_taken_health_port_is_told_before_anything_changes(env):
     other = {"pin": env.lab.path("bpf", "other"), "state": env.lab.path("other-state")}
     argv = env.lab.agent_argv()

@@ -24,6 +24,7 @@ struct nl_link {
 	uint8_t mac[6];
 	uint32_t mtu;
 	uint32_t flags;	   /* IFF_* */
+	uint16_t type;	   /* ARPHRD_*: what header its frames have */
 	uint32_t peer_ifindex; /* IFLA_LINK, 0: none */
 };
 
