@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the packets of a Service go through: fragments, ICMP errors, SCTP."""
+import itertools
+
 from suite import (FAMILIES, expect, expect_ok, expect_refused, host_port, observed, port, test,
                    wait_for)
-from netlab import FAR4, FAR6, NODE4, NODE6
+from netlab import FAR4, FAR6, NODE4, NODE6, OUT4, OUT6
 
 NP_TCP, NP_UDP, NP_SCTP = 30082, 30083, 30084
 
@@ -101,3 +103,20 @@ def refused_connections_are_shown(env):
         expect(flow.get("source", {}).get("pod_name") == "client", "no pod name:", flow)
     text = env.lab.observe("--verdict", "DROPPED", "--last", "50", "-o", "compact")
     expect("default/client" in text and "DROPPED" in text, "not in the compact output:", text)
+
+
+@test("off")
+def checksums_whoever_computes_them(env):
+    """With offload a packet carries the seed of a checksum, without it the checksum itself."""
+    addrs = [*env.service([(OUT4, OUT6)]), *env.service(["web-1"])]
+    nets = ("client", "node", "web-1")
+    try:
+        for states in itertools.product(("on", "off"), repeat=len(nets)):
+            for net, state in zip(nets, states):
+                env.lab.sh(net, ["ethtool", "-K", "eth0", "tx", state])
+            for net, addr in itertools.product(("client", "node"), addrs):
+                expect_ok(env.lab.connect(net, addr, 80))
+                expect_ok(env.lab.udp(net, addr, 80))
+    finally:
+        for net in nets:
+            env.lab.sh(net, ["ethtool", "-K", "eth0", "tx", "on"])
