@@ -457,7 +457,7 @@ static int parse_message(struct parser *p, const ProtobufCMessageDescriptor *des
 	msg = calloc(1, desc->sizeof_message);
 	if (!msg)
 		return -ENOMEM;
-	desc->message_init(msg);
+	protobuf_c_message_init(desc, msg);
 	p->depth++;
 	if (desc == &google__protobuf__timestamp__descriptor)
 		r = parse_time(p, (Google__Protobuf__Timestamp *)msg);

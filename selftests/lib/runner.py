@@ -97,6 +97,7 @@ def logged(cmd, log, env=None, timeout=900):
 
 def configure(path, flags, bpftool, log, env):
     """meson setup, keeping a directory that still fits; 0 or an exit code."""
+    flags = ["-Dtests=true", *flags]  # ./quickstart has configured build/ without
     if os.path.exists(os.path.join(path, "build.ninja")):
         if logged(["meson", "setup", "--reconfigure", *flags, path, SRC], log, env) == 0:
             return 0
@@ -109,7 +110,7 @@ def configure(path, flags, bpftool, log, env):
         native = ["--native-file", os.path.join(path, "native.ini")]
         with open(native[1], "w", encoding="utf-8") as f:
             f.write(f"[binaries]\nbpftool = '{bpftool}'\n")
-    return logged(["meson", "setup", *native, "-Dtests=true", *flags, path, SRC], log, env)
+    return logged(["meson", "setup", *native, *flags, path, SRC], log, env)
 
 
 def build(report, opts, env, logs, bpftool, spec):
