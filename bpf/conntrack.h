@@ -133,10 +133,11 @@ __noinline int ct_visit(__u32 index, __u64 now, __u32 pressure)
 		key->proto = 0;
 		return 0;
 	}
+	/* Before anything else is live: the stack is full here (5.10 allows 512 bytes of all calls). */
+	ct_pair_key(&pair, key->proto, ct);
 	flags = ct->flags;
 	seen = ct->seen_ns;
 	if (flags & WAG_CT_REWRITE_REPLY) {
-		ct_pair_key(&pair, key->proto, ct);
 		other = bpf_map_lookup_elem(&wag_ct, &pair);
 		if (other) {
 			flags |= other->flags;
