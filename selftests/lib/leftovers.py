@@ -33,8 +33,9 @@ def _cgroups():
 
 
 def _mounts():
+    """Without /run/netns: the first "ip netns add" of a machine makes it one, for good."""
     with open("/proc/self/mounts", encoding="utf-8") as f:
-        return {"mount " + line.split()[1] for line in f}
+        return {"mount " + line.split()[1] for line in f} - {"mount /run/netns"}
 
 
 def _programs(bpftool):
