@@ -255,7 +255,7 @@ def every_interface_follows_the_mode(env):
 
 @test("full")
 def a_tunnel_without_ethernet_is_left_alone(env):
-    """The programs read an Ethernet header; on a device without one every packet would look broken."""
+    """The programs read an Ethernet header; on a device without one no packet would look right."""
     env.lab.kill_agent()
     try:
         env.lab.ip("node", "tuntap add dev tun0 mode tun", "link set tun0 up",
