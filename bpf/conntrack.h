@@ -133,7 +133,7 @@ __noinline int ct_visit(__u32 index, __u64 now, __u32 pressure)
 		key->proto = 0;
 		return 0;
 	}
-	/* First, while little else is live: 5.10 allows 512 bytes of stack to all calls together. */
+	/* First, while little else is live: 5.10 allows 512 bytes of stack to all calls. */
 	ct_pair_key(&pair, key->proto, ct);
 	flags = ct->flags;
 	seen = ct->seen_ns;
