@@ -2,6 +2,7 @@
 #include <stddef.h>
 #include <string.h>
 #include <waggle/abi_reason.h>
+#include <waggle/addr.h>
 #include "print.h"
 
 /* What people know Hubble's numbers by. */
@@ -103,27 +104,19 @@ static const char *const texts[] = {
 /* Waggle's own words where its fact is a neighbour of Hubble's. */
 static const char *own_text(int number)
 {
-	static const struct {
-		int hubble;
-		const char *text;
-	} own[] = {
-#define ROW(name, hubble, text) { hubble, text },
-		WAG_REASONS(ROW)
-#undef ROW
-	};
-
-	for (size_t i = 1; i < sizeof(own) / sizeof(own[0]); i++)
-		if (own[i].hubble == number)
-			return own[i].text;
+	for (unsigned reason = 1; reason < WAG_REASON_COUNT; reason++)
+		if ((int)wag_reason_hubble(reason) == number)
+			return wag_reason_text(reason);
 	return NULL;
 }
 
 const char *print_drop_text(const Flow__Flow *flow)
 {
 	int number = flow->event_type ? flow->event_type->sub_type : 0;
+	const char *own = own_text(number);
 
-	if (flow->emitter && strcmp(flow->emitter->name, "waggle") == 0 && own_text(number))
-		return own_text(number);
+	if (own && flow->emitter && strcmp(flow->emitter->name, "waggle") == 0)
+		return own;
 	if (number < 0 || number >= (int)(sizeof(texts) / sizeof(texts[0])))
 		return NULL;
 	return texts[number];
