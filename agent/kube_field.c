@@ -197,14 +197,27 @@ int field_labels(const struct reader *rd, const json_t *tree, struct label **lab
 	return 0;
 }
 
-int field_label(const struct reader *rd, const json_t *tree, const char *key, const char **ret)
+static int meta_str(const struct reader *rd, const json_t *tree, const char *map_name,
+		    const char *key, const char **ret)
 {
 	const json_t *map;
+	char path[32];
 	int r;
 
-	r = field_typed(rd, field_member(tree, "metadata"), "metadata.", "labels", JSON_OBJECT,
+	r = field_typed(rd, field_member(tree, "metadata"), "metadata.", map_name, JSON_OBJECT,
 			&map);
 	if (r < 0)
 		return r;
-	return field_str(rd, map, "metadata.labels.", key, ret);
+	snprintf(path, sizeof(path), "metadata.%s.", map_name);
+	return field_str(rd, map, path, key, ret);
+}
+
+int field_label(const struct reader *rd, const json_t *tree, const char *key, const char **ret)
+{
+	return meta_str(rd, tree, "labels", key, ret);
+}
+
+int field_annotation(const struct reader *rd, const json_t *tree, const char *key, const char **ret)
+{
+	return meta_str(rd, tree, "annotations", key, ret);
 }

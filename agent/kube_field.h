@@ -45,6 +45,8 @@ int field_addrs(const struct reader *rd, const json_t *tree, const char *path, c
 int field_proto(const struct reader *rd, const json_t *tree, const char *path, uint8_t *ret);
 int field_labels(const struct reader *rd, const json_t *tree, struct label **labels, size_t *n);
 int field_label(const struct reader *rd, const json_t *tree, const char *key, const char **ret);
+int field_annotation(const struct reader *rd, const json_t *tree, const char *key,
+		     const char **ret);
 
 #define KUBE_NAME_MAX 253
 #define KUBE_NS_MAX 63

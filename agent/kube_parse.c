@@ -357,50 +357,82 @@ static int node_addrs(const struct reader *rd, const json_t *list, const char *w
 	return 0;
 }
 
-static int node_cidr(const struct reader *rd, const json_t *value, const char *path,
+static int node_cidr(const struct reader *rd, const json_t *at, const char *text, const char *path,
 		     struct node *node)
 {
 	struct wag_addr addr;
 	unsigned bits;
-	char **at;
+	char **cidr;
 
-	if (!json_is_string(value) || wag_cidr_parse(json_string_value(value), &addr, &bits) < 0)
-		return field_bad(rd, value, "%s: is no CIDR", path);
-	at = array_grow(&node->pod_cidrs, &node->n_pod_cidrs, sizeof(*at));
-	if (!at)
-		return field_no_memory(rd);
-	return field_copy(rd, json_string_value(value), at);
+	if (!text || wag_cidr_parse(text, &addr, &bits) < 0)
+		return field_bad(rd, at, "%s: is no CIDR", path);
+	cidr = array_grow(&node->pod_cidrs, &node->n_pod_cidrs, sizeof(*cidr));
+	return cidr ? field_copy(rd, text, cidr) : field_no_memory(rd);
+}
+
+/* What the controller manager gave the node. */
+static int node_spec_cidrs(const struct reader *rd, const json_t *spec, struct node *node)
+{
+	const json_t *cidrs, *value;
+	char path[48];
+	size_t i;
+	int r;
+
+	r = field_typed(rd, spec, "spec.", "podCIDRs", JSON_ARRAY, &cidrs);
+	if (r < 0)
+		return r;
+	json_array_foreach(cidrs, i, value)
+	{
+		snprintf(path, sizeof(path), "spec.podCIDRs[%zu]", i);
+		r = node_cidr(rd, value, json_string_value(value), path, node);
+		if (r < 0)
+			return r;
+	}
+	value = field_member(spec, "podCIDR");
+	if (json_array_size(cidrs) > 0 || !value || json_string_length(value) == 0)
+		return 0;
+	return node_cidr(rd, value, json_string_value(value), "spec.podCIDR", node);
+}
+
+/* What the node took for itself, told by its own agent. */
+static int node_own_cidrs(const struct reader *rd, const json_t *tree, struct node *node)
+{
+	_cleanup_free_ char *list = NULL;
+	char *save, *cidr;
+	int r;
+
+	r = field_copy(rd, node->published, &list);
+	if (r < 0)
+		return r;
+	for (cidr = strtok_r(list, ", ", &save); cidr; cidr = strtok_r(NULL, ", ", &save)) {
+		r = node_cidr(rd, tree, cidr, "metadata.annotations." MODEL_POD_CIDRS, node);
+		if (r < 0)
+			return r;
+	}
+	return 0;
 }
 
 static int parse_node(const struct reader *rd, const json_t *tree, struct object *obj)
 {
-	const json_t *spec, *status, *addrs, *cidrs, *value;
+	const json_t *meta = field_member(tree, "metadata"), *spec, *status, *addrs;
 	struct node *node = &obj->node;
-	const char *zone;
-	char path[48];
-	size_t i;
+	const char *zone, *published;
 	int r;
 
 	if ((r = field_typed(rd, tree, "", "spec", JSON_OBJECT, &spec)) < 0 ||
 	    (r = field_typed(rd, tree, "", "status", JSON_OBJECT, &status)) < 0 ||
 	    (r = field_typed(rd, status, "status.", "addresses", JSON_ARRAY, &addrs)) < 0 ||
-	    (r = field_typed(rd, spec, "spec.", "podCIDRs", JSON_ARRAY, &cidrs)) < 0 ||
 	    (r = field_label(rd, tree, "topology.kubernetes.io/zone", &zone)) < 0 ||
+	    (r = field_annotation(rd, tree, MODEL_POD_CIDRS, &published)) < 0 ||
+	    (r = field_dup(rd, meta, "metadata.", "uid", &node->uid)) < 0 ||
 	    (r = node_addrs(rd, addrs, "InternalIP", node)) < 0 ||
 	    (r = node_addrs(rd, addrs, "ExternalIP", node)) < 0)
 		return r;
-	json_array_foreach(cidrs, i, value)
-	{
-		snprintf(path, sizeof(path), "spec.podCIDRs[%zu]", i);
-		r = node_cidr(rd, value, path, node);
-		if (r < 0)
-			return r;
-	}
-	if (!cidrs && (value = field_member(spec, "podCIDR"))) {
-		r = node_cidr(rd, value, "spec.podCIDR", node);
-		if (r < 0)
-			return r;
-	}
+	if (published[0] && (r = field_copy(rd, published, &node->published)) < 0)
+		return r;
+	r = node->published ? node_own_cidrs(rd, tree, node) : node_spec_cidrs(rd, spec, node);
+	if (r < 0)
+		return r;
 	return zone[0] ? field_copy(rd, zone, &node->zone) : 0;
 }
 

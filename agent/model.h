@@ -79,12 +79,17 @@ struct slice {
 	size_t n_endpoints;
 };
 
+#define MODEL_POD_CIDRS "waggle.io/pod-cidrs" /* annotation of a Node; comma separated */
+
 struct node {
 	struct wag_addr *addrs; /* InternalIP first, then ExternalIP */
 	size_t n_addrs;
+	/* The annotation waggle.io/pod-cidrs; without it spec.podCIDRs, or spec.podCIDR. */
 	char **pod_cidrs;
 	size_t n_pod_cidrs;
-	char *zone; /* label topology.kubernetes.io/zone; may be NULL */
+	char *published; /* the annotation's text; NULL: there is none */
+	char *uid;	 /* may be NULL (manifests) */
+	char *zone;	 /* label topology.kubernetes.io/zone; may be NULL */
 };
 
 struct label {

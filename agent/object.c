@@ -75,6 +75,8 @@ static void node_done(struct node *node)
 		free(node->pod_cidrs[i]);
 	free(node->pod_cidrs);
 	free(node->addrs);
+	free(node->published);
+	free(node->uid);
 	free(node->zone);
 }
 
@@ -235,6 +237,8 @@ static void pack_node(struct packer *p, struct node *out, const struct node *nod
 		if (out->pod_cidrs)
 			out->pod_cidrs[i] = cidr;
 	}
+	out->published = pack_str(p, node->published);
+	out->uid = pack_str(p, node->uid);
 	out->zone = pack_str(p, node->zone);
 }
 
@@ -376,6 +380,7 @@ static bool slice_equal(const struct slice *a, const struct slice *b)
 static bool node_equal(const struct node *a, const struct node *b)
 {
 	if (a->n_pod_cidrs != b->n_pod_cidrs || !str_equal(a->zone, b->zone) ||
+	    !str_equal(a->uid, b->uid) || !str_equal(a->published, b->published) ||
 	    !addrs_equal(a->addrs, a->n_addrs, b->addrs, b->n_addrs))
 		return false;
 	for (size_t i = 0; i < a->n_pod_cidrs; i++) {

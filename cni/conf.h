@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <waggle/err.h>
 
-#include "ipam.h"
+#include <waggle/ipam.h>
 #include "record.h"
 
 /*

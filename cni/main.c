@@ -9,11 +9,11 @@
 
 #include <waggle/addr.h>
 #include <waggle/cleanup.h>
+#include <waggle/ipam.h>
 
 #include "attach.h"
 #include "conf.h"
 #include "env.h"
-#include "ipam.h"
 #include "netns.h"
 #include "record.h"
 #include "result.h"

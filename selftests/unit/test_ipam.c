@@ -12,7 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <waggle/addr.h>
-#include "cni/ipam.h"
+#include <waggle/ipam.h>
 
 static char dir[64];
 

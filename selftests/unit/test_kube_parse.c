@@ -224,6 +224,60 @@ static void test_one_object(void **state)
 	}
 }
 
+/* Whose word counts: the node's own, then the controller manager's list, then its old field. */
+static void test_pod_cidrs_of_a_node(void **state)
+{
+#define NODE(meta, spec)                                                                  \
+	"{\"kind\":\"Node\",\"metadata\":{\"name\":\"n\",\"uid\":\"u-1\"" meta "},\"spec\":{" spec \
+	"}}"
+#define OWN(text) ",\"annotations\":{\"waggle.io/pod-cidrs\":\"" text "\"}"
+	static const struct {
+		const char *text, *cidrs, *published, *error;
+	} cases[] = {
+		{ NODE("", ""), "", NULL, "" },
+		{ NODE("", "\"podCIDR\":\"\""), "", NULL, "" },
+		{ NODE("", "\"podCIDR\":\"10.0.1.0/24\""), "10.0.1.0/24 ", NULL, "" },
+		{ NODE("", "\"podCIDR\":\"10.0.1.0/24\",\"podCIDRs\":[]"), "10.0.1.0/24 ", NULL,
+		  "" },
+		{ NODE("",
+		       "\"podCIDR\":\"10.0.1.0/24\",\"podCIDRs\":[\"10.0.2.0/24\",\"fd00::/64\"]"),
+		  "10.0.2.0/24 fd00::/64 ", NULL, "" },
+		{ NODE(OWN("10.9.0.0/24, 10.9.1.0/24,fd09::/120"), "\"podCIDR\":\"10.0.1.0/24\""),
+		  "10.9.0.0/24 10.9.1.0/24 fd09::/120 ", "10.9.0.0/24, 10.9.1.0/24,fd09::/120",
+		  "" },
+		{ NODE(OWN(""), "\"podCIDR\":\"10.0.1.0/24\""), "10.0.1.0/24 ", NULL, "" },
+		{ NODE(OWN("10.9.0.0/33"), ""), NULL, NULL,
+		  "Node n: metadata.annotations.waggle.io/pod-cidrs: is no CIDR\n" },
+		{ NODE("", "\"podCIDRs\":[7]"), NULL, NULL,
+		  "Node n: spec.podCIDRs[0]: is no CIDR\n" },
+	};
+#undef NODE
+#undef OWN
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		_cleanup_(model_freep) struct model *m = NULL;
+		struct seen seen = { 0 };
+		const struct object *obj;
+		char cidrs[128] = "";
+
+		assert_int_equal(model_new(&m), 0);
+		seen.model = m;
+		assert_int_equal(walk(&seen, cases[i].text, false), 0);
+		assert_string_equal(seen.errors, cases[i].error);
+		obj = model_get(m, MODEL_NODE, "", "n");
+		assert_int_equal(!obj, !cases[i].cidrs);
+		for (size_t k = 0; obj && k < obj->node.n_pod_cidrs; k++)
+			strcat(strcat(cidrs, obj->node.pod_cidrs[k]), " ");
+		if (!obj)
+			continue;
+		assert_string_equal(cidrs, cases[i].cidrs);
+		assert_string_equal(obj->node.uid, "u-1");
+		assert_int_equal(!obj->node.published, !cases[i].published);
+		if (cases[i].published)
+			assert_string_equal(obj->node.published, cases[i].published);
+	}
+}
+
 static void test_nil_conditions_mean_ready(void **state)
 {
 	_cleanup_(model_freep) struct model *m = NULL;
@@ -309,6 +363,7 @@ int main(void)
 		cmocka_unit_test(test_recorded_lists),
 		cmocka_unit_test(test_terminating),
 		cmocka_unit_test(test_one_object),
+		cmocka_unit_test(test_pod_cidrs_of_a_node),
 		cmocka_unit_test(test_nil_conditions_mean_ready),
 		cmocka_unit_test(test_a_bad_item_loses_no_other),
 		cmocka_unit_test(test_endpoints_become_slices),

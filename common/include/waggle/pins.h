@@ -7,7 +7,7 @@
  *   DIR/links/cgroup_<program name> cgroup links
  *   flock on DIR itself             CNI attach against the agent's program switch
  * and below --state-dir (a disk):
- *   DIR/ipam/                       address leases (cni/ipam.h)
+ *   DIR/ipam/                       address leases (waggle/ipam.h)
  *   DIR/endpoints/<ep_id>.json      one file per pod interface, for DEL and for the agent's inotify
  */
 #pragma once

@@ -14,9 +14,8 @@
 
 #include <waggle/addr.h>
 #include <waggle/cleanup.h>
+#include <waggle/ipam.h>
 #include <waggle/pins.h>
-
-#include "ipam.h"
 
 #define CURSOR_MAGIC 0x77616c31U
 
