@@ -41,6 +41,9 @@ static enum role role_of(const char *name)
 		{ "wag_pods", ROLE_CNI },	{ "wag_endpoint", ROLE_CNI },
 		{ "wag_netns", ROLE_CNI },	{ "wag_sock", ROLE_FLOW },
 		{ "wag_frag", ROLE_FLOW },	{ "wag_ct", ROLE_CT },
+		{ "wag_policy_ns", ROLE_AGENT }, { "wag_cidr", ROLE_AGENT },
+		{ "wag_nodes", ROLE_AGENT },	{ "wag_device", ROLE_AGENT },
+		{ "wag_hostport", ROLE_CNI },	{ "wag_limit", ROLE_CNI },
 	};
 
 	for (size_t i = 0; i < sizeof(roles) / sizeof(roles[0]); i++)

@@ -12,6 +12,8 @@
 #include "stage_parse.h"
 #include "stage_track.h"
 #include "stage_service.h"
+#include "stage_policy.h"
+#include "stage_masquerade.h"
 #include "stage_commit.h"
 #include "stage_nat.h"
 #include "stage_route.h"
@@ -33,6 +35,10 @@ int wag_from_net(struct __sk_buff *skb)
 	if ((v = stage_track(skb, s)) != NEXT)
 		goto out;
 	if ((v = stage_service(skb, s)) != NEXT)
+		goto out;
+	if ((v = stage_policy(skb, s)) != NEXT)
+		goto out;
+	if ((v = stage_masquerade(skb, s)) != NEXT)
 		goto out;
 	if ((v = stage_commit(skb, s)) != NEXT)
 		goto out;
@@ -62,6 +68,10 @@ int wag_to_net(struct __sk_buff *skb)
 	if ((v = stage_track(skb, s)) != NEXT)
 		goto out;
 	if ((v = stage_service(skb, s)) != NEXT)
+		goto out;
+	if ((v = stage_policy(skb, s)) != NEXT)
+		goto out;
+	if ((v = stage_masquerade(skb, s)) != NEXT)
 		goto out;
 	if ((v = stage_commit(skb, s)) != NEXT)
 		goto out;

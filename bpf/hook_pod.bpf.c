@@ -9,6 +9,8 @@
 #include "stage_parse.h"
 #include "stage_track.h"
 #include "stage_service.h"
+#include "stage_policy.h"
+#include "stage_masquerade.h"
 #include "stage_commit.h"
 #include "stage_nat.h"
 #include "stage_route.h"
@@ -27,6 +29,10 @@ int wag_from_pod(struct __sk_buff *skb)
 	if ((v = stage_track(skb, s)) != NEXT)   /* a known flow brings its translation */
 		goto out;
 	if ((v = stage_service(skb, s)) != NEXT) /* new flow only: frontend -> backend */
+		goto out;
+	if ((v = stage_policy(skb, s)) != NEXT)  /* new flow only: may it be? */
+		goto out;
+	if ((v = stage_masquerade(skb, s)) != NEXT) /* new flow only: out of the cluster */
 		goto out;
 	if ((v = stage_commit(skb, s)) != NEXT)  /* new flow only: remember it */
 		goto out;
@@ -48,6 +54,8 @@ int wag_to_pod(struct __sk_buff *skb)
 	if ((v = stage_parse(skb, &s->pkt)) != NEXT)
 		goto out;
 	if ((v = stage_track(skb, s)) != NEXT)
+		goto out;
+	if ((v = stage_policy(skb, s)) != NEXT)
 		goto out;
 	if ((v = stage_commit(skb, s)) !=
 	    NEXT) /* the node's or an outside client's flow to the pod */

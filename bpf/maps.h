@@ -66,6 +66,47 @@ struct {
 	__type(value, __u64);
 } wag_netns_learn SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct wag_policy_ns_key);
+	__type(value, struct wag_policy_ns);
+} wag_policy_ns SEC(".maps");
+
+/* What is beyond the node. */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct wag_cidr_key);
+	__type(value, struct wag_cidr);
+} wag_cidr SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct wag_addr);
+	__type(value, struct wag_node);
+} wag_nodes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 256);
+	__type(key, __u32);
+	__type(value, struct wag_device);
+} wag_device SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct wag_limit_key);
+	__type(value, struct wag_limit);
+} wag_limit SEC(".maps");
+
 /* Services. */
 
 struct {
@@ -106,6 +147,14 @@ struct {
 	__type(value, struct wag_svc_name);
 } wag_svc_name SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct wag_svc_key);
+	__type(value, struct wag_hostport);
+} wag_hostport SEC(".maps");
+
 /* Flows. */
 
 struct {
@@ -142,6 +191,13 @@ struct {
 	__type(key, struct wag_frag_key);
 	__type(value, struct wag_frag);
 } wag_frag SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 128);
+	__type(key, struct wag_frag_hold_key);
+	__type(value, struct wag_frag_hold);
+} wag_frag_hold SEC(".maps");
 
 /* What happened. */
 

@@ -19,5 +19,9 @@ struct wag_config {
 	__u8 has_set_retval; /* bpf_set_retval, Linux 5.18 */
 	__u8 events;	  /* 0: no ring buffer writes at all */
 	__u8 has_coarse_clock; /* bpf_ktime_get_coarse_ns, Linux 5.11 */
-	__u8 pad[4];
+	__u8 host_routing;     /* 1: packets are forwarded here; 0: by the node's stack */
+	__u8 masquerade_v4, masquerade_v6; /* pods' packets to outside of the cluster */
+	__u8 pad;
+	__u32 tunnel_ifindex; /* the collect-metadata device; 0: no tunnels */
+	__u32 tunnel_vni;
 };

@@ -36,6 +36,7 @@ enum wag_next {
 	WAG_NEXT_POD = 1,
 	WAG_NEXT_NET = 2,
 	WAG_NEXT_HOST = 3,
+	WAG_NEXT_TUNNEL = 4,
 };
 
 struct wag_event {

@@ -28,7 +28,9 @@ struct wag_meta {
 	__u32 attach;	 /* enum wag_attach in force for pod interfaces */
 	__u32 socket_lb; /* enum wag_socket_lb in force */
 	__u32 agent_pid; /* of the last agent that ran; may be dead */
-	__u32 mtu;
+	__u32 mtu;	 /* of pod interfaces */
+	__u32 route_mtu; /* of a pod's default route, where less fits through a tunnel; 0: mtu */
+	__u32 pad;
 	__u64 started_ns; /* when that agent started */
 	__u64 synced_ns;  /* when it last had synced every watch; 0: never */
 	struct wag_addr node_v4, node_v6; /* zero: the node has none */
@@ -40,6 +42,8 @@ struct wag_meta {
 struct wag_runtime {
 	__u32 trace;	 /* not 0: somebody asks for an event per packet */
 	__u32 migrating; /* not 0: conntrack is being carried over; see WAG_DROP_CT_MIGRATING */
+	__u32 policies;	 /* not 0: some policy is known in the cluster; see wag_policy_ns */
+	__u32 pad;
 };
 
 /* ---- wag_pods: HASH wag_addr -> wag_pod. Every local pod address. Written by the CNI. ---- */
@@ -52,6 +56,28 @@ struct wag_pod {
 	__u32 policy_rev; /* 0: no policy selects the pod */
 	__u32 pad;
 };
+/*
+ * Its policy is not known yet: new flows from and to it wait (WAG_DROP_POLICY_PENDING), but for
+ * those of the node itself (probes). Set by the CNI, cleared by the agent.
+ */
+#define WAG_POD_PENDING 1U
+/* Packets to it pass the egress hook of the host side: no bpf_redirect_peer. */
+#define WAG_POD_NO_PEER 2U
+#define WAG_POD_CHAINED 4U /* another CNI plugin made its interface */
+
+/*
+ * ---- wag_policy_ns: HASH wag_policy_ns_key -> wag_policy_ns. Namespaces the agent has seen, so
+ * that the CNI can tell without it whether a new pod may send at once.
+ */
+struct wag_policy_ns_key {
+	char ns[64];
+};
+
+struct wag_policy_ns {
+	__u32 flags; /* WAG_POLICY_NS_* */
+	__u32 pad;
+};
+#define WAG_POLICY_NS_SELECTS 1U /* some policy selects pods here */
 
 /* ---- wag_endpoint: HASH __u32 ep_id -> wag_endpoint, userspace only. Written by the CNI. ---- */
 struct wag_endpoint {
@@ -72,6 +98,37 @@ struct wag_node_addr {
 	__u32 flags; /* WAG_NODE_ADDR_* */
 };
 #define WAG_NODE_ADDR_LOOPBACK 1U
+
+/*
+ * ---- wag_cidr: LPM_TRIE wag_cidr_key -> wag_cidr. What an address that is not of this node is.
+ * Where nothing matches, the address is outside of the cluster.
+ */
+struct wag_cidr_key {
+	__u32 bits; /* of the 128: 96 more than an IPv4 prefix length */
+	__be32 addr[4]; /* wag_addr.w: the trie wants no padding before it */
+};
+
+struct wag_cidr {
+	struct wag_addr tunnel; /* the node to send it to packed; zero: the node's routes know */
+	__u32 flags;		/* WAG_CIDR_* */
+	__u32 mtu;		/* of what fits through the tunnel; 0: no tunnel */
+};
+#define WAG_CIDR_PODS 1U	  /* of another node */
+#define WAG_CIDR_NODE 2U	  /* another node's address */
+#define WAG_CIDR_NO_MASQUERADE 4U /* pods keep their address */
+
+/* ---- wag_nodes: HASH wag_addr -> wag_node. Underlay addresses of the other nodes. ---- */
+struct wag_node {
+	__u32 flags;
+	__u32 pad;
+};
+
+/* ---- wag_device: HASH __u32 ifindex -> wag_device. The devices the node is served on. ---- */
+struct wag_device {
+	struct wag_addr v4, v6; /* source address of what is masqueraded there; zero: none */
+	__u32 mtu;
+	__u32 pad;
+};
 
 /* ---- wag_netns: HASH __u64 netns cookie -> wag_netns. Whose sockets we translate. ---- */
 struct wag_netns {
@@ -163,6 +220,17 @@ struct wag_svc_name {
 };
 
 /*
+ * ---- wag_hostport: HASH wag_svc_key -> wag_hostport. Ports of the node that belong to one local
+ * pod; the key's address is the one it was asked for, or a NodePort's. Written by the CNI.
+ */
+struct wag_hostport {
+	struct wag_addr addr; /* the pod's */
+	__be16 port;
+	__u16 pad;
+	__u32 ep_id;
+};
+
+/*
  * ---- Conntrack (docs/maps.md "Conntrack").
  * wag_ct: HASH wag_ct_key -> wag_ct. The key is the packet's tuple with its two ends in a canonical
  * order, so one entry serves both directions. A flow that is not translated has one entry. A
@@ -201,6 +269,11 @@ struct wag_ct {
 	__u32 svc_id;
 	__u32 src_policy_rev, dst_policy_rev;
 	__u32 slot; /* flow entry: its index in wag_ct_ring, which it alone is found by */
+	/*
+	 * Host side of the local pod that may send the original direction, and the reply; 0: not
+	 * seen yet. Who else sends it is looked at closely (WAG_DROP_SPOOFED_SOURCE).
+	 */
+	__u32 orig_ifindex, reply_ifindex;
 	__u32 pad;
 };
 
@@ -258,6 +331,39 @@ struct wag_frag {
 	__u32 pad;
 };
 
+/*
+ * ---- wag_frag_hold: LRU_HASH wag_frag_hold_key -> wag_frag_hold. Later fragments that came before
+ * their first one: held until it comes (docs/packet-walk.md "Fragments").
+ */
+#define WAG_FRAG_HOLD_MAX 9232 /* bytes of one frame: a jumbo one */
+struct wag_frag_hold_key {
+	struct wag_frag_key frag;
+	__u32 index;
+	__u32 pad;
+};
+
+struct wag_frag_hold {
+	__u64 time_ns;
+	__u32 ifindex; /* where it came in */
+	__u32 len;
+	__u8 frame[WAG_FRAG_HOLD_MAX];
+};
+
+/* ---- wag_limit: HASH wag_limit_key -> wag_limit. Bandwidth of a pod. Written by the CNI. ---- */
+struct wag_limit_key {
+	__u32 ifindex;	 /* host side */
+	__u32 direction; /* WAG_LIMIT_* as the pod sees it */
+};
+#define WAG_LIMIT_EGRESS 0U
+#define WAG_LIMIT_INGRESS 1U
+
+struct wag_limit {
+	__u64 bytes_per_s;
+	__u64 burst_bytes;
+	__u64 next_ns; /* when the last packet let through will be over at that rate */
+	__u64 pad;
+};
+
 /* ---- wag_stats: PERCPU_ARRAY, index WAG_STAT_INDEX(point, reason). ---- */
 struct wag_stat {
 	__u64 packets;
@@ -272,6 +378,7 @@ enum wag_map_id {
 	WAG_MAP_FRAG,
 	WAG_MAP_EVENTS,
 	WAG_MAP_NETNS_LEARN,
+	WAG_MAP_FRAG_HOLD,
 	WAG_MAP_IDS = 8,
 };
 #define WAG_MAP_ERRNOS 160
@@ -283,8 +390,13 @@ _Static_assert(sizeof(struct wag_svc_state) == 32, "wag_svc_state");
 _Static_assert(sizeof(struct wag_slot) == 24, "wag_slot");
 _Static_assert(sizeof(struct wag_backend_key) == 24, "wag_backend_key");
 _Static_assert(sizeof(struct wag_ct_key) == 40, "wag_ct_key");
-_Static_assert(sizeof(struct wag_ct) == 80, "wag_ct");
+_Static_assert(sizeof(struct wag_ct) == 88, "wag_ct");
 _Static_assert(sizeof(struct wag_ct_slot) == 48, "wag_ct_slot");
 _Static_assert(sizeof(struct wag_sock_key) == 32, "wag_sock_key");
 _Static_assert(sizeof(struct wag_sock) == 32, "wag_sock");
 _Static_assert(sizeof(struct wag_frag_key) == 40, "wag_frag_key");
+_Static_assert(sizeof(struct wag_cidr_key) == 20, "wag_cidr_key");
+_Static_assert(sizeof(struct wag_cidr) == 24, "wag_cidr");
+_Static_assert(sizeof(struct wag_device) == 40, "wag_device");
+_Static_assert(sizeof(struct wag_hostport) == 24, "wag_hostport");
+_Static_assert(sizeof(struct wag_limit) == 32, "wag_limit");

@@ -18,6 +18,8 @@ enum wag_point {
 	WAG_POINT_SENDMSG,
 	WAG_POINT_RECVMSG,
 	WAG_POINT_GETPEER,
+	WAG_POINT_FROM_TUNNEL, /* ingress of the tunnel device: unpacked */
+	WAG_POINT_TO_TUNNEL,   /* its egress: about to be packed */
 	WAG_POINTS = 16,
 };
 
@@ -38,7 +40,13 @@ enum wag_point {
 	X(SNAT_EXHAUSTED, 167, "No mapping for NAT masquerade")                                \
 	X(WRITE_ERROR, 141, "Error writing to packet")                                         \
 	X(CSUM_ERROR, 154, "Error while correcting L4 checksum")                               \
-	X(FIB_FAILED, 169, "FIB lookup failed")
+	X(FIB_FAILED, 169, "FIB lookup failed")                                                \
+	X(SPOOFED_SOURCE, 132, "Invalid source ip")                                            \
+	X(POLICY_PENDING, 165, "No configuration available to perform policy decision")        \
+	X(UNKNOWN_TUNNEL_SOURCE, 172, "Unknown sender")                                        \
+	X(NO_TUNNEL_ENDPOINT, 160, "No tunnel/encapsulation endpoint")                         \
+	X(MASQUERADE_PROTO, 168, "Unsupported protocol for NAT masquerade")                    \
+	X(BANDWIDTH, 162, "Reached EDT rate-limiting drop horizon")
 
 enum wag_reason {
 #define WAG_REASON_ENUM(name, hubble, text) WAG_DROP_##name,
