@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Everything the plugin reads as JSON: the network configuration and its own endpoint records. */
+/* The network configuration on stdin. */
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 #include <waggle/err.h>
-
 #include <waggle/ipam.h>
-#include "record.h"
 
 /*
  * Error codes of the CNI specification. In cni/, a function with a struct wag_err returns 0 or one
@@ -57,6 +55,3 @@ enum conf_use {
 int conf_parse(const char *text, size_t size, enum conf_use use, struct cni_conf *ret,
 	       struct wag_err *err);
 void conf_done(struct cni_conf *conf);
-
-/* An endpoint record (record.h). 0 or -EBADMSG. */
-int conf_parse_record(const char *text, size_t size, struct record *ret);

@@ -9,13 +9,12 @@
 
 #include <waggle/addr.h>
 #include <waggle/cleanup.h>
+#include <waggle/endpoint_attach.h>
 #include <waggle/ipam.h>
 
-#include "attach.h"
 #include "conf.h"
 #include "env.h"
 #include "netns.h"
-#include "record.h"
 #include "result.h"
 #include "wire.h"
 
@@ -67,6 +66,15 @@ static int stdin_read(char **ret, size_t *ret_size, struct wag_err *err)
 		}
 	}
 	return wag_err_set(err, CNI_E_IO, "out of memory");
+}
+
+/* What common/ says by -errno, in the specification's codes. */
+static int pins_fail(int r, struct wag_err *err)
+{
+	if (!r)
+		return 0;
+	err->code = r == -EAGAIN ? CNI_E_AGAIN : r == -ESTALE ? CNI_E_CHECK : CNI_E_KERNEL;
+	return err->code;
 }
 
 static int boot_id_read(char *buf, size_t size, struct wag_err *err)
@@ -147,7 +155,7 @@ static int tear_down(struct job *job, bool recorded, struct wag_err *err)
 
 	r = wire_remove(job->nl, &job->rec, err);
 	if (!r)
-		r = attach_remove(job->conf.pin_dir, &job->rec, err);
+		r = pins_fail(endpoint_detach(job->conf.pin_dir, &job->rec, err), err);
 	if (!r && recorded)
 		r = leases_drop(job, err);
 	if (r)
@@ -223,10 +231,11 @@ static int add_addresses(struct job *job, struct wag_err *err)
 
 static int add_steps(struct job *job, struct wag_err *err)
 {
-	uint64_t cookie;
 	int r;
 
 	r = add_addresses(job, err);
+	job->rec.mtu = job->conf.mtu;
+	job->rec.netns_cookie = netns_cookie_of(job->conf.pin_dir, &job->ns);
 	if (!r)
 		r = wire_create(job->nl, &job->ns, &job->rec, job->conf.mtu, err);
 	/* Addresses and ifindex on disk before a pin carries the ifindex in its name. */
@@ -234,8 +243,7 @@ static int add_steps(struct job *job, struct wag_err *err)
 		r = record_save(job, err);
 	if (r)
 		return r;
-	cookie = attach_netns_cookie(job->conf.pin_dir, &job->ns);
-	r = attach_add(job->conf.pin_dir, job->nl, &job->rec, cookie, err);
+	r = pins_fail(endpoint_attach(job->conf.pin_dir, job->nl, &job->rec, 0, err), err);
 	if (!r)
 		r = wire_host(job->nl, &job->rec, err);
 	if (!r)
@@ -267,7 +275,7 @@ static int cmd_add(struct job *job, struct wag_err *err)
 	if (!r)
 		r = netns_open(job->env.netns, &job->ns, err);
 	if (!r)
-		r = attach_ready(job->conf.pin_dir, err);
+		r = pins_fail(endpoint_ready(job->conf.pin_dir, err), err);
 	if (!r)
 		r = job_open(job, err);
 	if (!r)
@@ -322,7 +330,7 @@ static int cmd_check(struct job *job, struct wag_err *err)
 	if (r < 0)
 		return state_fail(job, r, err);
 	r = wire_check(job->nl, &job->ns, &job->rec, err);
-	return r ? r : attach_check(job->conf.pin_dir, &job->rec, err);
+	return r ? r : pins_fail(endpoint_check(job->conf.pin_dir, &job->rec, err), err);
 }
 
 static int cmd_version(struct job *job, struct wag_err *err)

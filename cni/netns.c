@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -8,11 +9,15 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <waggle/abi_maps.h>
+#include <waggle/bpfsys.h>
 #include <waggle/cleanup.h>
+#include <waggle/pins.h>
 
 #include "conf.h"
 #include "netns.h"
@@ -59,7 +64,9 @@ int netns_leave(const struct netns *ns)
 	return setns(ns->host_fd, CLONE_NEWNET) < 0 ? -errno : 0;
 }
 
-int netns_cookie(uint64_t *ret)
+/* ---- the namespace's cookie ---- */
+
+static int own_cookie(uint64_t *ret)
 {
 	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	socklen_t len = sizeof(*ret);
@@ -68,6 +75,57 @@ int netns_cookie(uint64_t *ret)
 		return -errno;
 	return getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, ret, &len) < 0 ? -errno : 0;
 }
+
+static void learn_connect(uint32_t token)
+{
+	_cleanup_close_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_in to = { .sin_family = AF_INET,
+				  .sin_port = htons(token & 0xffff),
+				  .sin_addr.s_addr = htonl(WAG_LEARN_V4 | token >> 16) };
+
+	/* The hook sees the attempt; whether it has a route does not matter. */
+	if (fd >= 0)
+		(void)!connect(fd, (struct sockaddr *)&to, sizeof(to));
+}
+
+static uint64_t learn_cookie(const char *pin_dir, const struct netns *ns)
+{
+	_cleanup_close_ int map = -1;
+	uint64_t cookie = 0;
+	uint32_t token;
+
+	map = pins_map_open(pin_dir, "wag_netns_learn", sizeof(token), sizeof(cookie));
+	if (map < 0 || getrandom(&token, sizeof(token), 0) != sizeof(token))
+		return 0;
+	token = (token & 0xffffff) | 1;
+	if (bpfsys_map_update(map, &token, &cookie, BPF_NOEXIST) < 0)
+		return 0;
+	if (netns_enter(ns) == 0) {
+		learn_connect(token);
+		if (netns_leave(ns) < 0)
+			cookie = 0;
+	}
+	if (bpfsys_map_lookup(map, &token, &cookie) < 0)
+		cookie = 0;
+	bpfsys_map_delete(map, &token);
+	return cookie;
+}
+
+uint64_t netns_cookie_of(const char *pin_dir, const struct netns *ns)
+{
+	uint64_t cookie = 0;
+	int r;
+
+	r = netns_enter(ns);
+	if (r < 0)
+		return 0;
+	r = own_cookie(&cookie);
+	if (netns_leave(ns) < 0)
+		return 0;
+	return r == 0 ? cookie : learn_cookie(pin_dir, ns);
+}
+
+/* ---- sysctls ---- */
 
 int sysctl_set(const char *value, const char *fmt, ...)
 {

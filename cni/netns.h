@@ -17,8 +17,11 @@ void netns_done(struct netns *ns);
 int netns_enter(const struct netns *ns); /* the pod's; 0 or -errno */
 int netns_leave(const struct netns *ns);
 
-/* Of the namespace the caller is in. -ENOPROTOOPT before Linux 5.14. */
-int netns_cookie(uint64_t *ret);
+/*
+ * The cookie of the pod's namespace: from the socket option, or before Linux 5.14 from the BPF
+ * programs (wag_netns_learn). 0: nobody could tell.
+ */
+uint64_t netns_cookie_of(const char *pin_dir, const struct netns *ns);
 
 /* Writes /proc/sys/net/... unless it holds the value already. 0 or -errno. */
 int sysctl_set(const char *value, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -3,9 +3,9 @@
 #pragma once
 
 #include <waggle/err.h>
+#include <waggle/record.h>
 
 #include "conf.h"
-#include "record.h"
 
 int result_print(const struct cni_conf *conf, const struct record *rec); /* 0 or -errno */
 int result_print_versions(const char *version);

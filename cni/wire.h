@@ -5,9 +5,9 @@
 #include <stdint.h>
 #include <waggle/err.h>
 #include <waggle/netlink.h>
+#include <waggle/record.h>
 
 #include "netns.h"
-#include "record.h"
 
 #define WIRE_GATEWAY_V4 "169.254.1.1"
 #define WIRE_GATEWAY_V6 "fe80::1"

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <waggle/bpfsys.h>
 #include <waggle/cleanup.h>
 #include <waggle/pins.h>
 
@@ -52,6 +53,27 @@ int pins_tcx_path(char *buf, size_t size, const char *pin_dir, const char *ifnam
 		if (*c == '.')
 			*c = '_';
 	return path_format(buf, size, "%s/links/%s", pin_dir, name);
+}
+
+int pins_map_open(const char *pin_dir, const char *name, uint32_t key, uint32_t value)
+{
+	uint32_t have_key, have_value;
+	_cleanup_close_ int fd = -1;
+	char path[PATH_MAX];
+	int r;
+
+	r = pins_map_path(path, sizeof(path), pin_dir, name);
+	if (r < 0)
+		return r;
+	fd = bpfsys_obj_get(path);
+	if (fd < 0)
+		return fd;
+	r = bpfsys_map_sizes(fd, &have_key, &have_value);
+	if (r < 0)
+		return r;
+	if (have_key != key || have_value != value)
+		return -EPROTO;
+	return TAKE_FD(fd);
 }
 
 static int64_t now_ms(void)

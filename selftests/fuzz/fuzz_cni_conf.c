@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <waggle/record.h>
+
 #include "cni/conf.h"
 #include "cni/env.h"
 
@@ -49,7 +51,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	else if (!err.code || !err.msg[0])
 		abort();
 	conf_done(&conf);
-	(void)conf_parse_record((const char *)data, size, &rec);
+	(void)record_parse((const char *)data, size, &rec);
 	args_parse(data, size);
 	return 0;
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <cmocka.h>
 #include <waggle/addr.h>
+#include <waggle/record.h>
 #include "cni/conf.h"
 #include "cni/env.h"
 
@@ -158,6 +159,18 @@ static void test_record_survives_the_disk(void **state)
 	rec.addr_count = 1;
 	assert_int_equal(wag_addr_parse("fd00::5", &rec.addrs[0].addr), 0);
 	snprintf(rec.addrs[0].range, sizeof(rec.addrs[0].range), "fd00::-64");
+	rec.chained = true;
+	rec.netns_cookie = 1ULL << 40;
+	rec.mtu = 9000;
+	rec.route_mtu = 8950;
+	rec.egress_rate = 10000000000ULL;
+	rec.ingress_burst = 7;
+	memcpy(rec.mac, "\x02\xff\x00\x7f\x80\x01", 6);
+	snprintf(rec.ipam, sizeof(rec.ipam), "host-local");
+	rec.route_count = 1;
+	assert_int_equal(wag_cidr_parse("10.0.0.0/8", &rec.routes[0].dst, &rec.routes[0].bits), 0);
+	rec.port_count = 1;
+	rec.ports[0] = (struct record_port){ .host_port = 65535, .port = 80, .proto = 132 };
 	assert_int_equal(record_write(dir, &rec), 0);
 	assert_int_equal(record_find(dir, "c1", "eth0", &read_back, &probe), 0);
 	assert_memory_equal(&rec, &read_back, sizeof(rec));

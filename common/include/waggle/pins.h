@@ -23,6 +23,8 @@ int pins_map_path(char *buf, size_t size, const char *pin_dir, const char *map);
 int pins_prog_path(char *buf, size_t size, const char *pin_dir, const char *prog);
 int pins_tcx_path(char *buf, size_t size, const char *pin_dir, const char *ifname, uint32_t ifindex,
 		  int egress);
+/* An fd, or -errno; -ENOENT: not pinned; -EPROTO: sizes differ, another version made it. */
+int pins_map_open(const char *pin_dir, const char *map, uint32_t key_size, uint32_t value_size);
 /* Opens the pin dir and flocks it; returns its fd, -EWOULDBLOCK after timeout_ms. Closing unlocks.
  */
 int pins_lock(const char *pin_dir, int timeout_ms);
