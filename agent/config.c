@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <waggle/addr.h>
 #include <waggle/cleanup.h>
 #include <waggle/pins.h>
 #include <waggle/suggest.h>
@@ -39,15 +40,29 @@ static const struct choice attaches[] = { { "auto", CONFIG_ATTACH_AUTO },
 					  { "tcx", WAG_ATTACH_TCX },
 					  { "clsact", WAG_ATTACH_CLSACT },
 					  { NULL, 0 } };
+static const struct choice routings[] = { { "native", CONFIG_ROUTING_NATIVE },
+					  { "tunnel", CONFIG_ROUTING_TUNNEL },
+					  { "auto", CONFIG_ROUTING_AUTO },
+					  { NULL, 0 } };
+static const struct choice tunnels[] = { { "vxlan", CONFIG_TUNNEL_VXLAN },
+					 { "geneve", CONFIG_TUNNEL_GENEVE },
+					 { NULL, 0 } };
+static const struct choice underlays[] = { { "auto", CONFIG_UNDERLAY_AUTO },
+					   { "ipv4", CONFIG_UNDERLAY_V4 },
+					   { "ipv6", CONFIG_UNDERLAY_V6 },
+					   { NULL, 0 } };
+static const struct choice host_routings[] = { { "bpf", 1 }, { "kernel", 0 }, { NULL, 0 } };
 
-enum key_type { KEY_STRING, KEY_NUMBER, KEY_CHOICE, KEY_LOG_LEVEL };
+/* KEY_CIDRS: a string that is a comma-separated list of CIDRs, or empty. */
+enum key_type { KEY_STRING, KEY_CIDRS, KEY_NUMBER, KEY_BOOL, KEY_CHOICE, KEY_LOG_LEVEL };
 
 struct key {
 	const char *name, *arg, *help;
 	enum key_type type;
 	size_t offset;
 	const struct choice *choices;
-	uint32_t min;
+	uint32_t min, max; /* max 0: TABLE_LIMIT */
+	unsigned family;   /* KEY_CIDRS: 4 or 6; 0: any */
 };
 
 #define KEY_AT(field) .offset = offsetof(struct config, field)
@@ -89,8 +104,47 @@ static const struct key keys[] = {
 	  .min = 16 },
 	{ "slot-max", "N", "Backend slots; twice the backends to hold (default: 262144)",
 	  KEY_NUMBER, KEY_AT(slot_max), .min = 64 },
-	{ "mtu", "N", "MTU of pod interfaces (default: of the first device)", KEY_NUMBER,
-	  KEY_AT(mtu), .min = 1280 },
+	{ "mtu", "N",
+	  "MTU between nodes; what a tunnel takes off is subtracted from it (default: of the "
+	  "devices, the smallest)",
+	  KEY_NUMBER, KEY_AT(mtu), .min = 1280, .max = 65535 },
+	{ "routing-mode", "native|tunnel|auto",
+	  "How packets reach pods of other nodes: as they are, packed, or as they are in one "
+	  "subnet and packed across (default: native)",
+	  KEY_CHOICE, KEY_AT(routing_mode), .choices = routings },
+	{ "tunnel-protocol", "vxlan|geneve", "How packets are packed (default: vxlan)", KEY_CHOICE,
+	  KEY_AT(tunnel_protocol), .choices = tunnels },
+	{ "tunnel-port", "N", "UDP port of the tunnel (default: 8472 for vxlan, 6081 for geneve)",
+	  KEY_NUMBER, KEY_AT(tunnel_port), .min = 1, .max = 65535 },
+	{ "underlay-protocol", "auto|ipv4|ipv6",
+	  "Family of the nodes' addresses that tunnels run between (default: auto: IPv4 where both "
+	  "nodes have it)",
+	  KEY_CHOICE, KEY_AT(underlay), .choices = underlays },
+	{ "auto-direct-node-routes", "BOOL",
+	  "With native: make routes to the pods of nodes in our subnets (default: false)", KEY_BOOL,
+	  KEY_AT(auto_direct_node_routes) },
+	{ "direct-routing-skip-unreachable", "BOOL",
+	  "With auto-direct-node-routes: say nothing of nodes in other subnets, something else "
+	  "routes to them (default: false)",
+	  KEY_BOOL, KEY_AT(skip_unreachable) },
+	{ "ipv4-native-routing-cidr", "CIDR",
+	  "Addresses that pods reach with their own: never masqueraded", KEY_CIDRS,
+	  KEY_AT(native_cidr_v4), .family = 4 },
+	{ "ipv6-native-routing-cidr", "CIDR", "The same for IPv6", KEY_CIDRS,
+	  KEY_AT(native_cidr_v6), .family = 6 },
+	{ "enable-ipv4-masquerade", "BOOL",
+	  "What pods send out of the cluster gets the node's address (default: true)", KEY_BOOL,
+	  KEY_AT(masquerade_v4) },
+	{ "enable-ipv6-masquerade", "BOOL", "The same for IPv6 (default: true)", KEY_BOOL,
+	  KEY_AT(masquerade_v6) },
+	{ "non-masquerade-cidrs", "CIDR[,CIDR]", "What else pods reach with their own address",
+	  KEY_CIDRS, KEY_AT(non_masquerade_cidrs) },
+	{ "ip-masq-agent-config", "FILE",
+	  "Take nonMasqueradeCIDRs from this file of ip-masq-agent's format, and follow it",
+	  KEY_STRING, KEY_AT(ip_masq_agent_config) },
+	{ "host-routing", "bpf|kernel",
+	  "Who forwards pods' packets; kernel: the node's own firewall sees them (default: bpf)",
+	  KEY_CHOICE, KEY_AT(host_routing), .choices = host_routings },
 	{ "log-level", "error|warn|info|debug", "How much is logged (default: info)", KEY_LOG_LEVEL,
 	  KEY_AT(log_level) },
 };
@@ -124,15 +178,16 @@ static int set_string(char **at, const char *value)
 static int set_number(struct config *c, const struct key *key, const char *value,
 		      struct wag_err *err)
 {
+	uint32_t max = key->max ? key->max : TABLE_LIMIT;
 	unsigned long n;
 	char *end;
 
 	errno = 0;
 	n = strtoul(value, &end, 10);
 	if (errno || end == value || *end || !isdigit((unsigned char)value[0]) || n < key->min ||
-	    n > TABLE_LIMIT)
+	    n > max)
 		return wag_err_set(err, -EINVAL, "%s: '%s' is not a number from %u to %u",
-				   key->name, value, key->min, TABLE_LIMIT);
+				   key->name, value, key->min, max);
 	*number_of(c, key) = (uint32_t)n;
 	return 0;
 }
@@ -147,6 +202,40 @@ static int set_choice(struct config *c, const struct key *key, const char *value
 		}
 	}
 	return wag_err_set(err, -EINVAL, "%s: '%s' is none of %s", key->name, value, key->arg);
+}
+
+static int set_bool(struct config *c, const struct key *key, const char *value, struct wag_err *err)
+{
+	static const char *const words[] = { "false", "true", "0", "1", "no", "yes" };
+
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		if (strcmp(value, words[i]) == 0) {
+			*((bool *)((char *)c + key->offset)) = i % 2;
+			return 0;
+		}
+	}
+	return wag_err_set(err, -EINVAL, "%s: '%s' is neither true nor false", key->name, value);
+}
+
+static int set_cidrs(struct config *c, const struct key *key, const char *value,
+		     struct wag_err *err)
+{
+	_cleanup_free_ char *list = strdup(value);
+	struct wag_addr addr;
+	unsigned bits;
+	char *save;
+
+	if (!list)
+		return -ENOMEM;
+	for (char *p = strtok_r(list, ",", &save); p; p = strtok_r(NULL, ",", &save)) {
+		if (wag_cidr_parse(p, &addr, &bits) < 0)
+			return wag_err_set(err, -EINVAL, "%s: '%s' is no CIDR like 10.0.0.0/8",
+					   key->name, p);
+		if (key->family && (key->family == 4) != wag_addr_is_v4(&addr))
+			return wag_err_set(err, -EINVAL, "%s: '%s' is not of IPv%u", key->name, p,
+					   key->family);
+	}
+	return set_string(string_of(c, key), value);
 }
 
 static const struct key *find_key(const char *name)
@@ -182,6 +271,10 @@ int config_set(struct config *c, const char *name, const char *value, struct wag
 		return set_number(c, key, value, err);
 	case KEY_CHOICE:
 		return set_choice(c, key, value, err);
+	case KEY_BOOL:
+		return set_bool(c, key, value, err);
+	case KEY_CIDRS:
+		return set_cidrs(c, key, value, err);
 	case KEY_LOG_LEVEL:
 		if (wag_log_level_parse(value, &c->log_level) < 0)
 			return wag_err_set(err, -EINVAL, "%s: '%s' is none of %s", name, value,
@@ -202,6 +295,9 @@ int config_init(struct config *c)
 		.svc_max = SVC_MAX,
 		.slot_max = SLOT_MAX,
 		.log_level = WAG_LOG_INFO,
+		.masquerade_v4 = true,
+		.masquerade_v6 = true,
+		.host_routing = 1,
 	};
 	if (set_string(&c->pin_dir, WAG_PIN_DIR) < 0 ||
 	    set_string(&c->state_dir, WAG_STATE_DIR) < 0 ||
@@ -216,7 +312,7 @@ int config_init(struct config *c)
 void config_done(struct config *c)
 {
 	for (size_t i = 0; i < N_KEYS; i++) {
-		if (keys[i].type == KEY_STRING) {
+		if (keys[i].type == KEY_STRING || keys[i].type == KEY_CIDRS) {
 			free(*string_of(c, &keys[i]));
 			*string_of(c, &keys[i]) = NULL;
 		}
@@ -379,12 +475,7 @@ int config_parse(struct config *c, int argc, char **argv, struct wag_err *err)
 		r = default_node_name(c, err);
 	if (r == 0 && !c->cleanup)
 		r = default_cgroup(c, err);
-	if (r == 0 && c->pin_dir[0] != '/')
-		r = wag_err_set(err, -EINVAL, "--pin-dir '%s': an absolute path is needed",
-				c->pin_dir);
-	if (r == 0 && c->manifests && c->kubeconfig)
-		r = wag_err_set(err, -EINVAL, "--manifests and --kubeconfig exclude each other");
-	return r;
+	return r == 0 ? config_check(c, err) : r;
 }
 
 int config_find_cgroup2(const char *mounts, char *buf, size_t size)

@@ -11,6 +11,10 @@
 
 #define CONFIG_ATTACH_AUTO 0U
 
+enum config_routing { CONFIG_ROUTING_NATIVE, CONFIG_ROUTING_TUNNEL, CONFIG_ROUTING_AUTO };
+enum config_tunnel { CONFIG_TUNNEL_VXLAN, CONFIG_TUNNEL_GENEVE };
+enum config_underlay { CONFIG_UNDERLAY_AUTO = 0, CONFIG_UNDERLAY_V4 = 4, CONFIG_UNDERLAY_V6 = 6 };
+
 struct config {
 	char *node_name;
 	char *kubeconfig; /* NULL: not given */
@@ -26,7 +30,18 @@ struct config {
 	uint32_t socket_lb; /* enum wag_socket_lb */
 	uint32_t attach;    /* enum wag_attach or CONFIG_ATTACH_AUTO */
 	uint32_t ct_max, svc_max, slot_max;
-	uint32_t mtu; /* 0: of the first node device */
+	uint32_t mtu; /* between nodes; 0: of the node devices, the smallest */
+	uint32_t routing_mode;	      /* enum config_routing */
+	uint32_t tunnel_protocol;     /* enum config_tunnel */
+	uint32_t tunnel_port;	      /* never 0 once parsed */
+	uint32_t underlay;	      /* enum config_underlay */
+	bool auto_direct_node_routes; /* native: routes to nodes in our subnets */
+	bool skip_unreachable;	      /* and nothing said about the others */
+	char *native_cidr_v4, *native_cidr_v6; /* NULL or empty: not given */
+	bool masquerade_v4, masquerade_v6;
+	char *non_masquerade_cidrs; /* NULL: not given; comma-separated CIDRs */
+	char *ip_masq_agent_config; /* NULL: not given; path */
+	uint32_t host_routing;	    /* 1: packets are forwarded by BPF; 0: by the node's stack */
 	enum wag_log_level log_level;
 	bool cleanup;
 };
@@ -37,5 +52,7 @@ void config_done(struct config *c);
 int config_set(struct config *c, const char *key, const char *value, struct wag_err *err);
 /* Flags, then the config dir for whatever no flag gave. --help and --version end the process. */
 int config_parse(struct config *c, int argc, char **argv, struct wag_err *err);
+/* Whether the settings fit together; names both of those that do not. Fills in what follows. */
+int config_check(struct config *c, struct wag_err *err);
 /* The mount point of the cgroup2 hierarchy as mounts (a /proc/self/mounts) tells. */
 int config_find_cgroup2(const char *mounts, char *buf, size_t size);

@@ -33,6 +33,29 @@ static void test_values(void **state)
 		{ "ct-max", "99999999999999999999", -EINVAL, "ct-max" },
 		{ "log-level", "debug", 0, NULL },
 		{ "log-level", "loud", -EINVAL, "error|warn|info|debug" },
+		{ "mtu", "9000", 0, NULL },
+		{ "mtu", "1279", -EINVAL, "from 1280 to 65535" },
+		{ "routing-mode", "auto", 0, NULL },
+		{ "routing-mode", "overlay", -EINVAL, "native|tunnel|auto" },
+		{ "tunnel-protocol", "geneve", 0, NULL },
+		{ "tunnel-protocol", "gre", -EINVAL, "vxlan|geneve" },
+		{ "tunnel-port", "4789", 0, NULL },
+		{ "tunnel-port", "0", -EINVAL, "from 1 to 65535" },
+		{ "tunnel-port", "65536", -EINVAL, "from 1 to 65535" },
+		{ "underlay-protocol", "ipv6", 0, NULL },
+		{ "underlay-protocol", "6", -EINVAL, "auto|ipv4|ipv6" },
+		{ "auto-direct-node-routes", "true", 0, NULL },
+		{ "auto-direct-node-routes", "no", 0, NULL },
+		{ "auto-direct-node-routes", "", -EINVAL, "neither true nor false" },
+		{ "auto-direct-node-routes", "2", -EINVAL, "'2'" },
+		{ "ipv4-native-routing-cidr", "10.0.0.0/8", 0, NULL },
+		{ "ipv4-native-routing-cidr", "fd00::/8", -EINVAL, "not of IPv4" },
+		{ "ipv6-native-routing-cidr", "10.0.0.0/8", -EINVAL, "not of IPv6" },
+		{ "non-masquerade-cidrs", "10.0.0.0/8,fd00::/8", 0, NULL },
+		{ "non-masquerade-cidrs", "", 0, NULL },
+		{ "non-masquerade-cidrs", "10.0.0.0/33", -EINVAL, "'10.0.0.0/33'" },
+		{ "host-routing", "kernel", 0, NULL },
+		{ "host-routing", "off", -EINVAL, "bpf|kernel" },
 		{ "manifest", "x", -EINVAL, "did you mean 'manifests'" },
 		{ "socketlb", "x", -EINVAL, "did you mean 'socket-lb'" },
 		{ "entirely-different", "x", -EINVAL, "--help" },
@@ -135,6 +158,63 @@ static void test_sources_exclude_each_other(void **state)
 	config_done(&c);
 }
 
+static void test_together(void **state)
+{
+	static const struct {
+		const char *flags[4];
+		const char *says[2]; /* in the error; NULL: there is none */
+	} cases[] = {
+		{ { "--routing-mode=native", "--auto-direct-node-routes=true" }, { NULL } },
+		{ { "--routing-mode=auto", "--auto-direct-node-routes=true" }, { NULL } },
+		{ { "--routing-mode=tunnel", "--auto-direct-node-routes=false" }, { NULL } },
+		{ { "--routing-mode=tunnel", "--auto-direct-node-routes=true" },
+		  { "--auto-direct-node-routes", "--routing-mode=tunnel" } },
+		{ { "--direct-routing-skip-unreachable=1" },
+		  { "--direct-routing-skip-unreachable", "--auto-direct-node-routes" } },
+		{ { "--auto-direct-node-routes=1", "--direct-routing-skip-unreachable=1" },
+		  { NULL } },
+		{ { "--pin-dir=relative" }, { "--pin-dir", "absolute" } },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char *argv[8] = { "waggle-agent", "--cgroup=/c" };
+		struct wag_err err = { 0 };
+		struct config c;
+		int n = 2;
+
+		for (size_t f = 0; f < 4 && cases[i].flags[f]; f++)
+			argv[n++] = (char *)cases[i].flags[f];
+		assert_int_equal(config_init(&c), 0);
+		assert_int_equal(config_parse(&c, n, argv, &err),
+				 cases[i].says[0] ? -EINVAL : 0);
+		for (size_t s = 0; s < 2 && cases[i].says[s]; s++)
+			if (!strstr(err.msg, cases[i].says[s]))
+				fail_msg("'%s' does not say '%s'", err.msg, cases[i].says[s]);
+		config_done(&c);
+	}
+}
+
+static void test_routing_defaults(void **state)
+{
+	char *argv[] = { "waggle-agent", "--cgroup=/c", "--tunnel-protocol=geneve", NULL };
+	struct wag_err err = { 0 };
+	struct config c;
+
+	assert_int_equal(config_init(&c), 0);
+	assert_int_equal(config_parse(&c, 2, argv, &err), 0);
+	assert_int_equal(c.routing_mode, CONFIG_ROUTING_NATIVE);
+	assert_int_equal(c.tunnel_port, 8472);
+	assert_true(c.masquerade_v4 && c.masquerade_v6);
+	assert_int_equal(c.host_routing, 1);
+	assert_false(c.auto_direct_node_routes || c.skip_unreachable);
+	config_done(&c);
+
+	assert_int_equal(config_init(&c), 0);
+	assert_int_equal(config_parse(&c, 3, argv, &err), 0);
+	assert_int_equal(c.tunnel_port, 6081);
+	config_done(&c);
+}
+
 static void test_cgroup2_mount(void **state)
 {
 	static const struct {
@@ -170,6 +250,8 @@ int main(void)
 		cmocka_unit_test(test_values),
 		cmocka_unit_test_setup_teardown(test_dir_and_flags, make_dir, remove_dir),
 		cmocka_unit_test(test_sources_exclude_each_other),
+		cmocka_unit_test(test_together),
+		cmocka_unit_test(test_routing_defaults),
 		cmocka_unit_test_setup_teardown(test_cgroup2_mount, make_dir, remove_dir),
 	};
 

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What settings have to do with each other. */
+#include <errno.h>
+#include "config.h"
+
+#define VXLAN_PORT 8472 /* as Cilium and Flannel: Linux's own before RFC 7348 gave 4789 */
+#define GENEVE_PORT 6081 /* RFC 8926 */
+
+static int check_sources(const struct config *c, struct wag_err *err)
+{
+	if (c->pin_dir[0] != '/')
+		return wag_err_set(err, -EINVAL, "--pin-dir '%s': an absolute path is needed",
+				   c->pin_dir);
+	if (c->manifests && c->kubeconfig)
+		return wag_err_set(err, -EINVAL,
+				   "--manifests and --kubeconfig exclude each other");
+	return 0;
+}
+
+static int check_routing(const struct config *c, struct wag_err *err)
+{
+	if (c->auto_direct_node_routes && c->routing_mode == CONFIG_ROUTING_TUNNEL)
+		return wag_err_set(err, -EINVAL,
+				   "--auto-direct-node-routes makes routes past the tunnel of "
+				   "--routing-mode=tunnel: give --routing-mode=native, or auto for "
+				   "direct routes where there is one and the tunnel elsewhere");
+	if (c->skip_unreachable && !c->auto_direct_node_routes)
+		return wag_err_set(err, -EINVAL,
+				   "--direct-routing-skip-unreachable says which nodes "
+				   "--auto-direct-node-routes leaves out: give both or neither");
+	return 0;
+}
+
+int config_check(struct config *c, struct wag_err *err)
+{
+	int r = check_sources(c, err);
+
+	if (r == 0)
+		r = check_routing(c, err);
+	if (r < 0)
+		return r;
+	if (!c->tunnel_port)
+		c->tunnel_port = c->tunnel_protocol == CONFIG_TUNNEL_GENEVE ? GENEVE_PORT
+									    : VXLAN_PORT;
+	return 0;
+}
