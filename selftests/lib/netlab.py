@@ -88,6 +88,7 @@ class Lab:
         self.cgroup = os.path.join(cgroup2_mount(), self.name)
         self.agent = None
         self.agent_args = []
+        self.node_name = "node-1"
         self.agent_binary = self.binary("waggle-agent")
         self.closed = False
 
@@ -123,6 +124,10 @@ class Lab:
         self.run(["mount", "-t", "bpf", "bpf", self.path("bpf")])
         os.mkdir(self.cgroup)
         os.mkdir(os.path.join(self.cgroup, "node"))
+        self._build()
+
+    def _build(self):
+        """The namespaces of this lab, and what they know of each other."""
         for net in ("node", "out", "far"):
             self.add_net(net)
         self._wire("node", "out", (NODE4, OUT4), (NODE6, OUT6))
@@ -293,7 +298,7 @@ class Lab:
     # ---- agent ----
 
     def agent_argv(self, *extra):
-        return [self.agent_binary, "--node-name", "node-1", "--manifests",
+        return [self.agent_binary, "--node-name", self.node_name, "--manifests",
                 self.manifests, "--pin-dir", self.pin_dir, "--state-dir", self.state_dir,
                 "--cgroup", os.path.join(self.cgroup, "node"), "--devices", "eth0",
                 "--socket", self.socket, "--health-addr", "127.0.0.1:9879", *extra]
@@ -336,15 +341,18 @@ class Lab:
 
     # ---- pods ----
 
-    def cni(self, command, pod, ns="default"):
-        conf = {"cniVersion": "1.0.0", "name": "waggle", "type": "waggle-cni", "mtu": 1500,
+    def cni_conf(self):
+        return {"cniVersion": "1.0.0", "name": "waggle", "type": "waggle-cni", "mtu": 1500,
                 "pinDir": self.pin_dir, "stateDir": self.state_dir,
                 "ipam": {"ranges": POD_RANGES}}
+
+    def cni(self, command, pod, ns="default"):
         env = {**os.environ, "CNI_COMMAND": command, "CNI_CONTAINERID": f"{self.name}-{pod}",
                "CNI_NETNS": f"/run/netns/{self.ns(pod)}", "CNI_IFNAME": "eth0",
                "CNI_PATH": os.path.dirname(self.binary("waggle-cni")),
                "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE={ns};K8S_POD_NAME={pod}"}
-        return self.sh("node", [self.binary("waggle-cni")], env=env, input=json.dumps(conf))
+        return self.sh("node", [self.binary("waggle-cni")], env=env,
+                       input=json.dumps(self.cni_conf()))
 
     def add_pod(self, pod, ns="default"):
         """Makes a namespace and has waggle-cni wire it; its addresses as (v4, v6)."""

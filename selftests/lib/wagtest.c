@@ -175,8 +175,11 @@ static const struct {
 	{ "flood", run_flood },		    /* --dst A:P[,A:P] --rate N --ms MS [--expect L] */
 	{ "sctp-server", run_sctp_server }, /* --label L --port P */
 	{ "sctp", run_sctp },		    /* --dst A:P --src A:P */
-	{ "frag", run_frag },		    /* --dst A:P --src A:P --size N [--reverse] */
+	{ "frag", run_frag },		    /* --dst A:P --src A:P --size N [--reverse] [--answer] */
 	{ "synflood", run_synflood },	    /* --dst A:P --src A --rate N --ms MS */
+	{ "ping", run_ping },		    /* --dst A[,A] [--ttl N] [--size N] [--df] */
+	{ "bulk", run_bulk },		    /* --dst A:P --size N */
+	{ "stream", run_stream },	    /* --dst A:P --rate N --ms MS */
 };
 
 static const struct option options[] = {
@@ -189,7 +192,9 @@ static const struct option options[] = {
 	{ "connected", 0, NULL, 'C' },	{ "recverr", 0, NULL, 'E' },
 	{ "reuse", 0, NULL, 'R' },	{ "hold-open", 0, NULL, 'H' },
 	{ "linger0", 0, NULL, 'L' },	{ "reverse", 0, NULL, 'V' },
-	{ "verbose", 0, NULL, 'v' },	{ 0 },
+	{ "verbose", 0, NULL, 'v' },	{ "ttl", 1, NULL, 'T' },
+	{ "df", 0, NULL, 'D' },		{ "answer", 0, NULL, 'A' },
+	{ 0 },
 };
 
 static bool parse_one(struct opts *o, int c, const char *arg)
@@ -214,6 +219,9 @@ static bool parse_one(struct opts *o, int c, const char *arg)
 	case 'L': o->linger0 = true; break;
 	case 'V': o->reverse = true; break;
 	case 'v': o->verbose = true; break;
+	case 'T': o->ttl = atoi(arg); break;
+	case 'D': o->df = true; break;
+	case 'A': o->answer = true; break;
 	default: return false;
 	}
 	return true;

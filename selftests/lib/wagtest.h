@@ -28,7 +28,8 @@ struct opts {
 	unsigned int ports[16];
 	size_t n_ports;
 	unsigned int count, conns, rate, size, ms, period_ms, timeout_ms;
-	bool connected, recverr, reuse, hold_open, linger0, reverse, verbose;
+	unsigned int ttl; /* 0: the system's */
+	bool connected, recverr, reuse, hold_open, linger0, reverse, verbose, df, answer;
 };
 
 int run_echo(const struct opts *o);
@@ -41,6 +42,9 @@ int run_sctp_server(const struct opts *o);
 int run_sctp(const struct opts *o);
 int run_frag(const struct opts *o);
 int run_synflood(const struct opts *o);
+int run_ping(const struct opts *o);
+int run_bulk(const struct opts *o);
+int run_stream(const struct opts *o);
 
 uint64_t now_us(void);
 socklen_t sa_len(const union sa *a);

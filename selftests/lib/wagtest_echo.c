@@ -50,10 +50,12 @@ static void on_accept(int ep, int fd, const char *label)
 		union sa peer;
 		socklen_t len = sizeof(peer);
 		int c = accept4(fd, &peer.sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC), n;
+		int bytes = 1 << 20; /* an echo is written at once or not at all */
 		char text[64], line[160];
 
 		if (c < 0)
 			return;
+		setsockopt(c, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes));
 		n = snprintf(line, sizeof(line), "%s %s\n", label, sa_text(&peer, text));
 		if (write(c, line, n) != n || watch(ep, c, CONN) < 0)
 			close(c);

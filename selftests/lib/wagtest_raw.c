@@ -180,16 +180,34 @@ static int raw_send(int fd, const void *p, size_t len, union sa dst)
 	return sendto(fd, p, len, 0, &dst.sa, sa_len(&dst)) < 0 ? -errno : 0;
 }
 
+/* The echo server's answer to the datagram, at its own socket. */
+static int frag_answer(int fd, const struct opts *o)
+{
+	char in[4096], label[LABEL_MAX] = "?", seen[64] = "?";
+	int r = wait_fd(fd, POLLIN, o->timeout_ms), len = 0;
+	ssize_t n = r ? -1 : recv(fd, in, sizeof(in) - 1, 0);
+
+	if (n < 0) {
+		printf("err errno=%s\n", errno_name(r ? -r : errno));
+		return 1;
+	}
+	in[n] = 0;
+	sscanf(in, "%63s %63s %d", label, seen, &len);
+	printf("ok label=%s seen=%s len=%d\n", label, seen, len);
+	return 0;
+}
+
 /* A UDP datagram in two fragments, in order or (--reverse) the last one first. */
 int run_frag(const struct opts *o)
 {
 	union sa src = o->src[0], dst = o->dst[0];
 	int fd = socket(dst.sa.sa_family, SOCK_RAW, IPPROTO_RAW), r = 0;
+	int answers = o->answer ? open_socket(o, &dst, SOCK_DGRAM, &src) : -1;
 	size_t len = sizeof(struct udphdr) + o->size, half = len / 2 & ~7UL;
 	uint8_t l4[4096] = { 0 }, pkt[4096];
 	struct udphdr *udp = (void *)l4;
 
-	if (fd < 0 || len > 2800)
+	if (fd < 0 || len > 2800 || (o->answer && answers < 0))
 		return 2;
 	*udp = (struct udphdr){ .source = *sa_port(&src), .dest = *sa_port(&dst),
 				.len = htons(len) };
@@ -203,6 +221,8 @@ int run_frag(const struct opts *o)
 		memcpy(pkt + head, l4 + (last ? half : 0), part);
 		r = raw_send(fd, pkt, head + part, dst);
 	}
+	if (!r && o->answer)
+		return frag_answer(answers, o);
 	printf("%s errno=%s\n", r ? "err" : "ok", errno_name(-r));
 	return r ? 1 : 0;
 }

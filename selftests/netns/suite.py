@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the behaviour tests share: the list of tests, their node and its pods, and assertions."""
-import json
 import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 
+import expect as expect_module
 import netlab
+from expect import Failure, expect, expect_ok, expect_refused
 from netlab import NODE4, NODE6, OUT4, OUT6, fields, host_port, port, vip, wait_for
 
 TESTS = []
@@ -27,30 +28,6 @@ def test(*modes):
         TESTS.append((function, modes or SUITE_MODES))
         return function
     return mark
-
-
-class Failure(Exception):
-    """What was expected and what came."""
-
-
-def expect(condition, *what):
-    if not condition:
-        raise Failure(" ".join(str(w) for w in what))
-
-
-def expect_ok(got, label=None, **want):
-    """got: fields of a wagtest line. label: one or several names that may answer."""
-    labels = (label,) if isinstance(label, str) else label
-    expect(got["is"] == "ok", f"wanted an answer of {label}, got", got)
-    expect(labels is None or got["label"] in labels, f"wanted {label} to answer, got", got)
-    for key, value in want.items():
-        expect(got.get(key) == value, f"wanted {key}={value}, got", got)
-    return got
-
-
-def expect_refused(got, within_ms=500):
-    expect(got["is"] == "err" and got["errno"] == "ECONNREFUSED", "wanted a refusal, got", got)
-    expect(int(got["us"]) < within_ms * 1000, f"refused later than {within_ms} ms:", got)
 
 
 class Env:
@@ -133,6 +110,4 @@ class Env:
 
 
 def observed(env, *args):
-    """Flows of flow-observe as objects."""
-    lines = env.lab.observe(*args, "-o", "jsonpb").splitlines()
-    return [json.loads(line).get("flow", {}) for line in lines if line.startswith("{")]
+    return expect_module.observed(env.lab, *args)
