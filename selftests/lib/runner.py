@@ -21,7 +21,7 @@ import time
 import leftovers
 
 SRC = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-FIRST = ["check", "unit", "fuzz", "bpf", "netns", "k8s", "chaos", "kernels"]
+FIRST = ["check", "unit", "fuzz", "bpf", "netns", "multinode", "k8s", "chaos", "kernels"]
 NOT_TESTS = ["bench"]
 TIMEOUT_S = {"kernels": 1500, "netns": 900, "chaos": 900, "k8s": 1500}
 TIMEOUT_DEFAULT_S = 600

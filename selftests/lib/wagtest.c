@@ -175,7 +175,7 @@ static const struct {
 	{ "flood", run_flood },		    /* --dst A:P[,A:P] --rate N --ms MS [--expect L] */
 	{ "sctp-server", run_sctp_server }, /* --label L --port P */
 	{ "sctp", run_sctp },		    /* --dst A:P --src A:P */
-	{ "frag", run_frag },		    /* --dst A:P --src A:P --size N [--reverse] [--answer] */
+	{ "frag", run_frag },		    /* --dst, --src A:P --size N [--reverse] [--answer] */
 	{ "synflood", run_synflood },	    /* --dst A:P --src A --rate N --ms MS */
 	{ "ping", run_ping },		    /* --dst A[,A] [--ttl N] [--size N] [--df] */
 	{ "bulk", run_bulk },		    /* --dst A:P --size N */

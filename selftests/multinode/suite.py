@@ -197,4 +197,5 @@ def ask(lab, net, mode, targets, *args):
 
 
 __all__ = ["CONFIGS", "Env", "Failure", "LEVELS", "LabError", "NODE_PORT_ECHO", "ask",
-           "expect", "expect_ok", "fields", "host_port", "observed", "port", "test", "tests_of", "wait_for"]
+           "expect", "expect_ok", "fields", "host_port", "observed", "port", "test", "tests_of",
+           "wait_for"]
