@@ -27,14 +27,6 @@ struct cursor {
 	char boot_id[40];
 };
 
-struct lease {
-	bool leased;
-	char boot_id[40];
-	int64_t time_ms;
-	char container_id[128];
-	char ifname[16];
-};
-
 /* One range's directory while it is worked on. */
 struct store {
 	struct ipam *ipam;
@@ -101,48 +93,7 @@ static struct wag_addr addr_at(const struct ipam_range *range, uint64_t offset)
 	return addr;
 }
 
-void ipam_range_key(const struct ipam_range *range, char buf[IPAM_RANGE_KEY])
-{
-	char text[WAG_ADDR_TEXT];
-
-	snprintf(buf, IPAM_RANGE_KEY, "%s-%u", wag_addr_format(&range->subnet, text), range->bits);
-}
-
-uint64_t ipam_range_size(const struct ipam_range *range)
-{
-	uint64_t n = range->last - range->first;
-
-	if (range->gateway >= range->first && range->gateway <= range->last)
-		return n;
-	return n == UINT64_MAX ? n : n + 1;
-}
-
 /* ---- leases ---- */
-
-static int lease_read(int leases_fd, const char *name, struct lease *ret)
-{
-	_cleanup_close_ int fd = openat(leases_fd, name, O_RDONLY | O_CLOEXEC);
-	char text[320], state[16];
-	long long time_ms;
-	ssize_t n;
-
-	if (fd < 0)
-		return -errno;
-	n = read(fd, text, sizeof(text) - 1);
-	if (n < 0)
-		return -errno;
-	text[n] = '\0';
-	memset(ret, 0, sizeof(*ret));
-	/* Torn by a power cut: then it is of an earlier boot, which an empty boot_id says. */
-	if (sscanf(text, "%15s %39s %lld %127s %15s", state, ret->boot_id, &time_ms,
-		   ret->container_id, ret->ifname) != 5) {
-		ret->boot_id[0] = '\0';
-		return 0;
-	}
-	ret->leased = strcmp(state, "leased") == 0;
-	ret->time_ms = time_ms;
-	return 0;
-}
 
 static int lease_write(const struct store *s, const char *name, bool leased,
 		       const struct ipam_owner *owner)
@@ -168,7 +119,7 @@ static int lease_write(const struct store *s, const char *name, bool leased,
 	return 0;
 }
 
-static bool lease_owned(const struct lease *lease, const struct ipam_owner *owner)
+static bool lease_owned(const struct ipam_lease *lease, const struct ipam_owner *owner)
 {
 	return lease->leased && strcmp(lease->container_id, owner->container_id) == 0 &&
 	       strcmp(lease->ifname, owner->ifname) == 0;
@@ -258,15 +209,15 @@ static int store_scan(struct store *s, struct free_addr **ret, size_t *ret_count
 		return -errno;
 	while ((e = readdir(d))) {
 		struct wag_addr addr;
-		struct lease lease;
+		struct ipam_lease lease;
 		bool current;
 
 		if (wag_addr_parse(e->d_name, &addr) < 0 ||
 		    !wag_addr_in_cidr(&addr, &s->range->subnet, s->range->bits) ||
-		    lease_read(s->leases_fd, e->d_name, &lease) < 0)
+		    ipam_lease_read(s->leases_fd, e->d_name, &lease) < 0)
 			continue;
 		current = strcmp(lease.boot_id, s->ipam->boot_id) == 0;
-		if (current && lease.leased)
+		if (ipam_lease_holds(&lease, s->ipam->boot_id))
 			continue;
 		if (count == room) {
 			struct free_addr *p;
@@ -354,17 +305,17 @@ static int try_give(struct store *s, uint64_t offset, const struct ipam_owner *o
 {
 	struct wag_addr addr = addr_at(s->range, offset);
 	char name[WAG_ADDR_TEXT];
-	struct lease lease;
+	struct ipam_lease lease;
 	int r;
 
 	if (offset < s->range->first || offset > s->range->last || offset == s->range->gateway)
 		return 0;
 	wag_addr_format(&addr, name);
-	r = lease_read(s->leases_fd, name, &lease);
+	r = ipam_lease_read(s->leases_fd, name, &lease);
 	if (r < 0 && r != -ENOENT)
 		return r;
-	if (r == 0 && strcmp(lease.boot_id, s->ipam->boot_id) == 0 &&
-	    (lease.leased || s->ipam->now_ms - lease.time_ms < IPAM_QUARANTINE_MS))
+	if (r == 0 && (ipam_lease_holds(&lease, s->ipam->boot_id) ||
+		       ipam_lease_waits(&lease, s->ipam->boot_id, s->ipam->now_ms)))
 		return 0;
 	r = lease_write(s, name, true, owner);
 	if (r < 0)
@@ -389,14 +340,13 @@ static int head_quarantined(struct store *s, uint64_t offset)
 {
 	struct wag_addr addr = addr_at(s->range, offset);
 	char name[WAG_ADDR_TEXT];
-	struct lease lease;
+	struct ipam_lease lease;
 	int r;
 
-	r = lease_read(s->leases_fd, wag_addr_format(&addr, name), &lease);
+	r = ipam_lease_read(s->leases_fd, wag_addr_format(&addr, name), &lease);
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
-	return !lease.leased && strcmp(lease.boot_id, s->ipam->boot_id) == 0 &&
-	       s->ipam->now_ms - lease.time_ms < IPAM_QUARANTINE_MS;
+	return ipam_lease_waits(&lease, s->ipam->boot_id, s->ipam->now_ms);
 }
 
 static int give_released(struct store *s, const struct ipam_owner *owner, struct wag_addr *ret)
@@ -487,22 +437,34 @@ int ipam_allocate(struct ipam *ipam, const struct ipam_range *ranges, unsigned c
 	return r;
 }
 
-/* ---- release ---- */
-
-static int range_from_key(const char *key, struct ipam_range *ret)
+int ipam_take(struct ipam *ipam, const struct ipam_range *range, const struct wag_addr *addr,
+	      const struct ipam_owner *owner)
 {
-	char text[IPAM_RANGE_KEY];
-	char *dash;
+	_cleanup_(store_done) struct store s = {
+		.range = range, .dir_fd = -1, .leases_fd = -1, .queue_fd = -1, .cursor_fd = -1
+	};
+	char key[IPAM_RANGE_KEY], name[WAG_ADDR_TEXT];
+	struct ipam_lease lease;
+	uint64_t offset;
+	int r;
 
-	if (snprintf(text, sizeof(text), "%s", key) >= (int)sizeof(text))
-		return -EINVAL;
-	dash = strrchr(text, '-');
-	if (!dash)
-		return -EINVAL;
-	*dash = '/';
-	memset(ret, 0, sizeof(*ret));
-	return wag_cidr_parse(text, &ret->subnet, &ret->bits);
+	offset = addr_low(addr) - addr_low(&range->subnet);
+	if (!wag_addr_in_cidr(addr, &range->subnet, range->bits) || offset < range->first ||
+	    offset > range->last || offset == range->gateway)
+		return -ERANGE;
+	ipam_range_key(range, key);
+	r = store_open(&s, ipam, key, true);
+	if (r < 0)
+		return r;
+	r = ipam_lease_read(s.leases_fd, wag_addr_format(addr, name), &lease);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	if (r == 0 && ipam_lease_holds(&lease, ipam->boot_id) && !lease_owned(&lease, owner))
+		return -EEXIST;
+	return lease_write(&s, name, true, owner);
 }
+
+/* ---- release ---- */
 
 int ipam_release(struct ipam *ipam, const char *range_key, const struct wag_addr *addr,
 		 const struct ipam_owner *owner)
@@ -512,15 +474,15 @@ int ipam_release(struct ipam *ipam, const char *range_key, const struct wag_addr
 		.range = &range, .dir_fd = -1, .leases_fd = -1, .queue_fd = -1, .cursor_fd = -1
 	};
 	char name[WAG_ADDR_TEXT];
-	struct lease lease;
+	struct ipam_lease lease;
 	int r;
 
-	r = range_from_key(range_key, &range);
+	r = ipam_range_from_key(range_key, &range);
 	if (r == 0)
 		r = store_open(&s, ipam, range_key, false);
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
-	r = lease_read(s.leases_fd, wag_addr_format(addr, name), &lease);
+	r = ipam_lease_read(s.leases_fd, wag_addr_format(addr, name), &lease);
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
 	if (!lease_owned(&lease, owner))
@@ -545,10 +507,10 @@ static int release_range(struct ipam *ipam, const char *key, const struct ipam_o
 		return errno == ENOENT ? 0 : -errno;
 	while (r == 0 && (e = readdir(d))) {
 		struct wag_addr addr;
-		struct lease lease;
+		struct ipam_lease lease;
 
 		if (wag_addr_parse(e->d_name, &addr) < 0 ||
-		    lease_read(dirfd(d), e->d_name, &lease) < 0 || !lease_owned(&lease, owner))
+		    ipam_lease_read(dirfd(d), e->d_name, &lease) < 0 || !lease_owned(&lease, owner))
 			continue;
 		r = ipam_release(ipam, key, &addr, owner);
 	}

@@ -12,6 +12,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <waggle/abi_addr.h>
 #include <waggle/err.h>
@@ -33,6 +34,19 @@ struct ipam_owner {
 	const char *ifname;
 };
 
+/* What stands in a lease's file. */
+struct ipam_lease {
+	bool leased;	  /* else released */
+	char boot_id[40]; /* empty: the file was torn by a power cut */
+	int64_t time_ms;  /* CLOCK_BOOTTIME of that boot: given or released */
+	char container_id[128];
+	char ifname[16];
+};
+
+struct ipam_usage {
+	uint64_t capacity, used, quarantined; /* addresses; the rest is free */
+};
+
 struct ipam {
 	int lock_fd;
 	char dir[272];
@@ -44,6 +58,12 @@ struct ipam {
 int ipam_init(struct ipam *ipam, const char *state_dir, const char *boot_id, int64_t now_ms);
 void ipam_done(struct ipam *ipam);
 
+/*
+ * A subnet all of whose addresses may be given but its own, the first (the gateway), and IPv4's
+ * broadcast. -EINVAL: no CIDR, host bits set, or a prefix not within 8..30 (IPv6: 8..126).
+ */
+int ipam_range_parse(const char *cidr, struct ipam_range *ret);
+int ipam_range_from_key(const char *key, struct ipam_range *ret); /* subnet and bits only */
 void ipam_range_key(const struct ipam_range *range, char buf[IPAM_RANGE_KEY]);
 uint64_t ipam_range_size(const struct ipam_range *range);
 
@@ -59,3 +79,28 @@ int ipam_release(struct ipam *ipam, const char *range_key, const struct wag_addr
 		 const struct ipam_owner *owner);
 /* Releases whatever the owner holds, by reading every lease: for what a killed ADD left. */
 int ipam_release_all(struct ipam *ipam, const struct ipam_owner *owner);
+/*
+ * Makes the owner the holder of this very address, or rewrites its lease. -EEXIST: another one
+ * holds it; -ERANGE: it is not one of the range that may be given.
+ */
+int ipam_take(struct ipam *ipam, const struct ipam_range *range, const struct wag_addr *addr,
+	      const struct ipam_owner *owner);
+
+/* ---- reading: needs no lock; a lease's file is whole at any time ---- */
+
+int ipam_boot_id(char buf[40]);	 /* of this boot; 0 or -errno */
+int64_t ipam_now_ms(void);	 /* CLOCK_BOOTTIME */
+int ipam_lease_read(int leases_fd, const char *name, struct ipam_lease *ret);
+/*
+ * Calls fn for each lease on disk of one range, or of all where range_key is NULL, in no order;
+ * not 0 from fn stops. range has subnet and bits only. Nothing there yet: 0.
+ */
+typedef int (*ipam_lease_fn)(const struct ipam_range *range, const struct wag_addr *addr,
+			     const struct ipam_lease *lease, void *ctx);
+int ipam_visit(const char *state_dir, const char *range_key, ipam_lease_fn fn, void *ctx);
+/* 0 or -errno. A lease of another boot counts as free. */
+int ipam_usage(const char *state_dir, const struct ipam_range *range, const char *boot_id,
+	       int64_t now_ms, struct ipam_usage *ret);
+/* Held, or not to be given yet: by this boot's word. */
+bool ipam_lease_holds(const struct ipam_lease *lease, const char *boot_id);
+bool ipam_lease_waits(const struct ipam_lease *lease, const char *boot_id, int64_t now_ms);
