@@ -124,8 +124,7 @@ void nl_nest_end(struct nl_msg *m, struct rtattr *nest)
 
 /* ---- reading ---- */
 
-/* Puts attributes of a type <= max into table; a repeated one: the last counts. */
-static int attrs_index(const struct nlmsghdr *h, size_t body, const struct rtattr **table,
+int nl_attrs_index(const struct nlmsghdr *h, size_t body, const struct rtattr **table,
 		       unsigned max)
 {
 	const char *p = (const char *)h;
@@ -147,7 +146,7 @@ static int attrs_index(const struct nlmsghdr *h, size_t body, const struct rtatt
 	return 0;
 }
 
-static uint32_t attr_u32(const struct rtattr *rta)
+uint32_t nl_attr_u32(const struct rtattr *rta)
 {
 	uint32_t v = 0;
 
@@ -166,24 +165,31 @@ static void attr_str(const struct rtattr *rta, char *buf, size_t size)
 	buf[n] = '\0';
 }
 
-static void linkinfo_kind(const struct rtattr *info, char *buf, size_t size)
+/* The last attribute of that type inside a nest, or NULL. */
+static const struct rtattr *nested(const struct rtattr *nest, unsigned type)
 {
-	size_t left = info ? RTA_PAYLOAD(info) : 0;
-	const char *p = info ? RTA_DATA(info) : NULL;
+	size_t left = nest ? RTA_PAYLOAD(nest) : 0;
+	const char *p = nest ? RTA_DATA(nest) : NULL;
+	const struct rtattr *found = NULL;
 
-	buf[0] = '\0';
 	while (left >= sizeof(struct rtattr)) {
 		const struct rtattr *rta = (const struct rtattr *)p;
 
 		if (rta->rta_len < sizeof(*rta) || rta->rta_len > left)
-			return;
-		if (rta->rta_type == IFLA_INFO_KIND)
-			attr_str(rta, buf, size);
+			break;
+		if (rta->rta_type == type)
+			found = rta;
 		if (RTA_ALIGN(rta->rta_len) >= left)
-			return;
+			break;
 		p += RTA_ALIGN(rta->rta_len);
 		left -= RTA_ALIGN(rta->rta_len);
 	}
+	return found;
+}
+
+uint32_t nl_nested_u32(const struct rtattr *nest, unsigned type)
+{
+	return nl_attr_u32(nested(nest, type));
 }
 
 int nl_parse_link(const struct nlmsghdr *h, struct nl_link *ret)
@@ -193,7 +199,7 @@ int nl_parse_link(const struct nlmsghdr *h, struct nl_link *ret)
 	struct nl_link link = { 0 };
 	int r;
 
-	r = attrs_index(h, sizeof(*ifi), a, IFLA_LINKINFO);
+	r = nl_attrs_index(h, sizeof(*ifi), a, IFLA_LINKINFO);
 	if (r < 0)
 		return r;
 	if (ifi->ifi_index <= 0)
@@ -201,10 +207,10 @@ int nl_parse_link(const struct nlmsghdr *h, struct nl_link *ret)
 	link.ifindex = ifi->ifi_index;
 	link.flags = ifi->ifi_flags;
 	link.type = ifi->ifi_type;
-	link.mtu = attr_u32(a[IFLA_MTU]);
-	link.peer_ifindex = attr_u32(a[IFLA_LINK]);
+	link.mtu = nl_attr_u32(a[IFLA_MTU]);
+	link.peer_ifindex = nl_attr_u32(a[IFLA_LINK]);
 	attr_str(a[IFLA_IFNAME], link.name, sizeof(link.name));
-	linkinfo_kind(a[IFLA_LINKINFO], link.kind, sizeof(link.kind));
+	attr_str(nested(a[IFLA_LINKINFO], IFLA_INFO_KIND), link.kind, sizeof(link.kind));
 	if (a[IFLA_ADDRESS] && RTA_PAYLOAD(a[IFLA_ADDRESS]) == sizeof(link.mac))
 		memcpy(link.mac, RTA_DATA(a[IFLA_ADDRESS]), sizeof(link.mac));
 	*ret = link;
@@ -218,7 +224,7 @@ int nl_parse_addr(const struct nlmsghdr *h, struct nl_addr *ret)
 	struct nl_addr out = { 0 };
 	int r;
 
-	r = attrs_index(h, sizeof(*ifa), a, IFA_LOCAL);
+	r = nl_attrs_index(h, sizeof(*ifa), a, IFA_LOCAL);
 	if (r < 0)
 		return r;
 	/* On a point-to-point link IFA_ADDRESS is the far end; only IFA_LOCAL is ours. */
@@ -419,19 +425,14 @@ int nl_link_up(struct nl *nl, uint32_t ifindex)
 	return nl_call(nl, &m, NULL, NULL);
 }
 
-/* ---- lists: collected first, so that a disturbed dump is repeated and not half delivered ---- */
+/* ---- lists ---- */
 
-struct list {
-	char *items;
-	size_t count, room, size;
-};
-
-static void list_done(struct list *l)
+void nl_list_done(struct nl_list *l)
 {
 	free(l->items);
 }
 
-static int list_add(struct list *l, const void *item)
+int nl_list_add(struct nl_list *l, const void *item)
 {
 	if (l->count == l->room) {
 		size_t room = l->room ? l->room * 2 : 64;
@@ -454,7 +455,7 @@ static int on_link_item(const struct nlmsghdr *h, void *ctx)
 	if (h->nlmsg_type != RTM_NEWLINK)
 		return 0;
 	r = nl_parse_link(h, &link);
-	return r < 0 ? r : list_add(ctx, &link);
+	return r < 0 ? r : nl_list_add(ctx, &link);
 }
 
 static int on_addr_item(const struct nlmsghdr *h, void *ctx)
@@ -466,10 +467,10 @@ static int on_addr_item(const struct nlmsghdr *h, void *ctx)
 		return 0;
 	r = nl_parse_addr(h, &addr);
 	/* A family we do not know is none of our business. */
-	return r < 0 ? 0 : list_add(ctx, &addr);
+	return r < 0 ? 0 : nl_list_add(ctx, &addr);
 }
 
-static int list_dump(struct nl *nl, const struct nl_msg *request, nl_msg_fn fn, struct list *l)
+int nl_list_dump(struct nl *nl, const struct nl_msg *request, nl_msg_fn fn, struct nl_list *l)
 {
 	int r = -EAGAIN;
 
@@ -484,14 +485,14 @@ static int list_dump(struct nl *nl, const struct nl_msg *request, nl_msg_fn fn, 
 
 int nl_link_list(struct nl *nl, nl_link_fn fn, void *ctx)
 {
-	_cleanup_(list_done) struct list l = { .size = sizeof(struct nl_link) };
+	_cleanup_(nl_list_done) struct nl_list l = { .size = sizeof(struct nl_link) };
 	struct ifinfomsg ifi = { .ifi_family = AF_UNSPEC };
 	struct nl_msg m;
 	int r;
 
 	nl_msg_init(&m, RTM_GETLINK, NLM_F_DUMP, &ifi, sizeof(ifi));
 	nl_put_u32(&m, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
-	r = list_dump(nl, &m, on_link_item, &l);
+	r = nl_list_dump(nl, &m, on_link_item, &l);
 	for (size_t i = 0; r == 0 && i < l.count; i++)
 		r = fn((const struct nl_link *)l.items + i, ctx);
 	return r < 0 ? r : 0;
@@ -499,7 +500,7 @@ int nl_link_list(struct nl *nl, nl_link_fn fn, void *ctx)
 
 /* ---- addresses ---- */
 
-static void put_addr(struct nl_msg *m, uint16_t type, const struct wag_addr *addr)
+void nl_put_addr(struct nl_msg *m, uint16_t type, const struct wag_addr *addr)
 {
 	if (wag_addr_is_v4(addr))
 		nl_put(m, type, &addr->w[3], 4);
@@ -515,8 +516,8 @@ int nl_addr_add(struct nl *nl, uint32_t ifindex, const struct wag_addr *addr, un
 	struct nl_msg m;
 
 	nl_msg_init(&m, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &ifa, sizeof(ifa));
-	put_addr(&m, IFA_LOCAL, addr);
-	put_addr(&m, IFA_ADDRESS, addr);
+	nl_put_addr(&m, IFA_LOCAL, addr);
+	nl_put_addr(&m, IFA_ADDRESS, addr);
 	if (!wag_addr_is_v4(addr))
 		nl_put_u32(&m, IFA_FLAGS, IFA_F_NODAD);
 	return nl_call(nl, &m, NULL, NULL);
@@ -524,78 +525,17 @@ int nl_addr_add(struct nl *nl, uint32_t ifindex, const struct wag_addr *addr, un
 
 int nl_addr_list(struct nl *nl, nl_addr_fn fn, void *ctx)
 {
-	_cleanup_(list_done) struct list l = { .size = sizeof(struct nl_addr) };
+	_cleanup_(nl_list_done) struct nl_list l = { .size = sizeof(struct nl_addr) };
 	struct ifaddrmsg ifa = { .ifa_family = AF_UNSPEC };
 	struct nl_msg m;
 	int r;
 
 	nl_msg_init(&m, RTM_GETADDR, NLM_F_DUMP, &ifa, sizeof(ifa));
-	r = list_dump(nl, &m, on_addr_item, &l);
+	r = nl_list_dump(nl, &m, on_addr_item, &l);
 	for (size_t i = 0; r == 0 && i < l.count; i++) {
 		const struct nl_addr *a = (const struct nl_addr *)l.items + i;
 
 		r = fn(a->ifindex, &a->addr, a->bits, ctx);
 	}
 	return r < 0 ? r : 0;
-}
-
-/* ---- routes and neighbours ---- */
-
-static void route_init(struct nl_msg *m, uint16_t type, uint16_t flags, struct rtmsg *rt,
-		       const struct wag_addr *dst, unsigned bits, uint32_t ifindex)
-{
-	rt->rtm_family = wag_addr_is_v4(dst) ? AF_INET : AF_INET6;
-	rt->rtm_dst_len = bits;
-	rt->rtm_table = RT_TABLE_MAIN;
-	nl_msg_init(m, type, flags, rt, sizeof(*rt));
-	if (bits)
-		put_addr(m, RTA_DST, dst);
-	nl_put_u32(m, RTA_OIF, ifindex);
-}
-
-int nl_route_add(struct nl *nl, const struct wag_addr *dst, unsigned bits,
-		 const struct wag_addr *gw, uint32_t ifindex, const struct wag_addr *src,
-		 uint32_t mtu)
-{
-	/* onlink: the gateway is link-local and no route leads to it. */
-	struct rtmsg rt = { .rtm_protocol = RTPROT_STATIC,
-			    .rtm_type = RTN_UNICAST,
-			    .rtm_scope = gw ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK,
-			    .rtm_flags = gw ? RTNH_F_ONLINK : 0 };
-	struct nl_msg m;
-
-	route_init(&m, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &rt, dst, bits, ifindex);
-	if (gw)
-		put_addr(&m, RTA_GATEWAY, gw);
-	if (src)
-		put_addr(&m, RTA_PREFSRC, src);
-	if (mtu) {
-		struct rtattr *metrics = nl_nest(&m, RTA_METRICS);
-
-		nl_put_u32(&m, RTAX_MTU, mtu);
-		nl_nest_end(&m, metrics);
-	}
-	return nl_call(nl, &m, NULL, NULL);
-}
-
-int nl_route_del(struct nl *nl, const struct wag_addr *dst, unsigned bits, uint32_t ifindex)
-{
-	struct rtmsg rt = { .rtm_scope = RT_SCOPE_NOWHERE };
-	struct nl_msg m;
-
-	route_init(&m, RTM_DELROUTE, 0, &rt, dst, bits, ifindex);
-	return nl_call(nl, &m, NULL, NULL);
-}
-
-int nl_neigh_add(struct nl *nl, uint32_t ifindex, const struct wag_addr *addr, const uint8_t mac[6])
-{
-	struct ndmsg nd = { .ndm_family = wag_addr_is_v4(addr) ? AF_INET : AF_INET6,
-			    .ndm_ifindex = ifindex,
-			    .ndm_state = NUD_PERMANENT };
-	struct nl_msg m;
-
-	nl_msg_init(&m, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, &nd, sizeof(nd));
-	put_addr(&m, NDA_DST, addr);
-	nl_put(&m, NDA_LLADDR, mac, 6);
-	return nl_call(nl, &m, NULL, NULL);
 }

@@ -71,6 +71,38 @@ int nl_tc_detach(struct nl *nl, uint32_t ifindex, bool egress)
 	return nl_call(nl, &m, NULL, NULL);
 }
 
+static int on_filter(const struct nlmsghdr *h, void *ctx)
+{
+	const struct rtattr *a[TCA_OPTIONS + 1];
+	const struct tcmsg *tcm = NLMSG_DATA(h);
+	uint32_t *prog_id = ctx;
+
+	if (h->nlmsg_type == RTM_NEWTFILTER &&
+	    nl_attrs_index(h, sizeof(*tcm), a, TCA_OPTIONS) == 0 &&
+	    tcm->tcm_handle == NL_TC_HANDLE && tcm->tcm_info >> 16 == NL_TC_PRIO)
+		*prog_id = nl_nested_u32(a[TCA_OPTIONS], TCA_BPF_ID);
+	return 0;
+}
+
+int nl_tc_prog_id(struct nl *nl, uint32_t ifindex, bool egress, uint32_t *ret_id)
+{
+	struct tcmsg tcm = filter_tcm(ifindex, egress);
+	uint32_t prog_id = 0;
+	struct nl_msg m;
+	int r;
+
+	tcm.tcm_handle = tcm.tcm_info = 0;
+	nl_msg_init(&m, RTM_GETTFILTER, NLM_F_DUMP, &tcm, sizeof(tcm));
+	r = nl_call(nl, &m, on_filter, &prog_id);
+	/* -EINVAL: no clsact there. */
+	if (r < 0 && r != -EINVAL)
+		return r;
+	if (!prog_id)
+		return -ENOENT;
+	*ret_id = prog_id;
+	return 0;
+}
+
 static int count_filter(const struct nlmsghdr *h, void *ctx)
 {
 	size_t *n = ctx;

@@ -25,9 +25,17 @@ void nl_put_u32(struct nl_msg *m, uint16_t type, uint32_t v);
 void nl_put_str(struct nl_msg *m, uint16_t type, const char *s);
 struct rtattr *nl_nest(struct nl_msg *m, uint16_t type); /* NULL on overflow */
 void nl_nest_end(struct nl_msg *m, struct rtattr *nest);
+void nl_put_addr(struct nl_msg *m, uint16_t type, const struct wag_addr *addr);
 
 /* Reading. Each returns 0, or -EBADMSG for anything malformed. */
 int nl_parse_link(const struct nlmsghdr *h, struct nl_link *ret);
+int nl_parse_route(const struct nlmsghdr *h, struct nl_route *ret);
+int nl_parse_neigh(const struct nlmsghdr *h, struct nl_neigh *ret);
+/* Puts attributes of a type <= max into table; a repeated one: the last counts. */
+int nl_attrs_index(const struct nlmsghdr *h, size_t body, const struct rtattr **table,
+		   unsigned max);
+uint32_t nl_attr_u32(const struct rtattr *rta); /* 0: none */
+uint32_t nl_nested_u32(const struct rtattr *nest, unsigned type); /* 0: none */
 
 struct nl_addr {
 	uint32_t ifindex;
@@ -47,3 +55,13 @@ int nl_walk(const void *data, size_t size, uint32_t seq, nl_msg_fn fn, void *ctx
 
 /* Sends a request and reads its whole answer; fn may be NULL. */
 int nl_call(struct nl *nl, struct nl_msg *m, nl_msg_fn fn, void *ctx);
+
+/* ---- lists: collected first, so that a disturbed dump is repeated and not half delivered ---- */
+struct nl_list {
+	char *items;
+	size_t count, room, size; /* size: of an item, set by the caller */
+};
+void nl_list_done(struct nl_list *l);
+int nl_list_add(struct nl_list *l, const void *item);
+/* Sends a dump request, again when it was disturbed; fn calls nl_list_add(). */
+int nl_list_dump(struct nl *nl, const struct nl_msg *request, nl_msg_fn fn, struct nl_list *l);

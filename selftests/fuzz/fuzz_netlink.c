@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Whatever the kernel might answer: the walk over a datagram and both readers of a message. */
+/* Whatever the kernel might answer: the walk over a datagram and every reader of a message. */
 #include <stdint.h>
 #include <string.h>
 
@@ -7,14 +7,18 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static int read_both(const struct nlmsghdr *h, void *ctx)
+static int read_all(const struct nlmsghdr *h, void *ctx)
 {
 	struct nl_link link;
+	struct nl_route route;
+	struct nl_neigh neigh;
 	struct nl_addr addr;
 
 	if (nl_parse_link(h, &link) == 0 && strlen(link.name) >= sizeof(link.name))
 		__builtin_trap();
 	(void)nl_parse_addr(h, &addr);
+	(void)nl_parse_route(h, &route);
+	(void)nl_parse_neigh(h, &neigh);
 	return 0;
 }
 
@@ -32,7 +36,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	/* Most inputs should get past the sequence number. */
 	if (size >= sizeof(struct nlmsghdr))
 		seq = ((struct nlmsghdr *)copy)->nlmsg_seq;
-	if (nl_walk(copy, size, seq, read_both, NULL, &intr, &code) == 1 && code > 0)
+	if (nl_walk(copy, size, seq, read_all, NULL, &intr, &code) == 1 && code > 0)
 		__builtin_trap();
 	__builtin_free(copy);
 	return 0;

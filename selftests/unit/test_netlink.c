@@ -114,6 +114,30 @@ static void addr_of(const char *text, struct wag_addr *ret)
 	assert_int_equal(wag_addr_parse(text, ret), 0);
 }
 
+static int find_default(const struct nl_route *route, void *ctx)
+{
+	struct wag_addr gw;
+
+	addr_of(wag_addr_is_v4(&route->dst) ? "10.99.1.1" : "fd99:1::1", &gw);
+	if (!route->bits && route->mtu == 1300 && wag_addr_equal(&route->gw, &gw) &&
+	    route->table == RT_TABLE_MAIN && route->protocol == RTPROT_STATIC)
+		*(int *)ctx += wag_addr_is_v4(&route->dst) ? 1 : 2;
+	return 0;
+}
+
+static int find_neigh(const struct nl_neigh *neigh, void *ctx)
+{
+	char text[WAG_ADDR_TEXT];
+
+	if (neigh->permanent && neigh->mac[5] == 9) {
+		wag_addr_format(&neigh->addr, text);
+		*(int *)ctx += strcmp(text, "10.99.1.1") == 0 ? 1
+			       : strcmp(text, "fd99:1::1") == 0 ? 2
+								 : 4;
+	}
+	return 0;
+}
+
 static void routes_and_neighbours(struct nl *nl, uint32_t ifindex)
 {
 	static const uint8_t mac[6] = { 2, 0, 0, 0, 0, 9 };
@@ -133,11 +157,17 @@ static void routes_and_neighbours(struct nl *nl, uint32_t ifindex)
 		assert_int_equal(nl_neigh_add(nl, ifindex, &pod, mac), 0);
 		assert_int_equal(nl_route_add(nl, &pod, bits, NULL, ifindex, NULL, 1400), 0);
 		assert_int_equal(nl_route_add(nl, &pod, bits, NULL, ifindex, &own, 0), 0);
-		assert_int_equal(nl_route_add(nl, &any, 0, &pod, ifindex, NULL, 0), 0);
+		assert_int_equal(nl_route_add(nl, &any, 0, &pod, ifindex, NULL, 1300), 0);
 		assert_int_equal(nl_route_del(nl, &pod, bits, ifindex), 0);
 		assert_int_equal(nl_route_del(nl, &pod, bits, ifindex), -ESRCH);
 	}
 	assert_int_equal(nl_addr_list(nl, find_addr, &seen), 0);
+	assert_int_equal(seen, 3);
+	seen = 0;
+	assert_int_equal(nl_route_list(nl, find_default, &seen), 0);
+	assert_int_equal(seen, 3);
+	seen = 0;
+	assert_int_equal(nl_neigh_list(nl, find_neigh, &seen), 0);
 	assert_int_equal(seen, 3);
 }
 
@@ -186,6 +216,7 @@ static void filters_come_and_go(struct nl *nl, uint32_t ifindex)
 				 .tcm_info = TC_H_MAKE(7U << 16, htons(ETH_P_ALL)) };
 	struct rtattr *options;
 	struct nl_msg m;
+	uint32_t id = 0;
 	int prog;
 
 	assert_int_equal(nl_tc_attach(nl, ifindex, false, -1, "none"), -EBADF);
@@ -195,9 +226,12 @@ static void filters_come_and_go(struct nl *nl, uint32_t ifindex)
 	assert_int_equal(nl_tc_attach(nl, ifindex, false, prog, "in"), 0);
 	assert_int_equal(nl_tc_attach(nl, ifindex, true, prog, "out"), 0);
 	assert_int_equal(nl_tc_attach(nl, ifindex, true, prog, "again"), 0);
+	assert_int_equal(nl_tc_prog_id(nl, ifindex, true, &id), 0);
+	assert_true(id > 0);
 	assert_true(has_clsact(nl, ifindex));
 	nl_tc_remove(nl, ifindex);
 	assert_false(has_clsact(nl, ifindex));
+	assert_int_equal(nl_tc_prog_id(nl, ifindex, true, &id), -ENOENT);
 	nl_tc_remove(nl, ifindex);
 	assert_int_equal(nl_tc_attach(nl, ifindex, false, prog, "in"), 0);
 	nl_msg_init(&m, RTM_NEWTFILTER, NLM_F_CREATE, &foreign, sizeof(foreign));

@@ -47,14 +47,32 @@ int nl_route_add(struct nl *nl, const struct wag_addr *dst, unsigned bits,
 		 const struct wag_addr *gw, uint32_t ifindex, const struct wag_addr *src,
 		 uint32_t mtu);
 int nl_route_del(struct nl *nl, const struct wag_addr *dst, unsigned bits, uint32_t ifindex);
+struct nl_route {
+	struct wag_addr dst, gw, src; /* zero: none; dst of a default route: the family's any */
+	unsigned bits;		      /* in the address's own family */
+	uint32_t ifindex, mtu, priority, table;
+	uint8_t protocol, type; /* RTPROT_*, RTN_* */
+};
+typedef int (*nl_route_fn)(const struct nl_route *route, void *ctx); /* not 0 stops */
+int nl_route_list(struct nl *nl, nl_route_fn fn, void *ctx); /* of both families, every table */
 int nl_neigh_add(struct nl *nl, uint32_t ifindex, const struct wag_addr *addr,
 		 const uint8_t mac[6]);
+struct nl_neigh {
+	uint32_t ifindex;
+	struct wag_addr addr;
+	uint8_t mac[6];
+	bool permanent;
+};
+typedef int (*nl_neigh_fn)(const struct nl_neigh *neigh, void *ctx); /* not 0 stops */
+int nl_neigh_list(struct nl *nl, nl_neigh_fn fn, void *ctx);
 
 /* clsact with one direct-action filter at a fixed handle and priority; replaces atomically. */
 #define NL_TC_PRIO 0x7761 /* "wa" */
 #define NL_TC_HANDLE 1
 int nl_tc_attach(struct nl *nl, uint32_t ifindex, bool egress, int prog_fd, const char *name);
 int nl_tc_detach(struct nl *nl, uint32_t ifindex, bool egress);
+/* Id of the program our filter runs; -ENOENT: there is none. */
+int nl_tc_prog_id(struct nl *nl, uint32_t ifindex, bool egress, uint32_t *ret_id);
 /* Both filters go, and with the last of them the clsact, unless somebody else's is there too. */
 void nl_tc_remove(struct nl *nl, uint32_t ifindex);
 
