@@ -13,12 +13,13 @@
 
 struct dataplane;
 
-/* The hash tables sync.c keeps. Keys and values are the structs of abi_maps.h. */
+/* The hash tables sync.c and sync_table.c keep. Keys and values are the structs of abi_maps.h. */
 enum dp_table {
 	DP_SVC,	      /* wag_svc_key -> wag_svc */
 	DP_SVC_NAME,  /* __u32 state index -> wag_svc_name */
 	DP_BACKEND,   /* wag_backend_key -> wag_backend */
 	DP_NODE_ADDR, /* wag_addr -> wag_node_addr */
+	DP_POLICY_NS, /* wag_policy_ns_key -> wag_policy_ns */
 	DP_TABLES,
 };
 
@@ -46,6 +47,9 @@ int dataplane_visit(struct dataplane *dp, enum dp_table table, dataplane_visit_f
 struct wag_svc_state *dataplane_svc_state(struct dataplane *dp, size_t *ret_n);
 struct wag_slot *dataplane_slots(struct dataplane *dp, size_t *ret_n);
 int dataplane_reach(struct dataplane *dp, size_t n_states, size_t n_slots);
+
+/* wag_runtime.policies: some policy is known in the cluster. 0 or -errno. */
+int dataplane_set_policies(struct dataplane *dp, bool on);
 
 /* Returns once every BPF program that was running has finished (membarrier; else a 100 ms wait). */
 void dataplane_grace(struct dataplane *dp);

@@ -13,6 +13,7 @@
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
+#include <waggle/bpfsys.h>
 #include <waggle/cleanup.h>
 #include <waggle/pins.h>
 #include "dataplane_internal.h"
@@ -31,6 +32,8 @@ static const struct {
 	[DP_BACKEND] = { "wag_backend", sizeof(struct wag_backend_key),
 			 sizeof(struct wag_backend) },
 	[DP_NODE_ADDR] = { "wag_node_addr", sizeof(struct wag_addr), sizeof(struct wag_node_addr) },
+	[DP_POLICY_NS] = { "wag_policy_ns", sizeof(struct wag_policy_ns_key),
+			   sizeof(struct wag_policy_ns) },
 };
 
 const char *dataplane_table_name(enum dp_table table)
@@ -219,6 +222,13 @@ int dataplane_visit(struct dataplane *dp, enum dp_table table, dataplane_visit_f
 	return 0;
 }
 
+int dataplane_set_policies(struct dataplane *dp, bool on)
+{
+	int fd = dataplane_map_fd(dp, "wag_runtime");
+
+	return fd < 0 ? fd : bpfsys_array_store(fd, offsetof(struct wag_runtime, policies), on);
+}
+
 struct wag_svc_state *dataplane_svc_state(struct dataplane *dp, size_t *ret_n)
 {
 	*ret_n = dp->states.n;
@@ -301,21 +311,38 @@ static int reserve_array(struct dataplane *dp, const char *name, size_t size, st
 	return r < 0 ? wag_err_set(err, r, "mmap of map %s: %s", name, strerror(-r)) : 0;
 }
 
-static int lock_dir(const char *path, bool is_dir, int *ret, struct wag_err *err)
+static int lock_failed(const char *path, int code, struct wag_err *err)
 {
-	_cleanup_close_ int fd = is_dir ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-					: open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (code != EWOULDBLOCK && code != EACCES)
+		return wag_err_set(err, -code, "lock of %s: %s", path, strerror(code));
+	return wag_err_set(err, -EBUSY,
+			   "another waggle-agent runs on %s: end it first, or give this one its own "
+			   "--pin-dir and --state-dir",
+			   path);
+}
+
+static int lock_dir(const char *path, int *ret, struct wag_err *err)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	if (fd < 0)
 		return wag_err_set(err, -errno, "%s: %s", path, strerror(errno));
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-		if (errno != EWOULDBLOCK)
-			return wag_err_set(err, -errno, "flock of %s: %s", path, strerror(errno));
-		return wag_err_set(err, -EBUSY,
-				   "another waggle-agent runs on %s: end it first, or give this "
-				   "one its own --pin-dir and --state-dir",
-				   path);
-	}
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return lock_failed(path, errno, err);
+	*ret = TAKE_FD(fd);
+	return 0;
+}
+
+/* One that can be asked about without taking it: the CNI plugin looks whether an agent lives. */
+static int lock_state(const char *path, int *ret, struct wag_err *err)
+{
+	_cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+	if (fd < 0)
+		return wag_err_set(err, -errno, "%s: %s", path, strerror(errno));
+	if (fcntl(fd, F_OFD_SETLK, &whole) < 0)
+		return lock_failed(path, errno, err);
 	*ret = TAKE_FD(fd);
 	return 0;
 }
@@ -331,13 +358,13 @@ static int take_locks(const char *pin_dir, const char *state_dir, int *ret_state
 		return wag_err_set(err, r, "--state-dir %s: %s", state_dir, strerror(-r));
 	if (snprintf(path, sizeof(path), "%s/agent.lock", state_dir) >= (int)sizeof(path))
 		return wag_err_set(err, -ENAMETOOLONG, "--state-dir: too long");
-	r = lock_dir(path, false, ret_state, err);
+	r = lock_state(path, ret_state, err);
 	if (r < 0)
 		return r;
 	r = dp_path(path, sizeof(path), pin_dir, "maps", NULL);
 	if (r < 0)
 		return wag_err_set(err, r, "--pin-dir: too long");
-	return lock_dir(path, true, ret_pin, err);
+	return lock_dir(path, ret_pin, err);
 }
 
 int dataplane_in_use(const char *pin_dir, const char *state_dir, struct wag_err *err)
@@ -348,10 +375,10 @@ int dataplane_in_use(const char *pin_dir, const char *state_dir, struct wag_err 
 
 	if (snprintf(path, sizeof(path), "%s/agent.lock", state_dir) < (int)sizeof(path) &&
 	    access(path, F_OK) == 0)
-		r = lock_dir(path, false, &state_fd, err);
+		r = lock_state(path, &state_fd, err);
 	if (r == 0 && dp_path(path, sizeof(path), pin_dir, "maps", NULL) == 0 &&
 	    access(path, F_OK) == 0)
-		r = lock_dir(path, true, &pin_fd, err);
+		r = lock_dir(path, &pin_fd, err);
 	return r;
 }
 

@@ -15,7 +15,7 @@ struct dataplane {
 	uint64_t ops, table_ops[DP_TABLES], graces, errors[DP_TABLES];
 	uint64_t fail_from, fail_n, crash_op;
 	int fail_err, last_err[DP_TABLES], table_err[DP_TABLES];
-	bool will_crash, crashed, stopped, freed, recycled;
+	bool will_crash, crashed, stopped, freed, recycled, policies;
 	dataplane_fake_hook_fn hook;
 	void *hook_ctx;
 };
@@ -29,6 +29,8 @@ static const struct {
 	[DP_BACKEND] = { "wag_backend", sizeof(struct wag_backend_key),
 			 sizeof(struct wag_backend) },
 	[DP_NODE_ADDR] = { "wag_node_addr", sizeof(struct wag_addr), sizeof(struct wag_node_addr) },
+	[DP_POLICY_NS] = { "wag_policy_ns", sizeof(struct wag_policy_ns_key),
+			   sizeof(struct wag_policy_ns) },
 };
 
 const char *dataplane_table_name(enum dp_table table)
@@ -232,6 +234,17 @@ void dataplane_grace(struct dataplane *dp)
 {
 	dp->graces++;
 	dp->freed = false;
+}
+
+int dataplane_set_policies(struct dataplane *dp, bool on)
+{
+	dp->policies = on;
+	return 0;
+}
+
+bool dataplane_fake_policies(const struct dataplane *dp)
+{
+	return dp->policies;
 }
 
 void dataplane_visit_errors(struct dataplane *dp, dataplane_error_fn fn, void *ctx)

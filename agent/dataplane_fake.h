@@ -17,6 +17,7 @@ uint64_t dataplane_fake_table_ops(const struct dataplane *dp, enum dp_table tabl
 uint64_t dataplane_fake_graces(const struct dataplane *dp);
 size_t dataplane_fake_count(const struct dataplane *dp, enum dp_table table);
 const void *dataplane_fake_get(const struct dataplane *dp, enum dp_table table, const void *key);
+bool dataplane_fake_policies(const struct dataplane *dp);
 /* Operation number op (and the n - 1 after it) fails with -err, without effect. */
 void dataplane_fake_fail(struct dataplane *dp, uint64_t op, uint64_t n, int err);
 /* Every operation on the table fails with -err; 0: works again. */

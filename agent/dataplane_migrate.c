@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <string.h>
 #include <time.h>
+#include <waggle/bpfsys.h>
 #include <waggle/cleanup.h>
 #include "dataplane_internal.h"
 
@@ -41,9 +42,10 @@ static enum role role_of(const char *name)
 		{ "wag_pods", ROLE_CNI },	{ "wag_endpoint", ROLE_CNI },
 		{ "wag_netns", ROLE_CNI },	{ "wag_sock", ROLE_FLOW },
 		{ "wag_frag", ROLE_FLOW },	{ "wag_ct", ROLE_CT },
-		{ "wag_policy_ns", ROLE_AGENT }, { "wag_cidr", ROLE_AGENT },
-		{ "wag_nodes", ROLE_AGENT },	{ "wag_device", ROLE_AGENT },
-		{ "wag_hostport", ROLE_CNI },	{ "wag_limit", ROLE_CNI },
+		{ "wag_policy_ns", ROLE_AGENT }, { "wag_runtime", ROLE_AGENT },
+		{ "wag_cidr", ROLE_AGENT },	{ "wag_nodes", ROLE_AGENT },
+		{ "wag_device", ROLE_AGENT },	{ "wag_hostport", ROLE_CNI },
+		{ "wag_limit", ROLE_CNI },
 	};
 
 	for (size_t i = 0; i < sizeof(roles) / sizeof(roles[0]); i++)
@@ -293,18 +295,10 @@ static uint64_t now_ns(void)
 
 static int set_migrating(struct dataplane *dp, uint32_t on, struct wag_err *err)
 {
-	struct wag_runtime runtime = { 0 };
 	int fd = dataplane_map_fd(dp, "wag_runtime");
-	uint32_t zero = 0;
+	int r = fd < 0 ? fd : bpfsys_array_store(fd, offsetof(struct wag_runtime, migrating), on);
 
-	if (bpf_map_lookup_elem(fd, &zero, &runtime) < 0)
-		return wag_err_set(err, -errno, "map wag_runtime: %s", strerror(errno));
-	if (runtime.migrating == on)
-		return 0;
-	runtime.migrating = on;
-	if (bpf_map_update_elem(fd, &zero, &runtime, BPF_ANY) < 0)
-		return wag_err_set(err, -errno, "map wag_runtime: %s", strerror(errno));
-	return 0;
+	return r < 0 ? wag_err_set(err, r, "map wag_runtime: %s", strerror(-r)) : 0;
 }
 
 int dp_migrate_before(struct dataplane *dp, struct wag_err *err)

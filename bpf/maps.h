@@ -25,6 +25,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
+	__uint(map_flags, BPF_F_MMAPABLE); /* its writers share it field by field */
 	__type(value, struct wag_runtime);
 } wag_runtime SEC(".maps");
 

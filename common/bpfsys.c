@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <linux/bpf.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -90,6 +91,21 @@ int bpfsys_map_next_key(int fd, const void *key, void *next)
 	attr.key = ptr_u64(key);
 	attr.next_key = ptr_u64(next);
 	return bpfsys(BPF_MAP_GET_NEXT_KEY, &attr);
+}
+
+int bpfsys_array_store(int fd, size_t offset, uint32_t value)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	char *base;
+
+	if (offset % sizeof(value) || offset + sizeof(value) > page)
+		return -EINVAL;
+	base = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (base == MAP_FAILED)
+		return -errno;
+	__atomic_store_n((uint32_t *)(void *)(base + offset), value, __ATOMIC_RELEASE);
+	munmap(base, page);
+	return 0;
 }
 
 int bpfsys_map_sizes(int fd, uint32_t *ret_key, uint32_t *ret_value)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <waggle/abi_maps.h>
+#include <waggle/bpfsys.h>
 #include <waggle/cleanup.h>
 #include "ring_reader.h"
 
@@ -103,17 +104,9 @@ int ring_reader_consume(struct ring_reader *r)
 
 int ring_reader_set_trace(struct ring_reader *r, bool on)
 {
-	struct wag_runtime runtime;
-	uint32_t key = 0;
-
 	if (r->runtime_fd < 0)
 		return 0;
-	if (bpf_map_lookup_elem(r->runtime_fd, &key, &runtime))
-		return -errno;
-	if (runtime.trace == on)
-		return 0;
-	runtime.trace = on;
-	return bpf_map_update_elem(r->runtime_fd, &key, &runtime, BPF_ANY) ? -errno : 0;
+	return bpfsys_array_store(r->runtime_fd, offsetof(struct wag_runtime, trace), on);
 }
 
 uint64_t ring_reader_lost(struct ring_reader *r)

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stddef.h>
 #include <stdint.h>
 
 int bpfsys_obj_get(const char *path);
@@ -13,6 +14,11 @@ int bpfsys_map_lookup(int fd, const void *key, void *value);
 int bpfsys_map_update(int fd, const void *key, const void *value, uint64_t flags);
 int bpfsys_map_delete(int fd, const void *key);
 int bpfsys_map_next_key(int fd, const void *key, void *next); /* key NULL: first; -ENOENT: end */
+/*
+ * One aligned 32-bit store at offset of element 0 of an mmapable array: what others write beside it
+ * stays.
+ */
+int bpfsys_array_store(int fd, size_t offset, uint32_t value);
 /* Another version's map may have other sizes: look before a lookup writes past a buffer. */
 int bpfsys_map_sizes(int fd, uint32_t *ret_key, uint32_t *ret_value);
 /* TCX link (Linux 6.6): returns its fd. */
