@@ -16,10 +16,19 @@
 #define CLIENT_SEQ 0x10000000
 #define SERVER_SEQ 0x20000000
 
+#define OUTER_BYTES 50 /* Ethernet, IPv4, UDP, VXLAN: what a tunnel puts before a frame */
+enum { TUNNEL_NONE, TUNNEL_AT_CLIENT, TUNNEL_AT_BACKEND };
+
 struct frame {
 	struct ethhdr eth;
 	struct iphdr ip;
 	struct tcphdr tcp;
+} __attribute__((packed));
+
+struct outer {
+	struct ethhdr eth;
+	struct iphdr ip;
+	__u8 udp_and_vxlan[16];
 } __attribute__((packed));
 
 static __always_inline __u16 fold(__u32 sum)

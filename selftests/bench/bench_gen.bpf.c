@@ -18,6 +18,8 @@ const volatile __u32 out_ifindex;
 const volatile __u8 src_mac[ETH_ALEN], dst_mac[ETH_ALEN];
 const volatile __u32 client_addr, more_addrs, target_addr; /* host order */
 const volatile __u16 target_port;
+const volatile __u16 outer[OUTER_BYTES / 2]; /* what the client's link wants before a frame */
+const volatile __u32 tunnel_at;		/* TUNNEL_*: at which end of the road frames are packed */
 
 /* Set by the tool between runs. */
 __u32 next_flow, first_flow, flow_count; /* next_flow counts from 0 and wraps at flow_count */
@@ -44,12 +46,18 @@ static __always_inline void count(__u32 kind)
 SEC("xdp")
 int generate(struct xdp_md *ctx)
 {
-	struct frame *f = (void *)(long)ctx->data;
+	void *data = (void *)(long)ctx->data;
+	struct frame *f = data + (tunnel_at == TUNNEL_AT_CLIENT ? OUTER_BYTES : 0);
 	struct frame h = {};
 	__u32 n = next_flow, flow;
 
 	if ((void *)(f + 1) > (void *)(long)ctx->data_end)
 		return XDP_ABORTED;
+	if (tunnel_at == TUNNEL_AT_CLIENT) {
+#pragma unroll
+		for (int i = 0; i < OUTER_BYTES / 2; i++)
+			((__u16 *)data)[i] = outer[i];
+	}
 	next_flow = n + 1 == flow_count ? 0 : n + 1;
 	flow = first_flow + n;
 
@@ -64,15 +72,34 @@ int generate(struct xdp_md *ctx)
 	return bpf_redirect(out_ifindex, 0);
 }
 
+static __always_inline void turn_eth(struct ethhdr *eth)
+{
+	struct ethhdr was = *eth;
+
+#pragma unroll
+	for (int i = 0; i < ETH_ALEN; i++) {
+		eth->h_source[i] = was.h_dest[i];
+		eth->h_dest[i] = was.h_source[i];
+	}
+}
+
+/* Back through the tunnel: the outer checksums (that of IPv4 alone) are the same. */
+static __always_inline void turn_outer(struct outer *o)
+{
+	__u32 saddr = o->ip.saddr;
+
+	turn_eth(&o->eth);
+	o->ip.saddr = o->ip.daddr;
+	o->ip.daddr = saddr;
+}
+
 static __always_inline int answer(struct __sk_buff *skb, struct frame *f)
 {
 	struct frame h = *f;
 
-#pragma unroll
-	for (int i = 0; i < ETH_ALEN; i++) {
-		h.eth.h_source[i] = f->eth.h_dest[i];
-		h.eth.h_dest[i] = f->eth.h_source[i];
-	}
+	if (tunnel_at == TUNNEL_AT_BACKEND)
+		turn_outer((void *)f - OUTER_BYTES);
+	turn_eth(&h.eth);
 	h.ip.saddr = f->ip.daddr;
 	h.ip.daddr = f->ip.saddr;
 	h.ip.ttl = 64;
@@ -87,9 +114,9 @@ static __always_inline int answer(struct __sk_buff *skb, struct frame *f)
 }
 
 /* Only the bench's own packets have these sequence numbers; everything else passes. */
-static __always_inline struct frame *ours(struct __sk_buff *skb, __u32 seq)
+static __always_inline struct frame *ours(struct __sk_buff *skb, __u32 seq, __u32 skip)
 {
-	struct frame *f = (void *)(long)skb->data;
+	struct frame *f = (void *)(long)skb->data + skip;
 
 	if ((void *)(f + 1) > (void *)(long)skb->data_end)
 		return 0;
@@ -102,10 +129,11 @@ static __always_inline struct frame *ours(struct __sk_buff *skb, __u32 seq)
 SEC("tc")
 int at_backend(struct __sk_buff *skb)
 {
-	struct frame *f = ours(skb, CLIENT_SEQ);
+	struct frame *f = ours(skb, CLIENT_SEQ,
+			       tunnel_at == TUNNEL_AT_BACKEND ? OUTER_BYTES : 0);
 
 	if (!f)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC; /* perhaps the other direction's */
 	count(SEEN_BACKEND);
 	return f->tcp.syn && reflect ? answer(skb, f) : TC_ACT_SHOT;
 }
@@ -113,8 +141,8 @@ int at_backend(struct __sk_buff *skb)
 SEC("tc")
 int at_client(struct __sk_buff *skb)
 {
-	if (!ours(skb, SERVER_SEQ))
-		return TC_ACT_OK;
+	if (!ours(skb, SERVER_SEQ, tunnel_at == TUNNEL_AT_CLIENT ? OUTER_BYTES : 0))
+		return TC_ACT_UNSPEC;
 	count(SEEN_CLIENT);
 	return TC_ACT_SHOT;
 }

@@ -26,6 +26,7 @@
 
 #include "bench_gen.skel.h"
 
+#define OUTER_BYTES 50
 #define FRAME_BYTES 54
 #define BATCH 64
 #define OPEN_BLOCK 65536 /* setting up frames costs some 20 ms a call */
@@ -33,6 +34,7 @@
 #define CPUS_MAX 1024
 
 enum { SEEN_BACKEND, SEEN_CLIENT };
+enum { TUNNEL_NONE, TUNNEL_AT_CLIENT, TUNNEL_AT_BACKEND };
 
 struct options {
 	const char *node_ns, *node_if, *client_ns, *client_if;
@@ -41,6 +43,9 @@ struct options {
 	bool fifo;
 	uint32_t client_addr, more_addrs, target_addr;
 	uint16_t target_port;
+	uint32_t tunnel_at; /* bench_frame.h TUNNEL_* */
+	uint8_t outer[OUTER_BYTES], src_mac[6], dst_mac[6];
+	bool has_macs;
 };
 
 static int enter_ns(const char *path)
@@ -114,6 +119,12 @@ static int load(const struct options *o, struct bench_gen **ret)
 	skel->rodata->more_addrs = o->more_addrs;
 	skel->rodata->target_addr = o->target_addr;
 	skel->rodata->target_port = o->target_port;
+	skel->rodata->tunnel_at = o->tunnel_at;
+	memcpy((void *)skel->rodata->outer, o->outer, sizeof(o->outer));
+	if (o->has_macs) {
+		memcpy((void *)skel->rodata->src_mac, o->src_mac, 6);
+		memcpy((void *)skel->rodata->dst_mac, o->dst_mac, 6);
+	}
 	if (r == 0)
 		r = bench_gen__load(skel);
 	if (r < 0) {
@@ -179,8 +190,9 @@ struct burst {
 static int send_burst(struct bench_gen *skel, const struct burst *b, uint64_t *ret_ns,
 		      uint64_t *ret_seen)
 {
-	uint8_t data[FRAME_BYTES] = {};
-	DECLARE_LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = data, .data_size_in = sizeof(data),
+	uint8_t data[OUTER_BYTES + FRAME_BYTES] = {};
+	size_t size = FRAME_BYTES + (skel->rodata->tunnel_at == TUNNEL_AT_CLIENT ? OUTER_BYTES : 0);
+	DECLARE_LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = data, .data_size_in = size,
 			    .repeat = b->packets, .flags = BPF_F_TEST_XDP_LIVE_FRAMES,
 			    .batch_size = BATCH);
 	uint64_t before = seen(skel, SEEN_BACKEND), start, arrived;
@@ -285,6 +297,38 @@ static int parse_addr(const char *text, uint32_t *ret_host_order)
 	return 0;
 }
 
+static int parse_hex(const char *text, uint8_t *ret, size_t size)
+{
+	if (strlen(text) != 2 * size)
+		return -EINVAL;
+	for (size_t i = 0; i < size; i++)
+		if (sscanf(text + 2 * i, "%2hhx", &ret[i]) != 1)
+			return -EINVAL;
+	return 0;
+}
+
+/* --tunnel client:OUTER (what to put before each frame, as hex) or backend */
+static int parse_tunnel(const char *text, struct options *o)
+{
+	o->tunnel_at = strcmp(text, "backend") ? TUNNEL_AT_CLIENT : TUNNEL_AT_BACKEND;
+	if (o->tunnel_at == TUNNEL_AT_BACKEND)
+		return 0;
+	return strncmp(text, "client:", 7) ? -EINVAL
+					   : parse_hex(text + 7, o->outer, sizeof(o->outer));
+}
+
+/* --macs SOURCE and DESTINATION in one row of hex, where they are not those of the client's link */
+static int parse_macs(const char *text, struct options *o)
+{
+	uint8_t both[12];
+	int r = parse_hex(text, both, sizeof(both));
+
+	memcpy(o->src_mac, both, 6);
+	memcpy(o->dst_mac, both + 6, 6);
+	o->has_macs = r == 0;
+	return r;
+}
+
 static int parse_options(int argc, char **argv, struct options *o)
 {
 	static const struct option longopts[] = {
@@ -298,6 +342,8 @@ static int parse_options(int argc, char **argv, struct options *o)
 		{ "target-port", required_argument, NULL, 'p' },
 		{ "cpu", required_argument, NULL, 'C' },
 		{ "fifo", no_argument, NULL, 'F' },
+		{ "tunnel", required_argument, NULL, 'T' },
+		{ "macs", required_argument, NULL, 'M' },
 		{},
 	};
 	int c, r = 0;
@@ -318,6 +364,8 @@ static int parse_options(int argc, char **argv, struct options *o)
 		case 'p': o->target_port = atoi(optarg); break;
 		case 'C': o->cpu = atoi(optarg); break;
 		case 'F': o->fifo = true; break;
+		case 'T': r = parse_tunnel(optarg, o); break;
+		case 'M': r = parse_macs(optarg, o); break;
 		default: r = -EINVAL;
 		}
 	}

@@ -20,6 +20,14 @@ class Frames:
     """bench_pkt at work between the pods of one node."""
 
     def __init__(self, ctx, node, target):
+        args = self.argv(ctx, node, target)
+        if ctx.fifo:
+            args.append("--fifo")
+        self.process = subprocess.Popen(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE, text=True)
+        self.expect("ready")
+
+    def argv(self, ctx, node, target):
         address, port = target
         args = [ctx.tool("bench_pkt"), "--node-ns", ns_path(node.node), "--node-if",
                 node.client_if, "--client-ns", ns_path(node.client), "--client-addr",
@@ -27,11 +35,7 @@ class Frames:
                 "--target-port", str(port), "--cpu", str(ctx.cpu)]
         for name in node.backends:
             args += ["--backend-ns", ns_path(name)]
-        if ctx.fifo:
-            args.append("--fifo")
-        self.process = subprocess.Popen(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE, text=True)
-        self.expect("ready")
+        return args
 
     def answer(self):
         line = self.process.stdout.readline().strip()
