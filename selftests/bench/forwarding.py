@@ -2,8 +2,8 @@
 """Who forwards: a node with one pod and one neighbour that plays another node of the cluster."""
 import json
 import os
-import struct
 import socket
+import struct
 
 from contenders import Frames
 from topology import Node, command, sysctls
@@ -94,7 +94,7 @@ class Forward:
 
 
 class EndToEnd(Frames):
-    """bench_pkt between one interface and another: frames go into `start`, and are seen at `end`."""
+    """bench_pkt between one interface and another: frames go into `start`, seen at `end`."""
 
     def __init__(self, ctx, node, start, end, addresses, more):
         self.start, self.end, self.addresses, self.more = start, end, addresses, more

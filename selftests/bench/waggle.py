@@ -65,7 +65,8 @@ class Waggle(Contender):
                 self.node.name, "--manifests", self.manifests, "--pin-dir", self.pins,
                 "--state-dir", self.state, "--cgroup", self.cgroup, "--socket",
                 os.path.join(self.dir, "hubble.sock"), "--socket-lb", self.socket_lb,
-                "--health-addr", f"127.0.0.1:{HEALTH_PORT}", "--ct-max", str(TABLE), *self.more_args]
+                "--health-addr", f"127.0.0.1:{HEALTH_PORT}", "--ct-max", str(TABLE),
+                *self.more_args]
         with open(os.path.join(self.dir, "agent.log"), "w", encoding="utf-8") as log:
             self.agent = subprocess.Popen(inside(self.node.node, *args), stderr=log, stdout=log)
         self.until("the agent is ready", lambda: self.get("/readyz")[0] == 200, 30)
