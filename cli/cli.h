@@ -6,11 +6,18 @@
 #include <waggle/err.h>
 #include "output.h"
 
+#define CLI_CGROUP2_PATH "/run/waggle/cgroup2"
+#define CLI_CNI_SOURCE "/usr/libexec/waggle/waggle-cni"
+
 struct cli {
 	const char *pin_dir;
 	const char *state_dir;
 	const char *health_addr;
 	enum output_format format;
+	/* of "init"; NULL: not given */
+	const char *path;      /* --path: where to mount */
+	const char *host_proc; /* --host-proc: in the namespaces of process 1 there */
+	const char *bin_dir, *source, *conf_dir;
 	bool all;     /* --all: also elements that are all zero */
 	bool expired; /* --expired: only flows that are past their time */
 };
@@ -27,4 +34,8 @@ int cmd_bpf_ct_list(const struct cli *cli, int argc, char **argv, struct wag_err
 int cmd_bpf_map_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 int cmd_bpf_map_dump(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 int cmd_bpf_prog_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);
+int cmd_init_bpffs(const struct cli *cli, int argc, char **argv, struct wag_err *err);
+int cmd_init_cgroup2(const struct cli *cli, int argc, char **argv, struct wag_err *err);
+int cmd_init_cni(const struct cli *cli, int argc, char **argv, struct wag_err *err);
+int cmd_init_uninstall_cni(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 int cmd_metrics(const struct cli *cli, int argc, char **argv, struct wag_err *err);

@@ -33,11 +33,17 @@ static const struct verb verbs[] = {
 	{ "bpf map dump", cmd_bpf_map_dump, 1, "NAME [--all]", "any map, read through its BTF" },
 	{ "bpf prog list", cmd_bpf_prog_list, 0, "", "loaded programs that use these maps" },
 	{ "metrics", cmd_metrics, 0, "", "the agent's metrics, or the datapath's counters" },
+	{ "init bpffs", cmd_init_bpffs, 0, "[--path P]", "mount the BPF file system" },
+	{ "init cgroup2", cmd_init_cgroup2, 0, "[--path P]", "mount the cgroup2 hierarchy" },
+	{ "init cni", cmd_init_cni, 0, "--bin-dir D", "install the CNI plugin, in one step" },
+	{ "init uninstall-cni", cmd_init_uninstall_cni, 0, "--conf-dir D",
+	  "give the node back its former CNI network" },
 	{ "version", cmd_version, 0, "", "the version of this command" },
 };
 #define N_VERBS (sizeof(verbs) / sizeof(verbs[0]))
 
-enum { OPT_ALL = 256, OPT_EXPIRED, OPT_VERSION };
+enum { OPT_ALL = 256, OPT_EXPIRED, OPT_VERSION, OPT_PATH, OPT_HOST_PROC, OPT_BIN_DIR, OPT_SOURCE,
+       OPT_CONF_DIR };
 
 static const struct option options[] = {
 	{ "pin-dir", required_argument, NULL, 'p' },
@@ -46,6 +52,11 @@ static const struct option options[] = {
 	{ "output", required_argument, NULL, 'o' },
 	{ "all", no_argument, NULL, OPT_ALL },
 	{ "expired", no_argument, NULL, OPT_EXPIRED },
+	{ "path", required_argument, NULL, OPT_PATH },
+	{ "host-proc", required_argument, NULL, OPT_HOST_PROC },
+	{ "bin-dir", required_argument, NULL, OPT_BIN_DIR },
+	{ "source", required_argument, NULL, OPT_SOURCE },
+	{ "conf-dir", required_argument, NULL, OPT_CONF_DIR },
 	{ "help", no_argument, NULL, 'h' },
 	{ "version", no_argument, NULL, OPT_VERSION },
 	{ NULL, 0, NULL, 0 },
@@ -55,7 +66,7 @@ static void usage(FILE *f)
 {
 	fprintf(f, "usage: waggle [options] COMMAND\n\n");
 	for (size_t i = 0; i < N_VERBS; i++)
-		fprintf(f, "  %-14s %-13s %s\n", verbs[i].name, verbs[i].args, verbs[i].help);
+		fprintf(f, "  %-18s %-14s %s\n", verbs[i].name, verbs[i].args, verbs[i].help);
 	fprintf(f,
 		"\n"
 		"  -o, --output table|json|yaml   (default: table)\n"
@@ -64,6 +75,11 @@ static void usage(FILE *f)
 		"      --health-addr HOST:PORT    of the agent (default: 127.0.0.1:9879)\n"
 		"      --all                      map dump: also elements that are all zero\n"
 		"      --expired                  ct list: only flows past their time\n"
+		"      --path PATH                init: where to mount\n"
+		"      --host-proc DIR            init: mount in the namespaces of its process 1\n"
+		"      --bin-dir DIR              init cni, uninstall-cni: the runtime's plugins\n"
+		"      --source FILE              init cni: what to install\n"
+		"      --conf-dir DIR             init uninstall-cni: the runtime's networks\n"
 		"\nOptions may stand before or after the command. Exit status: 0, or 1 on\n"
 		"error and when 'status' finds something not ready, or 2 for wrong usage.\n",
 		WAG_PIN_DIR, WAG_STATE_DIR);
@@ -176,6 +192,21 @@ int main(int argc, char **argv)
 			break;
 		case OPT_EXPIRED:
 			cli.expired = true;
+			break;
+		case OPT_PATH:
+			cli.path = optarg;
+			break;
+		case OPT_HOST_PROC:
+			cli.host_proc = optarg;
+			break;
+		case OPT_BIN_DIR:
+			cli.bin_dir = optarg;
+			break;
+		case OPT_SOURCE:
+			cli.source = optarg;
+			break;
+		case OPT_CONF_DIR:
+			cli.conf_dir = optarg;
 			break;
 		case OPT_VERSION:
 			return cmd_version(&cli, 0, NULL, NULL);
