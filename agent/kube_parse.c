@@ -425,8 +425,12 @@ static int parse_node(const struct reader *rd, const json_t *tree, struct object
 	    (r = field_label(rd, tree, "topology.kubernetes.io/zone", &zone)) < 0 ||
 	    (r = field_annotation(rd, tree, MODEL_POD_CIDRS, &published)) < 0 ||
 	    (r = field_dup(rd, meta, "metadata.", "uid", &node->uid)) < 0 ||
-	    (r = node_addrs(rd, addrs, "InternalIP", node)) < 0 ||
-	    (r = node_addrs(rd, addrs, "ExternalIP", node)) < 0)
+	    (r = field_dup(rd, meta, "metadata.", "creationTimestamp", &node->created)) < 0 ||
+	    (r = node_addrs(rd, addrs, "InternalIP", node)) < 0)
+		return r;
+	node->n_internal = node->n_addrs;
+	r = node_addrs(rd, addrs, "ExternalIP", node);
+	if (r < 0)
 		return r;
 	if (published[0] && (r = field_copy(rd, published, &node->published)) < 0)
 		return r;

@@ -84,11 +84,13 @@ struct slice {
 struct node {
 	struct wag_addr *addrs; /* InternalIP first, then ExternalIP */
 	size_t n_addrs;
+	size_t n_internal; /* of addrs: InternalIPs */
 	/* The annotation waggle.io/pod-cidrs; without it spec.podCIDRs, or spec.podCIDR. */
 	char **pod_cidrs;
 	size_t n_pod_cidrs;
 	char *published; /* the annotation's text; NULL: there is none */
 	char *uid;	 /* may be NULL (manifests) */
+	char *created;	 /* metadata.creationTimestamp, which sorts as text; may be NULL */
 	char *zone;	 /* label topology.kubernetes.io/zone; may be NULL */
 };
 

@@ -77,6 +77,7 @@ static void node_done(struct node *node)
 	free(node->addrs);
 	free(node->published);
 	free(node->uid);
+	free(node->created);
 	free(node->zone);
 }
 
@@ -239,6 +240,7 @@ static void pack_node(struct packer *p, struct node *out, const struct node *nod
 	}
 	out->published = pack_str(p, node->published);
 	out->uid = pack_str(p, node->uid);
+	out->created = pack_str(p, node->created);
 	out->zone = pack_str(p, node->zone);
 }
 
@@ -381,6 +383,7 @@ static bool node_equal(const struct node *a, const struct node *b)
 {
 	if (a->n_pod_cidrs != b->n_pod_cidrs || !str_equal(a->zone, b->zone) ||
 	    !str_equal(a->uid, b->uid) || !str_equal(a->published, b->published) ||
+	    !str_equal(a->created, b->created) || a->n_internal != b->n_internal ||
 	    !addrs_equal(a->addrs, a->n_addrs, b->addrs, b->n_addrs))
 		return false;
 	for (size_t i = 0; i < a->n_pod_cidrs; i++) {
