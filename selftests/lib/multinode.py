@@ -12,6 +12,7 @@ watch. Pods of node N are 10.244.N.0/24 and fd00:10:244:N::/64.
 """
 import contextlib
 import json
+import uuid
 
 from netlab import Lab, LabError, service_objects, port
 
@@ -102,6 +103,7 @@ class ClusterNode(Lab):
         self.cluster, self.node_name = cluster, name
         self.subnet, self.host = PLACES[name]
         self.manifests = cluster.outside.manifests
+        self.boot_id = None  # a file, once the node has been rebooted
 
     def _build(self):
         outside = self.cluster.outside
@@ -147,6 +149,35 @@ class ClusterNode(Lab):
         ips = [ip["address"].split("/")[0] for ip in result["ips"]]
         self.pods[pod] = {family_of(a): a for a in ips}
         return self.pods[pod]
+
+    def sh(self, net, argv, **kw):
+        return super().sh(net, self.of_this_boot(net, argv), **kw)
+
+    def start(self, net, argv, name=None, **kw):
+        return super().start(net, self.of_this_boot(net, argv), name, **kw)
+
+    def of_this_boot(self, net, argv):
+        """After reboot() the node's programs see another boot id than the machine's."""
+        if not self.boot_id or net != "node":
+            return argv
+        return ["unshare", "-m", "sh", "-c", 'mount --bind "$0" /proc/sys/kernel/random/boot_id && '
+                'exec "$@"', self.boot_id, *argv]
+
+    def reboot(self):
+        """Only the disk is as before: no process, no namespace, nothing pinned, another boot id."""
+        for proc in self.procs:
+            if proc.poll() is None:
+                proc.kill()
+            proc.wait()
+        for net in reversed(self.nets):
+            self.run(["ip", "netns", "del", self.ns(net)])
+        self.nets, self.pods = [], {}
+        self.run(["umount", self.path("bpf")])
+        self.run(["mount", "-t", "bpf", "bpf", self.path("bpf")])
+        self.boot_id = self.path("boot_id")
+        with open(self.boot_id, "w", encoding="ascii") as f:
+            f.write(f"{uuid.uuid4()}\n")
+        self._build()
 
     def routes(self):
         """Every route of the node, as the kernel prints them."""

@@ -346,12 +346,12 @@ class Lab:
                 "pinDir": self.pin_dir, "stateDir": self.state_dir,
                 "ipam": {"ranges": POD_RANGES}}
 
-    def cni(self, command, pod, ns="default"):
+    def cni(self, command, pod, ns="default", check=True):
         env = {**os.environ, "CNI_COMMAND": command, "CNI_CONTAINERID": f"{self.name}-{pod}",
                "CNI_NETNS": f"/run/netns/{self.ns(pod)}", "CNI_IFNAME": "eth0",
                "CNI_PATH": os.path.dirname(self.binary("waggle-cni")),
                "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE={ns};K8S_POD_NAME={pod}"}
-        return self.sh("node", [self.binary("waggle-cni")], env=env,
+        return self.sh("node", [self.binary("waggle-cni")], env=env, check=check,
                        input=json.dumps(self.cni_conf()))
 
     def add_pod(self, pod, ns="default"):
