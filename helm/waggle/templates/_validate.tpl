@@ -1,0 +1,83 @@
+{{- /*
+What the schema cannot say. It refuses unknown names and wrong types before any template is read;
+here come values of Cilium that ask for what is not there (files/cilium.yaml), and values that do
+not fit each other. All that is wrong is said at once.
+*/}}
+{{- define "waggle.validate" -}}
+{{- $wrong := concat (include "waggle.refused" . | fromJsonArray) (include "waggle.misfits" . | fromJsonArray) }}
+{{- if $wrong }}
+{{- printf "\n\n%s\n" (join "\n" $wrong) | fail }}
+{{- end }}
+{{- end }}
+
+{{- define "waggle.refused" -}}
+{{- $wrong := list }}
+{{- range $path, $entry := .Files.Get "files/cilium.yaml" | fromYaml }}
+{{- $at := dict "value" $.Values }}
+{{- range splitList "." $path }}
+{{- $_ := set $at "value" (kindIs "map" $at.value | ternary (get ($at.value | default dict) .) "") }}
+{{- end }}
+{{- $value := $at.value }}
+{{- $given := not (or (kindIs "invalid" $value) (and (kindIs "string" $value) (eq $value ""))) }}
+{{- $accepted := has (toJson $value) (include "waggle.eachJson" ($entry.accept | default list) | fromJsonArray) }}
+{{- if and $entry.switch (kindIs "map" $value) }}
+{{- $accepted = or $accepted (get $value $entry.switch | toString | eq "false") (not (or $entry.byDefault (hasKey $value $entry.switch))) }}
+{{- end }}
+{{- if and $given (not $accepted) }}
+{{- $wrong = append $wrong (printf "%s: %s" $path $entry.say) }}
+{{- end }}
+{{- end }}
+{{- toJson $wrong }}
+{{- end }}
+
+{{- /* A list, each of its values as the text of its JSON. */}}
+{{- define "waggle.eachJson" -}}
+{{- $out := list }}
+{{- range . }}{{ $out = append $out (toJson .) }}{{ end }}
+{{- toJson $out }}
+{{- end }}
+
+{{- define "waggle.misfits" -}}
+{{- $wrong := list }}
+{{- with .Values }}
+{{- if and .k8sServiceHost (ne .k8sServiceHost "auto") (not .k8sServicePort) }}
+{{- $wrong = append $wrong "k8sServicePort: is missing beside k8sServiceHost: give the API server's port (6443 with kubeadm)" }}
+{{- end }}
+{{- if and .k8sServicePort (not .k8sServiceHost) }}
+{{- $wrong = append $wrong "k8sServiceHost: is missing beside k8sServicePort: give the API server's address" }}
+{{- end }}
+{{- if contains "/" .k8sServiceHost }}
+{{- $wrong = append $wrong (printf "k8sServiceHost: %q: give the name or address alone, without https:// and port" .k8sServiceHost) }}
+{{- end }}
+{{- if not (or .ipv4.enabled .ipv6.enabled) }}
+{{- $wrong = append $wrong "ipv4.enabled, ipv6.enabled: pods need one family at least" }}
+{{- end }}
+{{- if eq .routingMode "native" }}
+{{- if and .ipv4.enabled .enableIPv4Masquerade (not .ipMasqAgent.enabled) (not .ipv4NativeRoutingCIDR) }}
+{{- $wrong = append $wrong "ipv4NativeRoutingCIDR: is missing with routingMode=native: give the range of all pods, which the network routes without masquerading (or set enableIPv4Masquerade=false)" }}
+{{- end }}
+{{- if and .ipv6.enabled .enableIPv6Masquerade (not .ipMasqAgent.enabled) (not .ipv6NativeRoutingCIDR) }}
+{{- $wrong = append $wrong "ipv6NativeRoutingCIDR: is missing with routingMode=native: give the range of all pods, which the network routes without masquerading (or set enableIPv6Masquerade=false)" }}
+{{- end }}
+{{- end }}
+{{- if and .autoDirectNodeRoutes (eq .routingMode "tunnel") }}
+{{- $wrong = append $wrong "autoDirectNodeRoutes: routes go with routingMode=native; routingMode=auto sets them up itself" }}
+{{- end }}
+{{- if and (eq .ipam.mode "cluster-pool") .ipv4.enabled (not .ipam.operator.clusterPoolIPv4PodCIDRList) }}
+{{- $wrong = append $wrong "ipam.operator.clusterPoolIPv4PodCIDRList: is empty: cluster-pool needs ranges (or set ipv4.enabled=false)" }}
+{{- end }}
+{{- if and (eq .ipam.mode "cluster-pool") .ipv6.enabled (not .ipam.operator.clusterPoolIPv6PodCIDRList) }}
+{{- $wrong = append $wrong "ipam.operator.clusterPoolIPv6PodCIDRList: is empty: cluster-pool needs ranges (or set ipv6.enabled=false)" }}
+{{- end }}
+{{- if and .prometheus.serviceMonitor.enabled (not .prometheus.enabled) }}
+{{- $wrong = append $wrong "prometheus.serviceMonitor.enabled: there is nothing to scrape: set prometheus.enabled=true" }}
+{{- end }}
+{{- if and .prometheus.enabled (eq (int .prometheus.port) (int .healthPort)) }}
+{{- $wrong = append $wrong "prometheus.port: is healthPort: give them different ports" }}
+{{- end }}
+{{- end }}
+{{- if and .Values.prometheus.serviceMonitor.enabled (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1")) (not .Release.IsUpgrade) }}
+{{- $wrong = append $wrong "prometheus.serviceMonitor.enabled: this cluster has no ServiceMonitor: install Prometheus' operator first (with \"helm template\" give --api-versions monitoring.coreos.com/v1)" }}
+{{- end }}
+{{- toJson $wrong }}
+{{- end }}
