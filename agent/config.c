@@ -51,6 +51,8 @@ static const struct choice underlays[] = { { "auto", CONFIG_UNDERLAY_AUTO },
 					   { "ipv4", CONFIG_UNDERLAY_V4 },
 					   { "ipv6", CONFIG_UNDERLAY_V6 },
 					   { NULL, 0 } };
+static const struct choice chainings[] = { { "none", 0 },  { "generic-veth", 1 }, { "aws-cni", 2 },
+					   { "azure", 3 }, { "flannel", 4 },	  { NULL, 0 } };
 static const struct choice host_routings[] = { { "bpf", 1 }, { "kernel", 0 }, { NULL, 0 } };
 
 /* KEY_CIDRS: a string that is a comma-separated list of CIDRs, or empty. */
@@ -145,6 +147,25 @@ static const struct key keys[] = {
 	{ "host-routing", "bpf|kernel",
 	  "Who forwards pods' packets; kernel: the node's own firewall sees them (default: bpf)",
 	  KEY_CHOICE, KEY_AT(host_routing), .choices = host_routings },
+	{ "prometheus-serve-addr", "[HOST]:PORT",
+	  "Serve /metrics there too; without HOST on all addresses (default: nowhere)", KEY_STRING,
+	  KEY_AT(prometheus_addr) },
+	{ "cni-conf-dir", "DIR",
+	  "Once ready, make Waggle the network of the container runtime's folder DIR (default: do "
+	  "not)",
+	  KEY_STRING, KEY_AT(cni_conf_dir) },
+	{ "cni-exclusive", "BOOL",
+	  "Other networks in --cni-conf-dir stand aside, as NAME.waggle_bak (default: false)",
+	  KEY_BOOL, KEY_AT(cni_exclusive) },
+	{ "cni-uninstall", "BOOL",
+	  "Give the other networks back when the agent is stopped (default: false)", KEY_BOOL,
+	  KEY_AT(cni_uninstall) },
+	{ "cni-chaining-mode", "none|generic-veth|aws-cni|azure|flannel",
+	  "Another network wires the pods, and Waggle is added behind it (default: none)",
+	  KEY_CHOICE, KEY_AT(cni_chaining), .choices = chainings },
+	{ "cni-chaining-target", "NAME",
+	  "The network to add to (default: the first in --cni-conf-dir)", KEY_STRING,
+	  KEY_AT(cni_chaining_target) },
 	{ "log-level", "error|warn|info|debug", "How much is logged (default: info)", KEY_LOG_LEVEL,
 	  KEY_AT(log_level) },
 };
@@ -476,6 +497,11 @@ int config_parse(struct config *c, int argc, char **argv, struct wag_err *err)
 	if (r == 0 && !c->cleanup)
 		r = default_cgroup(c, err);
 	return r == 0 ? config_check(c, err) : r;
+}
+
+const char *config_chaining_name(const struct config *c)
+{
+	return chainings[c->cni_chaining].text;
 }
 
 int config_find_cgroup2(const char *mounts, char *buf, size_t size)

@@ -42,6 +42,11 @@ struct config {
 	char *non_masquerade_cidrs; /* NULL: not given; comma-separated CIDRs */
 	char *ip_masq_agent_config; /* NULL: not given; path */
 	uint32_t host_routing;	    /* 1: packets are forwarded by BPF; 0: by the node's stack */
+	char *prometheus_addr;	    /* NULL or empty: off; [HOST]:PORT */
+	char *cni_conf_dir;	    /* NULL or empty: no file is written */
+	bool cni_exclusive, cni_uninstall;
+	uint32_t cni_chaining;	    /* 0: none, we wire the pods; config_chaining_name() */
+	char *cni_chaining_target;  /* NULL or empty: the first network */
 	enum wag_log_level log_level;
 	bool cleanup;
 };
@@ -54,5 +59,7 @@ int config_set(struct config *c, const char *key, const char *value, struct wag_
 int config_parse(struct config *c, int argc, char **argv, struct wag_err *err);
 /* Whether the settings fit together; names both of those that do not. Fills in what follows. */
 int config_check(struct config *c, struct wag_err *err);
+/* "none", "generic-veth", ...: as the flag and the plugin's chainingMode say it. */
+const char *config_chaining_name(const struct config *c);
 /* The mount point of the cgroup2 hierarchy as mounts (a /proc/self/mounts) tells. */
 int config_find_cgroup2(const char *mounts, char *buf, size_t size);

@@ -31,10 +31,35 @@ static int check_routing(const struct config *c, struct wag_err *err)
 	return 0;
 }
 
+static int check_cni(struct config *c, struct wag_err *err)
+{
+	bool dir = c->cni_conf_dir && c->cni_conf_dir[0];
+	bool target = c->cni_chaining_target && c->cni_chaining_target[0];
+
+	if (dir && c->cni_conf_dir[0] != '/')
+		return wag_err_set(err, -EINVAL, "--cni-conf-dir '%s': an absolute path is needed",
+				   c->cni_conf_dir);
+	if (target && !c->cni_chaining)
+		return wag_err_set(err, -EINVAL,
+				   "--cni-chaining-target %s: give --cni-chaining-mode too, such "
+				   "as generic-veth",
+				   c->cni_chaining_target);
+	if (!c->cni_chaining)
+		return 0;
+	/* What another network does for its pods already. */
+	c->host_routing = 0;
+	c->masquerade_v4 = c->masquerade_v6 = false;
+	c->routing_mode = CONFIG_ROUTING_NATIVE;
+	c->auto_direct_node_routes = c->skip_unreachable = false;
+	return 0;
+}
+
 int config_check(struct config *c, struct wag_err *err)
 {
 	int r = check_sources(c, err);
 
+	if (r == 0)
+		r = check_cni(c, err);
 	if (r == 0)
 		r = check_routing(c, err);
 	if (r < 0)

@@ -119,48 +119,97 @@ static int listen_unix(struct health *h, struct event_base *base, const char *pa
 	return 0;
 }
 
-static int listen_tcp(struct health *h, const char *addr, struct wag_err *err)
+static int listen_at(struct health *h, const char *flag, const char *addr, const char *host,
+		     uint16_t port, struct wag_err *err)
 {
-	char host[256];
-	uint16_t port;
 	int e;
 
-	if (health_addr_parse(addr, host, sizeof(host), &port) < 0)
-		return wag_err_set(err, -EINVAL,
-				   "--health-addr '%s': HOST:PORT, [V6]:PORT or unix:/path is "
-				   "needed",
-				   addr);
 	errno = 0;
 	if (evhttp_bind_socket_with_handle(h->http, host, port))
 		return 0;
 	e = errno ? errno : EINVAL;
 	if (e == EADDRINUSE)
 		return wag_err_set(err, -e,
-				   "--health-addr %s: in use by another process: give another "
-				   "port, or --health-addr= for none",
+				   "--%s %s: in use by another process: give another port, or "
+				   "--%s= for none",
+				   flag, addr, flag);
+	return wag_err_set(err, -e, "--%s %s: %s", flag, addr, strerror(e));
+}
+
+static int listen_tcp(struct health *h, const char *addr, struct wag_err *err)
+{
+	char host[256];
+	uint16_t port;
+
+	if (health_addr_parse(addr, host, sizeof(host), &port) < 0)
+		return wag_err_set(err, -EINVAL,
+				   "--health-addr '%s': HOST:PORT, [V6]:PORT or unix:/path is "
+				   "needed",
 				   addr);
-	return wag_err_set(err, -e, "--health-addr %s: %s", addr, strerror(e));
+	return listen_at(h, "health-addr", addr, host, port, err);
+}
+
+/* "::" takes IPv4 as well; where the kernel has no IPv6 it cannot be bound. */
+static int listen_metrics(struct health *h, const char *addr, struct wag_err *err)
+{
+	static const char flag[] = "prometheus-serve-addr";
+	char full[300], host[256];
+	uint16_t port;
+	int r;
+
+	snprintf(full, sizeof(full), "%s%s", addr[0] == ':' ? "[::]" : "", addr);
+	if (health_addr_parse(full, host, sizeof(host), &port) < 0)
+		return wag_err_set(err, -EINVAL,
+				   "--%s '%s': :PORT, HOST:PORT or [V6]:PORT is needed", flag,
+				   addr);
+	r = listen_at(h, flag, addr, host, port, err);
+	return r < 0 && r != -EADDRINUSE && addr[0] == ':' ?
+		       listen_at(h, flag, addr, "0.0.0.0", port, err) :
+		       r;
+}
+
+static int http_new(struct health **ret, struct event_base *base, const struct agent_view *view,
+		    struct wag_err *err)
+{
+	_cleanup_(health_freep) struct health *h = calloc(1, sizeof(*h));
+
+	if (h)
+		h->http = evhttp_new(base);
+	if (!h || !h->http)
+		return wag_err_set(err, -ENOMEM, "out of memory");
+	h->view = view;
+	evhttp_set_allowed_methods(h->http, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD);
+	evhttp_set_max_headers_size(h->http, REQUEST_MAX);
+	evhttp_set_max_body_size(h->http, REQUEST_MAX);
+	evhttp_set_timeout(h->http, TIMEOUT_S);
+	evhttp_set_cb(h->http, "/metrics", on_metrics, h);
+	*ret = TAKE_PTR(h);
+	return 0;
+}
+
+int health_new_metrics(struct health **ret, struct event_base *base, const char *addr,
+		       const struct agent_view *view, struct wag_err *err)
+{
+	_cleanup_(health_freep) struct health *h = NULL;
+	int r = http_new(&h, base, view, err);
+
+	if (r == 0)
+		r = listen_metrics(h, addr, err);
+	if (r == 0)
+		*ret = TAKE_PTR(h);
+	return r;
 }
 
 int health_new(struct health **ret, struct event_base *base, const char *addr,
 	       const struct agent_view *view, struct wag_err *err)
 {
-	_cleanup_(health_freep) struct health *h = calloc(1, sizeof(*h));
-	int r;
+	_cleanup_(health_freep) struct health *h = NULL;
+	int r = http_new(&h, base, view, err);
 
-	if (!h)
-		return wag_err_set(err, -ENOMEM, "out of memory");
-	h->view = view;
-	h->http = evhttp_new(base);
-	if (!h->http)
-		return wag_err_set(err, -ENOMEM, "out of memory");
-	evhttp_set_allowed_methods(h->http, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD);
-	evhttp_set_max_headers_size(h->http, REQUEST_MAX);
-	evhttp_set_max_body_size(h->http, REQUEST_MAX);
-	evhttp_set_timeout(h->http, TIMEOUT_S);
+	if (r < 0)
+		return r;
 	evhttp_set_cb(h->http, "/healthz", on_healthz, h);
 	evhttp_set_cb(h->http, "/readyz", on_readyz, h);
-	evhttp_set_cb(h->http, "/metrics", on_metrics, h);
 	if (strncmp(addr, "unix:", 5) == 0)
 		r = listen_unix(h, base, addr + 5, err);
 	else

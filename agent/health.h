@@ -13,6 +13,9 @@ struct health;
 /* addr: HOST:PORT, [V6]:PORT or unix:/path. view is borrowed and read at each request. */
 int health_new(struct health **ret, struct event_base *base, const char *addr,
 	       const struct agent_view *view, struct wag_err *err);
+/* The same for /metrics alone, for a scraper on another machine; no HOST: all addresses. */
+int health_new_metrics(struct health **ret, struct event_base *base, const char *addr,
+		       const struct agent_view *view, struct wag_err *err);
 void health_free(struct health *h);
 void health_freep(struct health **h);
 /* Splits HOST:PORT; 0 or -EINVAL. */

@@ -14,6 +14,7 @@
 #include <waggle/cleanup.h>
 #include <waggle/netlink.h>
 #include <waggle/pins.h>
+#include "cni_conf.h"
 #include "dataplane_bpf.h"
 #include "endpoint.h"
 #include "flow.h"
@@ -44,10 +45,11 @@ struct loop {
 	struct source *source;
 	struct names *names;
 	struct flow_server *flow;
-	struct health *health;
+	struct health *health, *metrics;
+	struct cni_watch *cni;
 	struct agent_view view;
 	uint64_t last_run_ms, last_cost_ms;
-	bool sync_due, restart;
+	bool sync_due, restart, told_to_end;
 };
 
 static uint64_t now_ns(void)
@@ -109,6 +111,7 @@ static void first_sync_over(struct loop *l, uint64_t cost_ms)
 	sync_get_stats(l->sync, &s);
 	l->view.swept = true;
 	dataplane_set_synced(l->dp, now_ns());
+	cni_watch_begin(l->cni);
 	start_timer(l->trim_timer, TRIM_DELAY_MS);
 	log_info("synced: %zu Services, %zu frontends, %zu backends in %" PRIu64 " ms", s.services,
 		 s.frontends, s.backends, cost_ms);
@@ -261,6 +264,7 @@ static void on_signal(evutil_socket_t sig, short what, void *ctx)
 	struct loop *l = ctx;
 
 	log_info("%s: ending; programs and maps stay in place", strsignal((int)sig));
+	l->told_to_end = true;
 	event_base_loopbreak(l->base);
 }
 
@@ -395,6 +399,23 @@ static int start_flows(struct loop *l, struct wag_err *err)
 	return 0;
 }
 
+static int start_cni(struct loop *l, struct wag_err *err)
+{
+	const struct config *c = l->config;
+	const struct cni_conf_options options = {
+		.dir = c->cni_conf_dir,
+		.chaining_mode = config_chaining_name(c),
+		.chaining_target = c->cni_chaining_target,
+		.pin_dir = c->pin_dir,
+		.state_dir = c->state_dir,
+		.exclusive = c->cni_exclusive,
+	};
+
+	if (!c->cni_conf_dir || !c->cni_conf_dir[0])
+		return 0;
+	return cni_watch_new(&l->cni, l->base, &options, err);
+}
+
 static int watch_endpoints(struct loop *l)
 {
 	char path[4096];
@@ -447,6 +468,11 @@ static int start(struct loop *l, struct wag_err *err)
 	/* Before anything is touched; answers only once the loop runs. */
 	if (r == 0 && l->config->health_addr[0])
 		r = health_new(&l->health, l->base, l->config->health_addr, &l->view, err);
+	if (r == 0 && l->config->prometheus_addr && l->config->prometheus_addr[0])
+		r = health_new_metrics(&l->metrics, l->base, l->config->prometheus_addr, &l->view,
+				       err);
+	if (r == 0)
+		r = start_cni(l, err);
 	if (r == 0)
 		r = start_dataplane(l, err);
 	if (r == 0)
@@ -477,7 +503,9 @@ static void free_event(struct event *e)
 
 static void stop(struct loop *l)
 {
+	cni_watch_free(l->cni, l->told_to_end && l->config->cni_uninstall);
 	health_free(l->health);
+	health_free(l->metrics);
 	source_free(l->source);
 	flow_server_free(l->flow);
 	names_free(l->names);

@@ -247,17 +247,25 @@ void node_facts_done(struct node_facts *f)
 	*f = (struct node_facts){ 0 };
 }
 
+/* A container sees its own /proc/sys read-only, and may be given the node's below /host. */
 static int write_sysctl(const char *path, struct wag_err *err)
 {
-	_cleanup_close_ int fd = open(path, O_RDWR | O_CLOEXEC);
-	char now = 0;
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	char now = 0, host[256];
 
 	if (fd < 0)
 		return errno == ENOENT ? 0 : /* no IPv6 in this kernel */
 			       wag_err_set(err, -errno, "%s: %s", path, strerror(errno));
 	if (read(fd, &now, 1) == 1 && now == '1')
 		return 0;
-	if (pwrite(fd, "1", 1, 0) != 1)
+	closep(&fd);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 && errno == EROFS) {
+		snprintf(host, sizeof(host), "/host%s", path);
+		fd = open(host, O_WRONLY | O_CLOEXEC);
+		errno = fd < 0 ? EROFS : 0;
+	}
+	if (fd < 0 || write(fd, "1", 1) != 1)
 		return wag_err_set(err, -errno, "%s: %s (pods need it to be 1: set it with sysctl)",
 				   path, strerror(errno));
 	return 0;
