@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The network configuration on stdin. */
+/* The network configuration on stdin (docs/cni.md "Configuration"). */
 #pragma once
 
+#include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <waggle/err.h>
 #include <waggle/ipam.h>
+#include <waggle/record.h>
 
 /*
  * Error codes of the CNI specification. In cni/, a function with a struct wag_err returns 0 or one
@@ -20,34 +23,79 @@ enum cni_code {
 	CNI_E_DECODE = 6,
 	CNI_E_CONFIG = 7,
 	CNI_E_AGAIN = 11,
-	CNI_E_EXISTS = 100, /* ours: the container already has this interface */
-	CNI_E_KERNEL = 101, /* ours: the kernel refused */
-	CNI_E_CHECK = 102,  /* ours: CHECK found a difference */
+	CNI_E_UNAVAILABLE = 50, /* STATUS: no ADD can succeed */
+	CNI_E_LIMITED = 51,	/* STATUS: and pods that exist may be cut off */
+	CNI_E_EXISTS = 100,	/* ours: the container already has this interface */
+	CNI_E_KERNEL = 101,	/* ours: the kernel refused */
+	CNI_E_CHECK = 102,	/* ours: CHECK found a difference */
+	CNI_E_PORT = 103,	/* ours: a port of the node belongs to another pod */
 };
 
 #define CONF_STDIN_MAX (1024 * 1024)
 #define CONF_SETS 8
-#define CONF_RANGES 16
+#define CONF_RANGES 64 /* of one set */
+#define CONF_IPS 8
 #define CNI_VERSIONS "0.3.1", "0.4.0", "1.0.0", "1.1.0"
 #define CNI_VERSION_NEWEST "1.1.0"
+
+/* What a result of another plugin says: prevResult, or the answer of an ipam plugin. */
+struct conf_result {
+	unsigned addr_count;
+	struct wag_addr addrs[RECORD_ADDRS];
+	unsigned route_count;
+	struct record_route routes[RECORD_ROUTES];
+	char pod_mac[18]; /* of the interface in the sandbox; empty: not told */
+	char *dns;	  /* JSON text, or NULL */
+};
+
+/* runtimeConfig: what the runtime asks of capabilities. */
+struct conf_runtime {
+	unsigned port_count;
+	struct conf_port {
+		bool has_addr;
+		struct wag_addr addr; /* hostIP */
+		uint16_t host_port, port;
+		uint8_t proto;
+	} ports[RECORD_PORTS];
+	uint64_t egress_rate, egress_burst, ingress_rate, ingress_burst; /* bit/s, bit */
+	bool has_mac;
+	uint8_t mac[6];
+	unsigned ip_count;
+	struct wag_addr ips[CONF_IPS];
+};
+
+struct conf_attachment {
+	char container_id[128];
+	char ifname[16];
+};
 
 struct cni_conf {
 	char version[8];
 	char name[128];
 	char pin_dir[256];
 	char state_dir[256];
-	uint32_t mtu;
-	unsigned set_count;
+	uint32_t mtu;	    /* 0: what the agent found */
+	bool chained;	    /* chainingMode */
+	char ipam_type[64]; /* plugin that gives the addresses; empty: we do */
+	unsigned set_count; /* 0: the node's own ranges, conf_node_ranges() */
 	struct conf_set {
 		unsigned range_count;
 		struct ipam_range ranges[CONF_RANGES];
 	} sets[CONF_SETS]; /* one address from each */
+	struct conf_runtime runtime;
 	char *dns;	   /* JSON text passed on to the result, or NULL */
+	char *prev_result; /* JSON text, or NULL */
+	struct conf_result prev;
+	size_t attachment_count;
+	struct conf_attachment *attachments; /* GC: the only ones that live */
 };
 
 enum conf_use {
 	CONF_VERSION, /* cniVersion is enough */
-	CONF_DEL,     /* a broken ipam section must not keep a container from going away */
+	CONF_DEL,     /* a broken section must not keep a container from going away */
+	CONF_CHECK,   /* as DEL, and prevResult */
+	CONF_GC,      /* as DEL, and the attachments */
+	CONF_STATUS,  /* as ADD, without what belongs to one container */
 	CONF_ADD,
 };
 
@@ -55,3 +103,18 @@ enum conf_use {
 int conf_parse(const char *text, size_t size, enum conf_use use, struct cni_conf *ret,
 	       struct wag_err *err);
 void conf_done(struct cni_conf *conf);
+
+/* The pod ranges of this node, written by the agent; fills conf->sets. */
+int conf_node_ranges(struct cni_conf *conf, struct wag_err *err);
+/* MTU of the pod's interface: the agent's where the configuration has none. */
+int conf_mtu(struct cni_conf *conf, uint32_t agent_mtu, struct wag_err *err);
+
+/* A result of another plugin in any version we know; what names it in errors. */
+int conf_parse_result(const char *text, size_t size, const char *what, struct conf_result *ret,
+		      struct wag_err *err);
+void conf_result_done(struct conf_result *result);
+
+/* ---- parts of conf_parse(), one file each ---- */
+int conf_ranges_parse(json_t *list, struct cni_conf *conf, struct wag_err *err);
+int conf_runtime_parse(json_t *runtime, struct conf_runtime *ret, struct wag_err *err);
+int conf_result_parse(json_t *root, const char *what, struct conf_result *ret, struct wag_err *err);

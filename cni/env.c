@@ -18,6 +18,8 @@ static int command_parse(const char *text, enum cni_command *ret, struct wag_err
 		{ "ADD", CNI_ADD },
 		{ "DEL", CNI_DEL },
 		{ "CHECK", CNI_CHECK },
+		{ "GC", CNI_GC },
+		{ "STATUS", CNI_STATUS },
 		{ "VERSION", CNI_VERSION },
 	};
 
@@ -28,7 +30,8 @@ static int command_parse(const char *text, enum cni_command *ret, struct wag_err
 		}
 	}
 	return wag_err_set(err, CNI_E_ENV,
-			   "CNI_COMMAND \"%.32s\" is not known; use ADD, DEL, CHECK or VERSION",
+			   "CNI_COMMAND \"%.32s\" is not known; use ADD, DEL, CHECK, GC, STATUS or "
+			   "VERSION",
 			   text);
 }
 
@@ -104,10 +107,18 @@ static int arg_take(struct cni_env *env, const char *key, size_t key_len, const 
 
 static bool ignore_unknown(const char *args)
 {
-	const char *p = strstr(args, "IgnoreUnknown=");
+	static const char *const yes[] = { "1", "t", "T", "true", "TRUE", "True" };
 
-	return p && (strncmp(p + 14, "1", 1) == 0 || strncmp(p + 14, "true", 4) == 0 ||
-		     strncmp(p + 14, "True", 4) == 0);
+	for (; *args; args += strcspn(args, ";"), args += *args == ';') {
+		size_t len = strcspn(args, ";");
+
+		if (len < 14 || memcmp(args, "IgnoreUnknown=", 14) != 0)
+			continue;
+		for (size_t i = 0; i < sizeof(yes) / sizeof(yes[0]); i++)
+			if (len - 14 == strlen(yes[i]) && !memcmp(args + 14, yes[i], len - 14))
+				return true;
+	}
+	return false;
 }
 
 int env_parse_args(const char *args, struct cni_env *env, struct wag_err *err)
@@ -148,7 +159,9 @@ int env_read(struct cni_env *ret, struct wag_err *err)
 	r = var_copy("CNI_COMMAND", true, command, sizeof(command), err);
 	if (!r)
 		r = command_parse(command, &ret->command, err);
-	if (r || ret->command == CNI_VERSION)
+	/* The others are about the network, not about one container. */
+	if (r || ret->command == CNI_VERSION || ret->command == CNI_GC ||
+	    ret->command == CNI_STATUS)
 		return r;
 	r = var_copy("CNI_CONTAINERID", true, ret->container_id, sizeof(ret->container_id), err);
 	if (!r)

@@ -4,7 +4,7 @@
 
 #include <waggle/err.h>
 
-enum cni_command { CNI_VERSION, CNI_ADD, CNI_DEL, CNI_CHECK };
+enum cni_command { CNI_VERSION, CNI_ADD, CNI_DEL, CNI_CHECK, CNI_GC, CNI_STATUS };
 
 struct cni_env {
 	enum cni_command command;

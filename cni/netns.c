@@ -127,32 +127,54 @@ uint64_t netns_cookie_of(const char *pin_dir, const struct netns *ns)
 
 /* ---- sysctls ---- */
 
+static void sysctl_path(char *path, size_t size, const char *fmt, va_list ap)
+{
+	int n = snprintf(path, size, "/proc/sys/net/");
+
+	vsnprintf(path + n, size - n, fmt, ap);
+}
+
+static int value_read(const char *path, char *buf, size_t size)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, buf, size - 1);
+
+	if (n < 0)
+		return -errno;
+	buf[n] = '\0';
+	buf[strcspn(buf, "\n")] = '\0';
+	return 0;
+}
+
+int sysctl_get(char *buf, size_t size, const char *fmt, ...)
+{
+	char path[PATH_MAX];
+	va_list ap;
+
+	va_start(ap, fmt);
+	sysctl_path(path, sizeof(path), fmt, ap);
+	va_end(ap);
+	return value_read(path, buf, size);
+}
+
 int sysctl_set(const char *value, const char *fmt, ...)
 {
 	_cleanup_close_ int fd = -1;
 	char path[PATH_MAX], old[32];
 	va_list ap;
-	ssize_t n;
+	int r;
 
-	n = snprintf(path, sizeof(path), "/proc/sys/net/");
 	va_start(ap, fmt);
-	vsnprintf(path + n, sizeof(path) - n, fmt, ap);
+	sysctl_path(path, sizeof(path), fmt, ap);
 	va_end(ap);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	n = read(fd, old, sizeof(old) - 1);
-	old[n > 0 ? n : 0] = '\0';
-	old[strcspn(old, "\n")] = '\0';
+	r = value_read(path, old, sizeof(old));
 	/* Reading first: /proc/sys is often read-only where everything is set already. */
-	if (strcmp(old, value) == 0)
-		return 0;
-	close(fd);
+	if (r < 0 || strcmp(old, value) == 0)
+		return r;
 	fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0)
+	if (fd < 0 || write(fd, value, strlen(value)) < 0)
 		return -errno;
-	n = write(fd, value, strlen(value));
-	return n < 0 ? -errno : 0;
+	return 0;
 }
 
 bool sysctl_has_ipv6(void)

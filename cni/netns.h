@@ -3,6 +3,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <waggle/err.h>
 
@@ -25,4 +26,6 @@ uint64_t netns_cookie_of(const char *pin_dir, const struct netns *ns);
 
 /* Writes /proc/sys/net/... unless it holds the value already. 0 or -errno. */
 int sysctl_set(const char *value, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Its value, without the newline. */
+int sysctl_get(char *buf, size_t size, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 bool sysctl_has_ipv6(void);

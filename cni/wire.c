@@ -10,12 +10,12 @@
 #include "conf.h"
 #include "wire.h"
 
-static unsigned full_bits(const struct wag_addr *addr)
+unsigned wire_bits(const struct wag_addr *addr)
 {
 	return wag_addr_is_v4(addr) ? 32 : 128;
 }
 
-static bool has_family(const struct record *rec, bool v4)
+bool wire_has_family(const struct record *rec, bool v4)
 {
 	for (unsigned i = 0; i < rec->addr_count; i++)
 		if (wag_addr_is_v4(&rec->addrs[i].addr) == v4)
@@ -33,42 +33,49 @@ static int sysctl_must(struct wag_err *err, const char *value, const char *path,
 			   strerror(-r));
 }
 
+/* The gateway the pod speaks to has no address here: nothing may be filtered by it. */
+static const struct wire_sysctl host_wanted[] = {
+	{ true, "0", "ipv4/conf/%s/rp_filter" },     { true, "1", "ipv4/conf/%s/accept_local" },
+	{ true, "1", "ipv4/conf/%s/forwarding" },    { false, "0", "ipv6/conf/%s/disable_ipv6" },
+	{ false, "1", "ipv6/conf/%s/addr_gen_mode" }, { false, "0", "ipv6/conf/%s/accept_ra" },
+	{ false, "1", "ipv6/conf/%s/forwarding" },
+};
+
+/* Container runtimes like to switch IPv6 off in a new namespace. */
+static const struct wire_sysctl pod_wanted[] = {
+	{ false, "0", "ipv6/conf/%s/disable_ipv6" },
+	{ false, "0", "ipv6/conf/%s/accept_ra" },
+};
+
+const struct wire_sysctl *wire_sysctls(bool pod, size_t *ret_count)
+{
+	*ret_count = pod ? sizeof(pod_wanted) / sizeof(pod_wanted[0])
+			 : sizeof(host_wanted) / sizeof(host_wanted[0]);
+	return pod ? pod_wanted : host_wanted;
+}
+
 static int host_sysctls(const struct record *rec, struct wag_err *err)
 {
-	static const struct {
-		bool v4;
-		const char *value, *path;
-	} wanted[] = {
-		/* The gateway the pod speaks to has no address here: nothing may be filtered by it.
-		 */
-		{ true, "0", "ipv4/conf/%s/rp_filter" },
-		{ true, "1", "ipv4/conf/%s/accept_local" },
-		{ true, "1", "ipv4/conf/%s/forwarding" },
-		{ false, "0", "ipv6/conf/%s/disable_ipv6" },
-		{ false, "1", "ipv6/conf/%s/addr_gen_mode" },
-		{ false, "0", "ipv6/conf/%s/accept_ra" },
-		{ false, "1", "ipv6/conf/%s/forwarding" },
-	};
 	int r = 0;
 
-	if (has_family(rec, true))
+	if (wire_has_family(rec, true))
 		r = sysctl_must(err, "1", "ipv4/%s", "ip_forward");
-	if (!r && has_family(rec, false))
+	if (!r && wire_has_family(rec, false))
 		r = sysctl_must(err, "1", "ipv6/conf/%s/forwarding", "all");
-	for (size_t i = 0; !r && i < sizeof(wanted) / sizeof(wanted[0]); i++)
-		if (has_family(rec, wanted[i].v4))
-			r = sysctl_must(err, wanted[i].value, wanted[i].path, rec->host_ifname);
+	for (size_t i = 0; !r && i < sizeof(host_wanted) / sizeof(host_wanted[0]); i++)
+		if (wire_has_family(rec, host_wanted[i].v4))
+			r = sysctl_must(err, host_wanted[i].value, host_wanted[i].path,
+					rec->host_ifname);
 	return r;
 }
 
-int wire_create(struct nl *nl, const struct netns *ns, struct record *rec, uint32_t mtu,
-		struct wag_err *err)
+int wire_create(struct nl *nl, const struct netns *ns, struct record *rec, struct wag_err *err)
 {
 	struct nl_link link;
 	int r;
 
-	r = nl_veth_add(nl, rec->host_ifname, rec->ifname, ns->pod_fd, mtu, rec->host_mac,
-			rec->mac);
+	r = nl_veth_add(nl, rec->host_ifname, rec->ifname, ns->pod_fd, rec->mtu,
+			rec->host_mac, rec->mac);
 	if (r == -EEXIST)
 		return wag_err_set(err, CNI_E_EXISTS,
 				   "interface %s exists already in the container: choose another "
@@ -97,7 +104,7 @@ int wire_host(struct nl *nl, const struct record *rec, struct wag_err *err)
 
 		r = nl_neigh_add(nl, rec->ifindex, addr, rec->mac);
 		if (r == 0)
-			r = nl_route_add(nl, addr, full_bits(addr), NULL, rec->ifindex, NULL, 0);
+			r = nl_route_add(nl, addr, wire_bits(addr), NULL, rec->ifindex, NULL, 0);
 		if (r < 0)
 			return wag_err_set(err, CNI_E_KERNEL, "cannot route %s to %s: %s",
 					   wag_addr_format(addr, text), rec->host_ifname,
@@ -106,7 +113,7 @@ int wire_host(struct nl *nl, const struct record *rec, struct wag_err *err)
 	return 0;
 }
 
-static void gateway_of(bool v4, struct wag_addr *gw, struct wag_addr *any)
+void wire_gateway(bool v4, struct wag_addr *gw, struct wag_addr *any)
 {
 	wag_addr_parse(v4 ? WIRE_GATEWAY_V4 : WIRE_GATEWAY_V6, gw);
 	wag_addr_parse(v4 ? "0.0.0.0" : "::", any);
@@ -117,22 +124,27 @@ static int pod_family(struct nl *nl, uint32_t ifindex, const struct record *rec,
 	struct wag_addr gw, any;
 	int r;
 
-	if (!has_family(rec, v4))
+	if (!wire_has_family(rec, v4))
 		return 0;
-	gateway_of(v4, &gw, &any);
+	wire_gateway(v4, &gw, &any);
 	r = nl_neigh_add(nl, ifindex, &gw, rec->host_mac);
-	return r < 0 ? r : nl_route_add(nl, &any, 0, &gw, ifindex, NULL, 0);
+	if (r == 0)
+		r = nl_route_add(nl, &any, 0, &gw, ifindex, NULL, rec->route_mtu);
+	for (unsigned i = 0; r == 0 && i < rec->route_count; i++)
+		if (rec->routes[i].bits && wag_addr_is_v4(&rec->routes[i].dst) == v4)
+			r = nl_route_add(nl, &rec->routes[i].dst, rec->routes[i].bits, &gw, ifindex,
+					 NULL, rec->route_mtu);
+	return r;
 }
 
 static int pod_sysctls(const struct record *rec)
 {
-	int r;
+	int r = 0;
 
-	if (!has_family(rec, false))
-		return 0;
-	/* Container runtimes like to switch IPv6 off in a new namespace. */
-	r = sysctl_set("0", "ipv6/conf/%s/disable_ipv6", rec->ifname);
-	return r < 0 ? r : sysctl_set("0", "ipv6/conf/%s/accept_ra", rec->ifname);
+	for (size_t i = 0; r == 0 && i < sizeof(pod_wanted) / sizeof(pod_wanted[0]); i++)
+		if (wire_has_family(rec, pod_wanted[i].v4))
+			r = sysctl_set(pod_wanted[i].value, pod_wanted[i].path, rec->ifname);
+	return r;
 }
 
 /* In the pod's namespace. *ret_step: what failed. */
@@ -161,14 +173,14 @@ static int pod_setup(const struct record *rec, const char **ret_step)
 	*ret_step = "add the address";
 	for (unsigned i = 0; r == 0 && i < rec->addr_count; i++)
 		r = nl_addr_add(nl, link.ifindex, &rec->addrs[i].addr,
-				full_bits(&rec->addrs[i].addr));
+				wire_bits(&rec->addrs[i].addr));
 	if (r < 0)
 		return r;
 	*ret_step = "bring the interface up";
 	r = nl_link_up(nl, link.ifindex);
 	if (r < 0)
 		return r;
-	*ret_step = "add the default route";
+	*ret_step = "add the routes";
 	r = pod_family(nl, link.ifindex, rec, true);
 	return r < 0 ? r : pod_family(nl, link.ifindex, rec, false);
 }
@@ -210,74 +222,4 @@ int wire_remove(struct nl *nl, const struct record *rec, struct wag_err *err)
 		return wag_err_set(err, CNI_E_KERNEL, "cannot remove %s: %s", rec->host_ifname,
 				   strerror(-r));
 	return 0;
-}
-
-/* ---- CHECK ---- */
-
-struct seen {
-	const struct record *rec;
-	uint32_t ifindex;
-	unsigned found;
-};
-
-static int on_addr(uint32_t ifindex, const struct wag_addr *addr, unsigned bits, void *ctx)
-{
-	struct seen *seen = ctx;
-
-	for (unsigned i = 0; i < seen->rec->addr_count; i++)
-		if (ifindex == seen->ifindex && bits == full_bits(addr) &&
-		    wag_addr_equal(addr, &seen->rec->addrs[i].addr))
-			seen->found |= 1U << i;
-	return 0;
-}
-
-static int pod_compare(const struct record *rec, struct wag_err *err)
-{
-	struct seen seen = { .rec = rec };
-	_cleanup_(nl_freep) struct nl *nl = NULL;
-	char text[WAG_ADDR_TEXT];
-	struct nl_link link;
-	int r;
-
-	r = nl_new(&nl);
-	if (r == 0)
-		r = nl_link_get(nl, rec->ifname, &link);
-	if (r < 0)
-		return wag_err_set(err, CNI_E_CHECK, "container's %s: %s", rec->ifname,
-				   strerror(-r));
-	if (!(link.flags & IFF_UP) || memcmp(link.mac, rec->mac, 6) != 0)
-		return wag_err_set(err, CNI_E_CHECK, "container's %s is down or has another MAC",
-				   rec->ifname);
-	seen.ifindex = link.ifindex;
-	r = nl_addr_list(nl, on_addr, &seen);
-	if (r < 0)
-		return wag_err_set(err, CNI_E_KERNEL, "cannot list addresses: %s", strerror(-r));
-	for (unsigned i = 0; i < rec->addr_count; i++)
-		if (!(seen.found & 1U << i))
-			return wag_err_set(err, CNI_E_CHECK, "container's %s has lost address %s",
-					   rec->ifname, wag_addr_format(&rec->addrs[i].addr, text));
-	return 0;
-}
-
-int wire_check(struct nl *nl, const struct netns *ns, const struct record *rec, struct wag_err *err)
-{
-	struct nl_link link;
-	int r, left;
-
-	r = nl_link_get(nl, rec->host_ifname, &link);
-	if (r < 0)
-		return wag_err_set(err, CNI_E_CHECK, "%s: %s", rec->host_ifname, strerror(-r));
-	if (link.ifindex != rec->ifindex || !(link.flags & IFF_UP))
-		return wag_err_set(err, CNI_E_CHECK, "%s is down or another interface",
-				   rec->host_ifname);
-	r = netns_enter(ns);
-	if (r < 0)
-		return wag_err_set(err, CNI_E_KERNEL, "cannot enter the container: %s",
-				   strerror(-r));
-	r = pod_compare(rec, err);
-	left = netns_leave(ns);
-	if (left < 0)
-		return wag_err_set(err, CNI_E_KERNEL, "cannot leave the container: %s",
-				   strerror(-left));
-	return r;
 }

@@ -127,6 +127,42 @@ int bpfsys_map_sizes(int fd, uint32_t *ret_key, uint32_t *ret_value)
 	return 0;
 }
 
+int bpfsys_prog_id(int fd, uint32_t *ret_id)
+{
+	struct bpf_prog_info info;
+	union bpf_attr attr;
+	int r;
+
+	memset(&info, 0, sizeof(info));
+	attr_clear(&attr);
+	attr.info.bpf_fd = fd;
+	attr.info.info_len = sizeof(info);
+	attr.info.info = ptr_u64(&info);
+	r = bpfsys(BPF_OBJ_GET_INFO_BY_FD, &attr);
+	if (r == 0)
+		*ret_id = info.id;
+	return r;
+}
+
+int bpfsys_tcx_info(int fd, uint32_t *ret_ifindex, uint32_t *ret_prog_id)
+{
+	struct bpf_link_info info;
+	union bpf_attr attr;
+	int r;
+
+	memset(&info, 0, sizeof(info));
+	attr_clear(&attr);
+	attr.info.bpf_fd = fd;
+	attr.info.info_len = sizeof(info);
+	attr.info.info = ptr_u64(&info);
+	r = bpfsys(BPF_OBJ_GET_INFO_BY_FD, &attr);
+	if (r < 0)
+		return r;
+	*ret_ifindex = info.xdp.ifindex; /* where a TCX link has it too; old headers do not say */
+	*ret_prog_id = info.prog_id;
+	return 0;
+}
+
 int bpfsys_tcx_attach(int prog_fd, uint32_t ifindex, int egress)
 {
 	union bpf_attr attr;

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <arpa/inet.h>
 #include <errno.h>
 #include <linux/bpf.h>
 #include <limits.h>
@@ -15,12 +16,10 @@
 
 #define LOCK_MS 10000
 
-static const struct hook {
-	const char *prog;
-	int egress; /* of the host side: what the pod sends comes in */
-} hooks[] = { { "wag_from_pod", 0 }, { "wag_to_pod", 1 } };
-
-#define HOOKS (sizeof(hooks) / sizeof(hooks[0]))
+const struct endpoint_hook endpoint_hooks[ENDPOINT_HOOKS] = {
+	{ "wag_from_pod", false },
+	{ "wag_to_pod", true },
+};
 
 static int again(const char *pin_dir, struct wag_err *err)
 {
@@ -66,17 +65,16 @@ int endpoint_meta(const char *pin_dir, struct wag_meta *ret, struct wag_err *err
 	return 0;
 }
 
-int endpoint_ready(const char *pin_dir, struct wag_err *err)
+int endpoint_ready(const char *pin_dir, struct wag_meta *ret, struct wag_err *err)
 {
-	struct wag_meta meta;
 	char path[PATH_MAX];
 	int r;
 
-	r = endpoint_meta(pin_dir, &meta, err);
+	r = endpoint_meta(pin_dir, ret, err);
 	if (r)
 		return r;
-	for (size_t i = 0; i < HOOKS; i++) {
-		r = pins_prog_path(path, sizeof(path), pin_dir, hooks[i].prog);
+	for (size_t i = 0; i < ENDPOINT_HOOKS; i++) {
+		r = pins_prog_path(path, sizeof(path), pin_dir, endpoint_hooks[i].prog);
 		if (r < 0 || access(path, F_OK) < 0)
 			return again(pin_dir, err);
 	}
@@ -117,7 +115,7 @@ static void endpoint_fill(struct wag_endpoint *ep, const struct record *rec)
 	memset(ep, 0, sizeof(*ep));
 	ep->ifindex = rec->ifindex;
 	ep->netns_cookie = rec->netns_cookie;
-	for (unsigned i = 0; i < rec->addr_count; i++)
+	for (unsigned i = rec->addr_count; i-- > 0;) /* the first of a family stays */
 		*(wag_addr_is_v4(&rec->addrs[i].addr) ? &ep->v4 : &ep->v6) = rec->addrs[i].addr;
 	memcpy(ep->ifname, rec->host_ifname, sizeof(ep->ifname));
 	memcpy(ep->pod_ifname, rec->ifname, sizeof(ep->pod_ifname));
@@ -128,11 +126,13 @@ static void endpoint_fill(struct wag_endpoint *ep, const struct record *rec)
 
 static int entries_add(const struct maps *m, const struct record *rec, uint32_t flags)
 {
-	struct wag_pod pod = { .ifindex = rec->ifindex, .ep_id = rec->ep_id, .flags = flags };
+	struct wag_pod pod = { .ifindex = rec->ifindex, .ep_id = rec->ep_id };
 	struct wag_netns netns = { .flags = WAG_NETNS_POD, .ep_id = rec->ep_id };
 	struct wag_endpoint ep;
 	int r;
 
+	pod.flags = flags | (rec->chained ? WAG_POD_CHAINED : 0) |
+		    (rec->ingress_rate ? WAG_POD_NO_PEER : 0);
 	/* The endpoint first: it names the others to whoever must clean up. */
 	endpoint_fill(&ep, rec);
 	r = bpfsys_map_update(m->endpoint, &rec->ep_id, &ep, BPF_ANY);
@@ -144,6 +144,109 @@ static int entries_add(const struct maps *m, const struct record *rec, uint32_t 
 		r = bpfsys_map_update(m->netns, &rec->netns_cookie, &netns, BPF_ANY);
 	return r;
 }
+
+/* ---- ports of the node ---- */
+
+static bool is_any(const struct wag_addr *addr)
+{
+	return wag_addr_is_zero(addr) || (wag_addr_is_v4(addr) && !addr->w[3]);
+}
+
+static void port_key(struct wag_svc_key *key, const struct record_port *port)
+{
+	memset(key, 0, sizeof(*key));
+	key->addr = port->host_addr;
+	key->port = htons(port->host_port);
+	key->proto = port->proto;
+}
+
+/* The same port, on an address that a packet could have for both. */
+static bool keys_meet(const struct wag_svc_key *a, const struct wag_svc_key *b)
+{
+	return a->port == b->port && a->proto == b->proto &&
+	       wag_addr_is_v4(&a->addr) == wag_addr_is_v4(&b->addr) &&
+	       (wag_addr_equal(&a->addr, &b->addr) || is_any(&a->addr) || is_any(&b->addr));
+}
+
+static int port_free(int fd, const struct maps *m, const struct record *rec,
+		     const struct record_port *port, struct wag_err *err)
+{
+	struct wag_svc_key want, key;
+	char text[WAG_ADDR_TEXT];
+	struct wag_hostport held;
+	struct wag_endpoint ep;
+
+	port_key(&want, port);
+	for (int r = bpfsys_map_next_key(fd, NULL, &key); r == 0;
+	     r = bpfsys_map_next_key(fd, &key, &key)) {
+		/* A holder without an endpoint is what a killed DEL left. */
+		if (!keys_meet(&want, &key) || bpfsys_map_lookup(fd, &key, &held) < 0 ||
+		    held.ep_id == rec->ep_id ||
+		    bpfsys_map_lookup(m->endpoint, &held.ep_id, &ep) < 0)
+			continue;
+		return wag_err_set(err, -EADDRINUSE,
+				   "port %u (protocol %u) of %s on this node belongs to pod "
+				   "%.63s/%.200s, container %.64s",
+				   port->host_port, port->proto, wag_addr_format(&key.addr, text),
+				   ep.ns, ep.pod, ep.container_id);
+	}
+	return 0;
+}
+
+static const struct wag_addr *family_addr(const struct record *rec, const struct wag_addr *like)
+{
+	for (unsigned i = 0; i < rec->addr_count; i++)
+		if (wag_addr_is_v4(&rec->addrs[i].addr) == wag_addr_is_v4(like))
+			return &rec->addrs[i].addr;
+	return NULL;
+}
+
+static int ports_add(const char *pin_dir, const struct maps *m, const struct record *rec,
+		     struct wag_err *err)
+{
+	_cleanup_close_ int fd = -1;
+	int r = 0;
+
+	if (!rec->port_count)
+		return 0;
+	fd = pins_map_open(pin_dir, "wag_hostport", sizeof(struct wag_svc_key),
+			   sizeof(struct wag_hostport));
+	if (fd < 0)
+		return map_fail(pin_dir, "wag_hostport", fd, err);
+	for (unsigned i = 0; r == 0 && i < rec->port_count; i++) {
+		const struct wag_addr *addr = family_addr(rec, &rec->ports[i].host_addr);
+		struct wag_hostport value = { .port = htons(rec->ports[i].port),
+					      .ep_id = rec->ep_id };
+		struct wag_svc_key key;
+
+		if (!addr)
+			continue;
+		r = port_free(fd, m, rec, &rec->ports[i], err);
+		if (r < 0)
+			return r;
+		value.addr = *addr;
+		port_key(&key, &rec->ports[i]);
+		r = bpfsys_map_update(fd, &key, &value, BPF_ANY);
+	}
+	return r < 0 ? map_fail(pin_dir, "wag_hostport", r, err) : 0;
+}
+
+static void ports_remove(const char *pin_dir, const struct record *rec)
+{
+	_cleanup_close_ int fd = -1;
+	struct wag_hostport held;
+	struct wag_svc_key key;
+
+	if (rec->port_count)
+		fd = pins_map_open(pin_dir, "wag_hostport", sizeof(key), sizeof(held));
+	for (unsigned i = 0; fd >= 0 && i < rec->port_count; i++) {
+		port_key(&key, &rec->ports[i]);
+		if (bpfsys_map_lookup(fd, &key, &held) == 0 && held.ep_id == rec->ep_id)
+			bpfsys_map_delete(fd, &key);
+	}
+}
+
+/* ---- the way back ---- */
 
 static void pod_delete(const struct maps *m, const struct wag_addr *addr, uint32_t ep_id)
 {
@@ -159,9 +262,9 @@ static void links_unpin(const char *pin_dir, const char *ifname, uint32_t ifinde
 {
 	char path[PATH_MAX];
 
-	for (size_t i = 0; ifindex && i < HOOKS; i++)
-		if (pins_tcx_path(path, sizeof(path), pin_dir, ifname, ifindex, hooks[i].egress) ==
-		    0)
+	for (size_t i = 0; ifindex && i < ENDPOINT_HOOKS; i++)
+		if (pins_tcx_path(path, sizeof(path), pin_dir, ifname, ifindex,
+				  endpoint_hooks[i].egress) == 0)
 			unlink(path);
 }
 
@@ -186,8 +289,8 @@ static void entries_remove(const char *pin_dir, const struct maps *m, const stru
 
 /* ---- programs ---- */
 
-static int hook_attach_tcx(const char *pin_dir, const struct record *rec, const struct hook *hook,
-			   int prog_fd)
+static int hook_attach_tcx(const char *pin_dir, const struct record *rec,
+			   const struct endpoint_hook *hook, int prog_fd)
 {
 	_cleanup_close_ int link = -1;
 	char path[PATH_MAX];
@@ -198,6 +301,8 @@ static int hook_attach_tcx(const char *pin_dir, const struct record *rec, const 
 	if (r < 0)
 		return r;
 	link = bpfsys_tcx_attach(prog_fd, rec->ifindex, hook->egress);
+	if (link == -EEXIST && access(path, F_OK) == 0)
+		return 0; /* it is there already, held by its pin */
 	if (link < 0)
 		return link;
 	/* A pin outlives its device: an old one in the way is nobody's. */
@@ -206,7 +311,7 @@ static int hook_attach_tcx(const char *pin_dir, const struct record *rec, const 
 }
 
 static int hook_attach(const char *pin_dir, struct nl *nl, const struct record *rec,
-		       const struct hook *hook, uint32_t how, struct wag_err *err)
+		       const struct endpoint_hook *hook, uint32_t how, struct wag_err *err)
 {
 	_cleanup_close_ int prog = -1;
 	char path[PATH_MAX];
@@ -254,8 +359,9 @@ int endpoint_attach(const char *pin_dir, struct nl *nl, const struct record *rec
 	if (r < 0)
 		return wag_err_set(err, r, "cannot write the maps in %s: %s%s", pin_dir,
 				   strerror(-r), r == -E2BIG ? " (too many pods)" : "");
-	for (size_t i = 0; !r && i < HOOKS; i++)
-		r = hook_attach(pin_dir, nl, rec, &hooks[i], meta.attach, err);
+	r = ports_add(pin_dir, &m, rec, err);
+	for (size_t i = 0; !r && i < ENDPOINT_HOOKS; i++)
+		r = hook_attach(pin_dir, nl, rec, &endpoint_hooks[i], meta.attach, err);
 	return r;
 }
 
@@ -278,36 +384,7 @@ int endpoint_detach(const char *pin_dir, const struct record *rec, struct wag_er
 		return 0; /* nothing pinned, or nothing we could read */
 	if (r)
 		return r;
+	ports_remove(pin_dir, rec);
 	entries_remove(pin_dir, &m, rec);
 	return 0;
 }
-
-int endpoint_check(const char *pin_dir, const struct record *rec, struct wag_err *err)
-{
-	_cleanup_(maps_done) struct maps m = { -1, -1, -1 };
-	char text[WAG_ADDR_TEXT], path[PATH_MAX];
-	struct wag_meta meta;
-	struct wag_pod pod;
-	int r;
-
-	r = endpoint_meta(pin_dir, &meta, err);
-	if (!r)
-		r = maps_open(pin_dir, &m, err);
-	if (r)
-		return r;
-	for (unsigned i = 0; i < rec->addr_count; i++)
-		if (bpfsys_map_lookup(m.pods, &rec->addrs[i].addr, &pod) < 0 ||
-		    pod.ep_id != rec->ep_id || pod.ifindex != rec->ifindex)
-			return wag_err_set(err, -ESTALE, "wag_pods does not have %s on %s",
-					   wag_addr_format(&rec->addrs[i].addr, text),
-					   rec->host_ifname);
-	for (size_t i = 0; meta.attach == WAG_ATTACH_TCX && i < HOOKS; i++) {
-		r = pins_tcx_path(path, sizeof(path), pin_dir, rec->host_ifname, rec->ifindex,
-				  hooks[i].egress);
-		if (r < 0 || access(path, F_OK) < 0)
-			return wag_err_set(err, -ESTALE, "%s is not attached to %s",
-					   hooks[i].prog, rec->host_ifname);
-	}
-	return 0;
-}
-

@@ -39,13 +39,19 @@ uint32_t record_hash(const char *container_id, const char *ifname)
 	return h ? h : 1;
 }
 
+uint32_t record_ep_id(const char *container_id, const char *ifname, unsigned probe)
+{
+	uint32_t id = record_hash(container_id, ifname) + probe;
+
+	return id ? id : RECORD_PROBES;
+}
+
 void record_init(struct record *rec, const char *container_id, const char *ifname, unsigned probe)
 {
 	uint64_t h = hash64(container_id, ifname);
-	uint32_t id = record_hash(container_id, ifname) + probe;
 
 	memset(rec, 0, sizeof(*rec));
-	rec->ep_id = id ? id : RECORD_PROBES;
+	rec->ep_id = record_ep_id(container_id, ifname, probe);
 	snprintf(rec->container_id, sizeof(rec->container_id), "%s", container_id);
 	snprintf(rec->ifname, sizeof(rec->ifname), "%s", ifname);
 	snprintf(rec->host_ifname, sizeof(rec->host_ifname), "wag%08x", rec->ep_id);
@@ -246,6 +252,22 @@ int record_parse(const char *text, size_t size, struct record *ret)
 static void record_path(char *buf, size_t size, const char *state_dir, uint32_t ep_id)
 {
 	snprintf(buf, size, "%s/endpoints/%u.json", state_dir, ep_id);
+}
+
+bool record_exists(const char *state_dir, uint32_t ep_id)
+{
+	char path[PATH_MAX];
+
+	record_path(path, sizeof(path), state_dir, ep_id);
+	return access(path, F_OK) == 0;
+}
+
+int record_discard(const char *state_dir, uint32_t ep_id)
+{
+	char path[PATH_MAX];
+
+	record_path(path, sizeof(path), state_dir, ep_id);
+	return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
 }
 
 int record_read(const char *state_dir, uint32_t ep_id, struct record *ret)

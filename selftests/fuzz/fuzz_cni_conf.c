@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The network configuration, CNI_ARGS and the endpoint records. */
+/* The network configuration, results of other plugins, CNI_ARGS and the endpoint records. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,9 +43,20 @@ static void args_parse(const uint8_t *data, size_t size)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct wag_err err = { 0 };
+	struct conf_result result;
 	struct cni_conf conf;
 	struct record rec;
 
+	for (enum conf_use use = CONF_VERSION; use < CONF_ADD; use++) {
+		if (conf_parse((const char *)data, size, use, &conf, &err) && !err.msg[0])
+			abort();
+		conf_done(&conf);
+	}
+	if (conf_parse_result((const char *)data, size, "x", &result, &err) == 0 &&
+	    (result.addr_count > RECORD_ADDRS || result.route_count > RECORD_ROUTES))
+		abort();
+	conf_result_done(&result);
+	err = (struct wag_err){ 0 };
 	if (conf_parse((const char *)data, size, CONF_ADD, &conf, &err) == 0)
 		ranges_check(&conf);
 	else if (!err.code || !err.msg[0])

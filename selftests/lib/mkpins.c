@@ -60,9 +60,24 @@ static int dirs_make(const char *dir)
 	return 0;
 }
 
+static const struct {
+	const char *name;
+	__u32 key, value;
+} hashes[] = {
+	{ "wag_pods", sizeof(struct wag_addr), sizeof(struct wag_pod) },
+	{ "wag_endpoint", 4, sizeof(struct wag_endpoint) },
+	{ "wag_netns", 8, sizeof(struct wag_netns) },
+	{ "wag_netns_learn", 4, 8 },
+	{ "wag_policy_ns", sizeof(struct wag_policy_ns_key), sizeof(struct wag_policy_ns) },
+	{ "wag_hostport", sizeof(struct wag_svc_key), sizeof(struct wag_hostport) },
+	{ "wag_limit", sizeof(struct wag_limit_key), sizeof(struct wag_limit) },
+};
+
 int main(int argc, char **argv)
 {
-	struct wag_meta meta = { .magic = WAG_META_MAGIC, .abi = WAG_ABI, .mtu = 1500 };
+	struct wag_meta meta = {
+		.magic = WAG_META_MAGIC, .abi = WAG_ABI, .mtu = 1500, .synced_ns = 1
+	};
 	int tcx = argc == 3 && strcmp(argv[2], "tcx") == 0;
 	__u32 zero = 0;
 	int fd;
@@ -77,13 +92,12 @@ int main(int argc, char **argv)
 	fd = map_make(argv[1], "wag_meta", BPF_MAP_TYPE_ARRAY, 4, sizeof(meta), 1);
 	if (fd < 0 || bpf_map_update_elem(fd, &zero, &meta, 0) < 0)
 		return 1;
-	if (map_make(argv[1], "wag_pods", BPF_MAP_TYPE_HASH, sizeof(struct wag_addr),
-		     sizeof(struct wag_pod), 1024) < 0 ||
-	    map_make(argv[1], "wag_endpoint", BPF_MAP_TYPE_HASH, 4, sizeof(struct wag_endpoint),
-		     1024) < 0 ||
-	    map_make(argv[1], "wag_netns", BPF_MAP_TYPE_HASH, 8, sizeof(struct wag_netns), 1024) <
-		    0 ||
-	    map_make(argv[1], "wag_netns_learn", BPF_MAP_TYPE_HASH, 4, 8, 64) < 0)
+	for (unsigned i = 0; i < sizeof(hashes) / sizeof(hashes[0]); i++)
+		if (map_make(argv[1], hashes[i].name, BPF_MAP_TYPE_HASH, hashes[i].key,
+			     hashes[i].value, 1024) < 0)
+			return 1;
+	if (map_make(argv[1], "wag_runtime", BPF_MAP_TYPE_ARRAY, 4, sizeof(struct wag_runtime), 1) <
+	    0)
 		return 1;
 	return prog_make(argv[1], "wag_from_pod", tcx ? 46 : 0) < 0 ||
 	       prog_make(argv[1], "wag_to_pod", tcx ? 47 : 0) < 0;

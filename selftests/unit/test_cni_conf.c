@@ -15,6 +15,8 @@
 
 #define CONF(rest) "{\"cniVersion\":\"1.0.0\",\"name\":\"n\",\"type\":\"waggle-cni\"" rest "}"
 #define RANGES(list) ",\"ipam\":{\"ranges\":" list "}"
+#define RUNTIME(text) CONF(",\"runtimeConfig\":" text RANGES("[" V4 "]"))
+#define CHAINED(prev) CONF(",\"chainingMode\":\"generic-veth\",\"prevResult\":" prev)
 #define V4 "[{\"subnet\":\"10.1.0.0/24\"}]"
 #define V6 "[{\"subnet\":\"fd00:1::/64\"}]"
 
@@ -33,17 +35,39 @@ static void test_errors_name_the_field(void **state)
 		{ "{\"cniVersion\":1}", CNI_E_DECODE, "cniVersion" },
 		{ "{\"cniVersion\":\"1.0.0\"}", CNI_E_CONFIG, "name: missing" },
 		{ "{\"cniVersion\":\"1.0.0\",\"name\":\"a/b\"}", CNI_E_CONFIG, "name: must" },
-		{ CONF(""), CNI_E_CONFIG, "ipam.ranges" },
-		{ CONF(",\"mtu\":0"), CNI_E_CONFIG, "mtu:" },
+		{ CONF(",\"ipam\":7"), CNI_E_CONFIG, "ipam: must" },
+		{ CONF(",\"ipam\":{\"type\":\"a/b\"}"), CNI_E_CONFIG, "ipam.type:" },
+		{ CONF(",\"ipam\":{\"subnet\":\"10.1.0.0/24\"}"), CNI_E_FIELD, "ipam.subnet" },
+		{ CONF(",\"mtu\":12"), CNI_E_CONFIG, "mtu:" },
 		{ CONF(",\"mtu\":\"1500\""), CNI_E_CONFIG, "mtu:" },
-		{ CONF(",\"mtu\":1000" RANGES("[" V6 "]")), CNI_E_CONFIG, "IPv6 needs 1280" },
 		{ CONF(",\"pinDir\":\"x\""), CNI_E_CONFIG, "pinDir:" },
 		{ CONF(",\"stateDir\":\"/a/../b\""), CNI_E_CONFIG, "stateDir:" },
 		{ CONF(",\"dns\":1" RANGES("[" V4 "]")), CNI_E_CONFIG, "dns:" },
 		{ CONF(",\"prevResult\":{}" RANGES("[" V4 "]")), CNI_E_FIELD, "prevResult" },
-		{ CONF(",\"chainingMode\":\"x\""), CNI_E_FIELD, "chainingMode" },
-		{ CONF(",\"ipam\":{\"type\":\"host-local\",\"ranges\":[" V4 "]}"), CNI_E_FIELD,
-		  "ipam.type" },
+		{ CONF(",\"prevResult\":[],\"chainingMode\":\"azure\""), CNI_E_DECODE,
+		  "prevResult: must be an object" },
+		{ CHAINED("{\"ips\":[{\"address\":\"10.1.0.5\"}]}"), CNI_E_DECODE,
+		  "prevResult: ips" },
+		{ CHAINED("{\"routes\":[{\"dst\":7}]}"), CNI_E_DECODE, "prevResult: routes" },
+		{ CONF(",\"chainingMode\":\"generic-veth\""), CNI_E_CONFIG, "prevResult: missing" },
+		{ CONF(",\"chainingMode\":\"x\""), CNI_E_CONFIG, "chainingMode: must be none" },
+		{ RUNTIME("7"), CNI_E_CONFIG, "runtimeConfig: must" },
+		{ RUNTIME("{\"portMappings\":{}}"), CNI_E_CONFIG, "portMappings: must be a list" },
+		{ RUNTIME("{\"portMappings\":[{\"hostPort\":0}]}"), CNI_E_CONFIG,
+		  "hostPort must be" },
+		{ RUNTIME("{\"portMappings\":[{\"hostPort\":80}]}"), CNI_E_CONFIG,
+		  "containerPort" },
+		{ RUNTIME("{\"portMappings\":[{\"hostPort\":8,\"containerPort\":8,"
+			  "\"protocol\":\"icmp\"}]}"),
+		  CNI_E_CONFIG, "tcp, udp or sctp" },
+		{ RUNTIME("{\"portMappings\":[{\"hostPort\":8,\"containerPort\":8,"
+			  "\"hostIP\":\"x\"}]}"),
+		  CNI_E_CONFIG, "hostIP \"x\"" },
+		{ RUNTIME("{\"bandwidth\":{\"egressRate\":-1}}"), CNI_E_CONFIG, "egressRate must" },
+		{ RUNTIME("{\"bandwidth\":{\"ingressBurst\":1}}"), CNI_E_CONFIG, "needs its rate" },
+		{ RUNTIME("{\"mac\":\"01:00:00:00:00:01\"}"), CNI_E_CONFIG, "unicast" },
+		{ RUNTIME("{\"mac\":\"2:0:0:0:0:1\"}"), CNI_E_CONFIG, "unicast" },
+		{ RUNTIME("{\"ips\":[\"10.1.0\"]}"), CNI_E_CONFIG, "\"10.1.0\" is no address" },
 		{ CONF(RANGES("[]")), CNI_E_CONFIG, "ipam.ranges" },
 		{ CONF(RANGES("[[]]")), CNI_E_CONFIG, "1 to" },
 		{ CONF(RANGES("[[1]]")), CNI_E_CONFIG, "list of lists" },
@@ -88,7 +112,12 @@ static void test_defaults_and_ranges(void **state)
 	assert_int_equal(conf_parse(text, strlen(text), CONF_ADD, &conf, &err), 0);
 	assert_string_equal(conf.pin_dir, "/sys/fs/bpf/waggle");
 	assert_string_equal(conf.state_dir, "/var/lib/waggle");
-	assert_int_equal(conf.mtu, 1500);
+	assert_int_equal(conf.mtu, 0);
+	assert_int_equal(conf_mtu(&conf, 9000, &err), 0);
+	assert_int_equal(conf.mtu, 9000);
+	conf.mtu = 1000;
+	assert_int_equal(conf_mtu(&conf, 9000, &err), CNI_E_CONFIG);
+	assert_non_null(strstr(err.msg, "IPv6 needs 1280"));
 	assert_string_equal(conf.dns, "{\"nameservers\":[\"1.1.1.1\"]}");
 	assert_int_equal(conf.set_count, 2);
 	assert_int_equal(conf.sets[0].range_count, 2);
@@ -114,6 +143,80 @@ static void test_del_does_not_need_ipam(void **state)
 	assert_string_equal(conf.version, "0.4.0");
 }
 
+static void test_runtime_config(void **state)
+{
+	static const char text[] = RUNTIME(
+		"{\"portMappings\":[{\"hostPort\":8080,\"containerPort\":80,\"protocol\":\"UDP\","
+		"\"hostIP\":\"fd00::1\"},{\"hostPort\":1,\"containerPort\":65535}],"
+		"\"bandwidth\":{\"egressRate\":1000000,\"egressBurst\":8000},"
+		"\"mac\":\"0a:58:0a:f4:00:FF\",\"ips\":[\"10.1.0.5/24\",\"fd00::7\"],\"x\":[]}");
+	struct wag_err err = { 0 };
+	char addr[WAG_ADDR_TEXT];
+	struct cni_conf conf;
+
+	assert_int_equal(conf_parse(text, strlen(text), CONF_ADD, &conf, &err), 0);
+	assert_int_equal(conf.runtime.port_count, 2);
+	assert_true(conf.runtime.ports[0].has_addr);
+	assert_int_equal(conf.runtime.ports[0].proto, 17);
+	assert_int_equal(conf.runtime.ports[0].host_port, 8080);
+	assert_false(conf.runtime.ports[1].has_addr);
+	assert_int_equal(conf.runtime.ports[1].proto, 6);
+	assert_int_equal(conf.runtime.ports[1].port, 65535);
+	assert_int_equal(conf.runtime.egress_rate, 1000000);
+	assert_int_equal(conf.runtime.egress_burst, 8000);
+	assert_int_equal(conf.runtime.ingress_rate, 0);
+	assert_true(conf.runtime.has_mac);
+	assert_int_equal(conf.runtime.mac[5], 0xff);
+	assert_int_equal(conf.runtime.ip_count, 2);
+	assert_string_equal(wag_addr_format(&conf.runtime.ips[0], addr), "10.1.0.5");
+	conf_done(&conf);
+}
+
+static void test_prev_result(void **state)
+{
+	static const char text[] = CHAINED(
+		"{\"cniVersion\":\"1.0.0\",\"interfaces\":[{\"name\":\"br\",\"mac\":\"aa\"},"
+		"{\"name\":\"eth0\",\"mac\":\"0a:00:00:00:00:01\",\"sandbox\":\"/n\"}],"
+		"\"ips\":[{\"interface\":0,\"address\":\"10.1.0.1/24\"},{\"interface\":1,"
+		"\"address\":\"10.1.0.5/24\"},{\"address\":\"fd00::5/64\"}],"
+		"\"routes\":[{\"dst\":\"0.0.0.0/0\"}],\"dns\":{}}");
+	struct wag_err err = { 0 };
+	char addr[WAG_ADDR_TEXT];
+	struct cni_conf conf;
+
+	assert_int_equal(conf_parse(text, strlen(text), CONF_ADD, &conf, &err), 0);
+	assert_true(conf.chained);
+	assert_int_equal(conf.prev.addr_count, 2);
+	assert_string_equal(wag_addr_format(&conf.prev.addrs[0], addr), "10.1.0.5");
+	assert_string_equal(wag_addr_format(&conf.prev.addrs[1], addr), "fd00::5");
+	assert_string_equal(conf.prev.pod_mac, "0a:00:00:00:00:01");
+	assert_int_equal(conf.prev.route_count, 1);
+	assert_null(conf.prev.dns);
+	assert_int_equal(conf.prev_result[0], '{');
+	conf_done(&conf);
+}
+
+static void test_verbs_and_versions(void **state)
+{
+	static const char old[] = "{\"cniVersion\":\"0.3.1\",\"name\":\"n\"}";
+	static const char gc[] = "{\"cniVersion\":\"1.1.0\",\"name\":\"n\",\"cni.dev/valid-"
+				 "attachments\":[{\"containerID\":\"c\",\"ifname\":\"eth0\"}]}";
+	struct wag_err err = { 0 };
+	struct cni_conf conf;
+
+	assert_int_equal(conf_parse(old, strlen(old), CONF_DEL, &conf, &err), 0);
+	assert_int_equal(conf_parse(old, strlen(old), CONF_CHECK, &conf, &err), CNI_E_VERSION);
+	assert_non_null(strstr(err.msg, "0.4.0"));
+	assert_int_equal(conf_parse(old, strlen(old), CONF_GC, &conf, &err), CNI_E_VERSION);
+	assert_int_equal(conf_parse(old, strlen(old), CONF_STATUS, &conf, &err), CNI_E_VERSION);
+	assert_int_equal(conf_parse(gc, strlen(gc), CONF_GC, &conf, &err), 0);
+	assert_int_equal(conf.attachment_count, 1);
+	assert_string_equal(conf.attachments[0].container_id, "c");
+	conf_done(&conf);
+	assert_int_equal(conf_parse(CONF(""), strlen(CONF("")), CONF_GC, &conf, &err),
+			 CNI_E_VERSION);
+}
+
 static void test_args(void **state)
 {
 	static const struct {
@@ -126,6 +229,8 @@ static void test_args(void **state)
 		{ "IgnoreUnknown=1;K8S_POD_NAME=p;FOO=bar", 0, "p" },
 		{ "FOO=bar;K8S_POD_NAME=p;IgnoreUnknown=true", 0, "p" },
 		{ "K8S_POD_NAME=p;FOO=bar", CNI_E_ENV, "p" },
+		{ "K8S_POD_NAME=p;FOO=bar;XIgnoreUnknown=1", CNI_E_ENV, "p" },
+		{ "K8S_POD_NAME=p;FOO=bar;IgnoreUnknown=0", CNI_E_ENV, "p" },
 		{ "K8S_POD_NAME", CNI_E_ENV, "" },
 		{ "K8S_POD_NAME=a b", CNI_E_ENV, "" },
 		{ "K8S_POD_NAME=a\"b", CNI_E_ENV, "" },
@@ -187,6 +292,9 @@ int main(void)
 		cmocka_unit_test(test_errors_name_the_field),
 		cmocka_unit_test(test_defaults_and_ranges),
 		cmocka_unit_test(test_del_does_not_need_ipam),
+		cmocka_unit_test(test_runtime_config),
+		cmocka_unit_test(test_prev_result),
+		cmocka_unit_test(test_verbs_and_versions),
 		cmocka_unit_test(test_args),
 		cmocka_unit_test(test_record_survives_the_disk),
 	};

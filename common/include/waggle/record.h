@@ -59,6 +59,7 @@ struct record {
 
 /* Never 0. */
 uint32_t record_hash(const char *container_id, const char *ifname);
+uint32_t record_ep_id(const char *container_id, const char *ifname, unsigned probe);
 /* ep_id, names and MACs from the attachment. probe: 0 .. RECORD_PROBES - 1 */
 void record_init(struct record *rec, const char *container_id, const char *ifname, unsigned probe);
 /* 0 or -EBADMSG. */
@@ -72,6 +73,7 @@ int record_lock(const char *state_dir, uint32_t hash, int timeout_ms);
 
 /* 0; -ENOENT: no such record; -EBADMSG: unreadable; or -errno. */
 int record_read(const char *state_dir, uint32_t ep_id, struct record *ret);
+bool record_exists(const char *state_dir, uint32_t ep_id);
 /* 0 and its probe; -ENOENT: no record of this attachment, then *ret_probe is a free one. */
 int record_find(const char *state_dir, const char *container_id, const char *ifname,
 		struct record *ret, unsigned *ret_probe);
@@ -81,6 +83,8 @@ int record_find(const char *state_dir, const char *container_id, const char *ifn
  */
 typedef int (*record_fn)(uint32_t ep_id, const struct record *rec, void *ctx);
 int record_list(const char *state_dir, record_fn fn, void *ctx);
+/* One nobody can read, of before a power cut. 0 or -errno. */
+int record_discard(const char *state_dir, uint32_t ep_id);
 /* Both need the attachment's lock. 0 or -errno. */
 int record_write(const char *state_dir, const struct record *rec);
 int record_remove(const char *state_dir, const struct record *rec);

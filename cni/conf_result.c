@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What another plugin answered: prevResult of a list, or an ipam plugin's own result. */
+#include <stdio.h>
+#include <string.h>
+
+#include <waggle/addr.h>
+#include <waggle/cleanup.h>
+
+#include "conf.h"
+
+/* Is interfaces[index] the container's? Without an index, the address is the container's. */
+static bool is_in_sandbox(json_t *root, json_t *index)
+{
+	json_t *interfaces = json_object_get(root, "interfaces");
+	const char *sandbox;
+
+	if (!json_is_integer(index) || json_integer_value(index) < 0)
+		return true;
+	sandbox = json_string_value(json_object_get(
+		json_array_get(interfaces, json_integer_value(index)), "sandbox"));
+	return sandbox && *sandbox;
+}
+
+static int addrs_parse(json_t *root, const char *what, struct conf_result *ret,
+		       struct wag_err *err)
+{
+	json_t *list = json_object_get(root, "ips"), *obj;
+	size_t i;
+
+	json_array_foreach(list, i, obj)
+	{
+		const char *text = json_string_value(json_object_get(obj, "address"));
+		struct wag_addr *addr = &ret->addrs[ret->addr_count];
+		unsigned bits;
+
+		if (!text || !strchr(text, '/') || wag_cidr_parse(text, addr, &bits) < 0)
+			return wag_err_set(err, CNI_E_DECODE,
+					   "%s: ips: address must be like \"10.1.0.5/24\"", what);
+		if (!is_in_sandbox(root, json_object_get(obj, "interface")))
+			continue;
+		if (ret->addr_count == RECORD_ADDRS - 1)
+			return wag_err_set(err, CNI_E_CONFIG, "%s: more than %d addresses", what,
+					   RECORD_ADDRS - 1);
+		ret->addr_count++;
+	}
+	return 0;
+}
+
+static int routes_parse(json_t *root, const char *what, struct conf_result *ret,
+			struct wag_err *err)
+{
+	json_t *list = json_object_get(root, "routes"), *obj;
+	size_t i;
+
+	json_array_foreach(list, i, obj)
+	{
+		const char *text = json_string_value(json_object_get(obj, "dst"));
+		struct record_route *route = &ret->routes[ret->route_count];
+
+		if (ret->route_count == RECORD_ROUTES)
+			return wag_err_set(err, CNI_E_CONFIG, "%s: more than %d routes", what,
+					   RECORD_ROUTES);
+		if (!text || wag_cidr_parse(text, &route->dst, &route->bits) < 0)
+			return wag_err_set(err, CNI_E_DECODE,
+					   "%s: routes: dst must be like \"10.0.0.0/8\"", what);
+		ret->route_count++;
+	}
+	return 0;
+}
+
+static void pod_mac(json_t *root, struct conf_result *ret)
+{
+	json_t *list = json_object_get(root, "interfaces"), *obj;
+	size_t i;
+
+	json_array_foreach(list, i, obj)
+	{
+		const char *sandbox = json_string_value(json_object_get(obj, "sandbox"));
+		const char *mac = json_string_value(json_object_get(obj, "mac"));
+
+		if (!sandbox || !*sandbox || !mac || strlen(mac) >= sizeof(ret->pod_mac))
+			continue;
+		memcpy(ret->pod_mac, mac, strlen(mac) + 1);
+		return;
+	}
+}
+
+int conf_result_parse(json_t *root, const char *what, struct conf_result *ret, struct wag_err *err)
+{
+	json_t *dns = json_object_get(root, "dns");
+	int r;
+
+	if (!json_is_object(root))
+		return wag_err_set(err, CNI_E_DECODE, "%s: must be an object", what);
+	r = addrs_parse(root, what, ret, err);
+	if (!r)
+		r = routes_parse(root, what, ret, err);
+	if (r)
+		return r;
+	pod_mac(root, ret);
+	if (json_is_object(dns) && json_object_size(dns)) {
+		ret->dns = json_dumps(dns, JSON_COMPACT);
+		if (!ret->dns)
+			return wag_err_set(err, CNI_E_IO, "out of memory");
+	}
+	return 0;
+}
+
+int conf_parse_result(const char *text, size_t size, const char *what, struct conf_result *ret,
+		      struct wag_err *err)
+{
+	_cleanup_(json_decrefp) json_t *root = NULL;
+	json_error_t at;
+
+	memset(ret, 0, sizeof(*ret));
+	root = json_loadb(text, size, 0, &at);
+	if (!root)
+		return wag_err_set(err, CNI_E_DECODE, "%s: its answer is not JSON: line %d: %s",
+				   what, at.line, at.text);
+	return conf_result_parse(root, what, ret, err);
+}
+
+void conf_result_done(struct conf_result *result)
+{
+	free(result->dns);
+	result->dns = NULL;
+}

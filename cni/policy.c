@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <waggle/abi_maps.h>
+#include <waggle/bpfsys.h>
+#include <waggle/cleanup.h>
+#include <waggle/ipam.h>
+#include <waggle/pins.h>
+
+#include "conf.h"
+#include "policy.h"
+
+static int map_fail(const char *pin_dir, const char *name, int r, struct wag_err *err)
+{
+	return wag_err_set(err, r == -ENOENT || r == -EPROTO ? CNI_E_AGAIN : CNI_E_KERNEL,
+			   "map %s in pin dir %s: %s", name, pin_dir,
+			   r == -ENOENT   ? "missing: start the waggle-agent of this version"
+			   : r == -EPROTO ? "has another layout: install the waggle-cni of the "
+					    "running waggle-agent's version"
+					  : strerror(-r));
+}
+
+int policy_pending(const char *pin_dir, const char *ns, bool synced, bool *ret,
+		   struct wag_err *err)
+{
+	_cleanup_close_ int runtime_fd = -1, ns_fd = -1;
+	struct wag_policy_ns_key key = { 0 };
+	struct wag_policy_ns value = { 0 };
+	struct wag_runtime runtime;
+	uint32_t zero = 0;
+	int r;
+
+	r = runtime_fd = pins_map_open(pin_dir, "wag_runtime", sizeof(zero), sizeof(runtime));
+	if (r >= 0)
+		r = bpfsys_map_lookup(runtime_fd, &zero, &runtime);
+	if (r < 0)
+		return map_fail(pin_dir, "wag_runtime", r, err);
+	*ret = runtime.policies;
+	if (!runtime.policies || !synced || !*ns)
+		return 0;
+	r = ns_fd = pins_map_open(pin_dir, "wag_policy_ns", sizeof(key), sizeof(value));
+	if (r < 0)
+		return map_fail(pin_dir, "wag_policy_ns", r, err);
+	snprintf(key.ns, sizeof(key.ns), "%s", ns);
+	if (bpfsys_map_lookup(ns_fd, &key, &value) == 0)
+		*ret = value.flags & WAG_POLICY_NS_SELECTS;
+	return 0;
+}
+
+bool agent_alive(const char *state_dir)
+{
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	_cleanup_close_ int fd = -1;
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/agent.lock", state_dir);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	return fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+}
+
+static bool is_pending(int pods_fd, const struct record *rec)
+{
+	struct wag_pod pod;
+
+	for (unsigned i = 0; i < rec->addr_count; i++)
+		if (bpfsys_map_lookup(pods_fd, &rec->addrs[i].addr, &pod) == 0 &&
+		    pod.ep_id == rec->ep_id && pod.flags & WAG_POD_PENDING)
+			return true;
+	return false;
+}
+
+int policy_wait(const char *pin_dir, const char *state_dir, const struct record *rec,
+		struct wag_err *err)
+{
+	struct timespec pause = { .tv_nsec = 1000000 };
+	int64_t end = ipam_now_ms() + POLICY_WAIT_MS;
+	_cleanup_close_ int pods = -1;
+
+	pods = pins_map_open(pin_dir, "wag_pods", sizeof(struct wag_addr), sizeof(struct wag_pod));
+	if (pods < 0)
+		return map_fail(pin_dir, "wag_pods", pods, err);
+	while (is_pending(pods, rec)) {
+		if (!agent_alive(state_dir))
+			return 0;
+		if (ipam_now_ms() >= end)
+			return wag_err_set(err, CNI_E_AGAIN,
+					   "waggle-agent did not put the pod's policy in force "
+					   "within %d s: try again, and see its log",
+					   POLICY_WAIT_MS / 1000);
+		nanosleep(&pause, NULL);
+		if (pause.tv_nsec < 16000000)
+			pause.tv_nsec *= 2;
+	}
+	return 0;
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Does what is pinned and attached say of a pod what its record says? */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <waggle/addr.h>
+#include <waggle/bpfsys.h>
+#include <waggle/cleanup.h>
+#include <waggle/endpoint_attach.h>
+#include <waggle/pins.h>
+
+struct check {
+	const char *pin_dir;
+	const struct record *rec;
+	endpoint_differs_fn differs;
+	void *ctx;
+};
+
+__attribute__((format(printf, 2, 3))) static void differs(const struct check *c, const char *fmt,
+							   ...)
+{
+	char text[256];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	c->differs(c->ctx, text);
+}
+
+static int open_map(const struct check *c, const char *name, uint32_t key, uint32_t value)
+{
+	int fd = pins_map_open(c->pin_dir, name, key, value);
+
+	if (fd < 0)
+		differs(c, "map %s: %s", name,
+			fd == -EPROTO ? "has another layout" : strerror(-fd));
+	return fd;
+}
+
+static void check_pods(const struct check *c)
+{
+	const struct record *rec = c->rec;
+	char text[WAG_ADDR_TEXT];
+	_cleanup_close_ int fd = -1;
+	struct wag_pod pod;
+
+	fd = open_map(c, "wag_pods", sizeof(struct wag_addr), sizeof(pod));
+	for (unsigned i = 0; fd >= 0 && i < rec->addr_count; i++) {
+		wag_addr_format(&rec->addrs[i].addr, text);
+		if (bpfsys_map_lookup(fd, &rec->addrs[i].addr, &pod) < 0)
+			differs(c, "map wag_pods: no %s", text);
+		else if (pod.ep_id != rec->ep_id || pod.ifindex != rec->ifindex)
+			differs(c, "map wag_pods: %s is another pod's", text);
+		else if (memcmp(pod.mac, rec->mac, 6) || memcmp(pod.host_mac, rec->host_mac, 6))
+			differs(c, "map wag_pods: %s has other MAC addresses", text);
+	}
+}
+
+static void check_endpoint(const struct check *c)
+{
+	_cleanup_close_ int fd = -1, netns_fd = -1;
+	const struct record *rec = c->rec;
+	struct wag_netns netns;
+	struct wag_endpoint ep;
+
+	fd = open_map(c, "wag_endpoint", sizeof(uint32_t), sizeof(ep));
+	if (fd >= 0 && bpfsys_map_lookup(fd, &rec->ep_id, &ep) < 0)
+		differs(c, "map wag_endpoint: no %u", rec->ep_id);
+	else if (fd >= 0 && (ep.ifindex != rec->ifindex ||
+			     strcmp(ep.container_id, rec->container_id) != 0))
+		differs(c, "map wag_endpoint: %u is another pod's", rec->ep_id);
+	if (!rec->netns_cookie)
+		return;
+	netns_fd = open_map(c, "wag_netns", sizeof(uint64_t), sizeof(netns));
+	if (netns_fd >= 0 && bpfsys_map_lookup(netns_fd, &rec->netns_cookie, &netns) < 0)
+		differs(c, "map wag_netns: the container's namespace is missing");
+}
+
+static void check_ports(const struct check *c)
+{
+	const struct record *rec = c->rec;
+	_cleanup_close_ int fd = -1;
+
+	if (rec->port_count)
+		fd = open_map(c, "wag_hostport", sizeof(struct wag_svc_key),
+			      sizeof(struct wag_hostport));
+	for (unsigned i = 0; fd >= 0 && i < rec->port_count; i++) {
+		const struct record_port *p = &rec->ports[i];
+		struct wag_svc_key key = { .addr = p->host_addr,
+					   .port = htons(p->host_port),
+					   .proto = p->proto };
+		struct wag_hostport held;
+
+		if (bpfsys_map_lookup(fd, &key, &held) < 0 || held.ep_id != rec->ep_id ||
+		    held.port != htons(p->port))
+			differs(c, "map wag_hostport: port %u (protocol %u) is not the pod's",
+				p->host_port, p->proto);
+	}
+}
+
+/* The id of what runs at a hook; 0: nothing of ours. */
+static uint32_t attached_id(const struct check *c, struct nl *nl, uint32_t how, bool egress)
+{
+	_cleanup_close_ int link = -1;
+	uint32_t id = 0, ifindex = 0;
+	char path[PATH_MAX];
+
+	if (how == WAG_ATTACH_CLSACT)
+		return nl_tc_prog_id(nl, c->rec->ifindex, egress, &id) == 0 ? id : 0;
+	if (pins_tcx_path(path, sizeof(path), c->pin_dir, c->rec->host_ifname, c->rec->ifindex,
+			  egress) < 0)
+		return 0;
+	link = bpfsys_obj_get(path);
+	if (link < 0 || bpfsys_tcx_info(link, &ifindex, &id) < 0 || ifindex != c->rec->ifindex)
+		return 0;
+	return id;
+}
+
+static void check_hooks(const struct check *c, struct nl *nl, uint32_t how)
+{
+	for (unsigned i = 0; i < ENDPOINT_HOOKS; i++) {
+		const struct endpoint_hook *hook = &endpoint_hooks[i];
+		_cleanup_close_ int prog = -1;
+		uint32_t want = 0, have;
+		char path[PATH_MAX];
+
+		if (pins_prog_path(path, sizeof(path), c->pin_dir, hook->prog) == 0)
+			prog = bpfsys_obj_get(path);
+		if (prog < 0 || bpfsys_prog_id(prog, &want) < 0) {
+			differs(c, "program %s is not pinned", hook->prog);
+			continue;
+		}
+		have = attached_id(c, nl, how, hook->egress);
+		if (have != want)
+			differs(c, "program %s is not attached to %s%s", hook->prog,
+				c->rec->host_ifname, have ? ": another version of it is" : "");
+	}
+}
+
+int endpoint_check(const char *pin_dir, struct nl *nl, const struct record *rec,
+		   endpoint_differs_fn fn, void *ctx, struct wag_err *err)
+{
+	const struct check c = { pin_dir, rec, fn, ctx };
+	struct wag_meta meta;
+	int r;
+
+	r = endpoint_meta(pin_dir, &meta, err);
+	if (r < 0)
+		return r;
+	check_pods(&c);
+	check_endpoint(&c);
+	check_ports(&c);
+	check_hooks(&c, nl, meta.attach);
+	return 0;
+}
