@@ -8,48 +8,11 @@ VIP4=10.96.0.10 VIP6=fd00:10:96::10 EMPTY4=10.96.0.11 EMPTY6=fd00:10:96::11
 
 mkdir -p $CG /manifests /var/lib/waggle /run/netns
 
-in_net() {
-	local net=$1
-	shift
-	/test/nsenter --net=/run/netns/$net "$@"
-}
-
 # Below the node's cgroup: what the socket path serves, and how 5.10 tells namespaces apart.
 in_node() {
 	local net=$1
 	shift
 	(echo 0 >$CG/cgroup.procs && in_net $net "$@")
-}
-
-ok() {
-	echo "ok $1"
-}
-
-fail() {
-	echo "FAIL $1: $2"
-}
-
-# check NAME PATTERN COMMAND...: the command's output must contain the pattern.
-check() {
-	local name=$1 pattern=$2 out
-	shift 2
-	out=$("$@" 2>&1)
-	case "$out" in
-	*"$pattern"*) ok "$name" ;;
-	*) fail "$name" "wanted $pattern, got $(echo $out)" ;;
-	esac
-}
-
-# until_true TENTHS COMMAND...
-until_true() {
-	local left=$1
-	shift
-	while [ $left -gt 0 ]; do
-		"$@" >/dev/null 2>&1 && return 0
-		left=$((left - 1))
-		sleep 0.1
-	done
-	return 1
 }
 
 make_nets() {
