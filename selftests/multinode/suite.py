@@ -95,8 +95,15 @@ class Env:
         return self.cluster.underlay
 
     @property
+    def node_families(self):
+        """In which a node and a pod can talk to each other."""
+        return [f for f in self.families if f in self.underlay]
+
+    @property
     def agent_args(self):
-        args = [f"--routing-mode={self.config.routing}", *self.config.args]
+        # Small tables: what is preallocated takes time to make.
+        args = [f"--routing-mode={self.config.routing}", "--ct-max=32768", "--svc-max=1024",
+                "--slot-max=4096", *self.config.args]
         if self.config.routing == "native":
             args.append("--auto-direct-node-routes=true")
             args.append("--direct-routing-skip-unreachable=true")

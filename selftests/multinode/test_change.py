@@ -2,7 +2,7 @@
 """What comes, goes and moves while packets flow: Nodes, their addresses, agents."""
 import contextlib
 
-from suite import (NODE_PORT_ECHO, ask, expect, expect_ok, fields, host_port, test, wait_for)
+from suite import expect, fields, host_port, test, wait_for
 from test_paths import every_pod_pair, pods_and_nodes, without_port
 
 STREAM_RATE, STREAM_MS = 200, 60000
@@ -49,7 +49,9 @@ def all_ways(env):
             ways.append((node, pod, firsts[(i + 1) % 3][2][family], 8080))
         node, pod, _ = firsts[0]
         ways += [(node, pod, node.pods[f"{node.node_name}-b"][family], 8080),
-                 (node, pod, vips[family], 80), (node, "node", vips[family], 80)]
+                 (node, pod, vips[family], 80)]
+        if family in env.node_families:
+            ways.append((node, "node", vips[family], 80))
     return ways
 
 

@@ -99,7 +99,7 @@ def path_mtu_is_learnt_through_masquerade(env):
     """The router quotes the node's packet; the pod must understand."""
     try:
         for node, pod, _ in env.first_pods():
-            for family in set(env.underlay) & set(env.families):
+            for family in env.node_families:
                 line = node.wagtest(pod, "pmtu", "--dst", host_port(
                     env.outside.addr("far", family), 8080), "--size", 1400)[0]
                 expect(line["is"] == "ok" and line["mtu"] == str(FAR_MTU),
@@ -134,8 +134,8 @@ def fragments_to_services(env):
     for backend in env.first_pods():
         vips = env.service([backend])
         for node, pod, _ in env.first_pods():
-            for addr in vips.values():
-                for net in (pod, "node"):
+            for net, families in ((pod, env.families), ("node", env.node_families)):
+                for addr in (vips[f] for f in families):
                     line = node.udp(net, addr, 80, "--size", 8000)
                     expect(line["is"] == "ok", f"{net} -> {addr} of {backend[1]}:", line)
                     expect_ok(line, backend[1], len="8000", intact="1")

@@ -34,9 +34,7 @@ def every_pod_pair(env):
 def pods_and_nodes(env):
     """Pod to its node and to the others, and back."""
     for node, pod, mine in env.first_pods():
-        for family in env.underlay:
-            if family not in env.families:
-                continue
+        for family in env.node_families:
             for other in env.nodes:
                 what = f"{pod} -> {other.node_name} ({other.addr(family)})"
                 for mode in ("connect", "udp"):
@@ -47,7 +45,7 @@ def pods_and_nodes(env):
                 line = ask(node, pod, "ping", [(other.addr(family), 0)])[0]
                 expect(line["is"] == "ok", f"ping {what}:", line)
     for node in env.nodes:
-        for family in env.families:
+        for family in env.node_families:
             others = [(name, addrs[family]) for _, name, addrs in env.pods()]
             for mode in ("connect", "udp"):
                 lines = ask(node, "node", mode, [(a, 8080) for _, a in others])
@@ -76,8 +74,8 @@ def cluster_ip(env):
     for backend in env.first_pods():
         vips = env.service([backend])
         for node, pod, _ in env.first_pods():
-            for net in (pod, "node"):
-                for addr in vips.values():
+            for net, families in ((pod, env.families), ("node", env.node_families)):
+                for addr in (vips[f] for f in families):
                     call(env, node, net, addr, 80, 80, backend[1],
                          f"{node.node_name} {net} -> {addr} (of {backend[1]})")
 
@@ -106,7 +104,7 @@ def node_port(env):
         callers += [(node, pod, pod) for node, pod, _ in env.first_pods()]
         for lab, net, who in callers:
             for node in env.nodes:
-                for family in set(env.underlay) & set(env.families):
+                for family in env.node_families:
                     call(env, lab, net, node.addr(family), NP_TCP, NP_UDP, backend[1],
                          f"{who} -> node port of {node.node_name} -> {backend[1]}, IPv{family}")
         env.clean()
@@ -116,7 +114,7 @@ def node_port(env):
 def masquerade_outside_only(env):
     """Outside a pod is seen as its node; what it asks for comes back to it."""
     for node, pod, _ in env.first_pods():
-        for family in set(env.underlay) & set(env.families):
+        for family in env.node_families:
             for net in ("out", "far"):
                 addr = env.outside.addr(net, family)
                 for mode in ("connect", "udp"):
