@@ -316,8 +316,8 @@ static int lock_failed(const char *path, int code, struct wag_err *err)
 	if (code != EWOULDBLOCK && code != EACCES)
 		return wag_err_set(err, -code, "lock of %s: %s", path, strerror(code));
 	return wag_err_set(err, -EBUSY,
-			   "another waggle-agent runs on %s: end it first, or give this one its own "
-			   "--pin-dir and --state-dir",
+			   "another waggle-agent runs on %s: end it first, or give this one its "
+			   "own --pin-dir and --state-dir",
 			   path);
 }
 

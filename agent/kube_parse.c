@@ -12,13 +12,13 @@
 static const char *const kind_names[MODEL_KINDS] = {
 	[MODEL_SERVICE] = "Service", [MODEL_SLICE] = "EndpointSlice",
 	[MODEL_NODE] = "Node",	     [MODEL_NAMESPACE] = "Namespace",
-	[MODEL_POD] = "Pod",
+	[MODEL_POD] = "Pod",	     [MODEL_POLICY] = "NetworkPolicy",
 };
 
 static const char *const kind_apis[MODEL_KINDS] = {
 	[MODEL_SERVICE] = "v1", [MODEL_SLICE] = "discovery.k8s.io/v1",
 	[MODEL_NODE] = "v1",	[MODEL_NAMESPACE] = "v1",
-	[MODEL_POD] = "v1",
+	[MODEL_POD] = "v1",	[MODEL_POLICY] = "networking.k8s.io/v1",
 };
 
 const char *kube_kind_name(enum model_kind kind)
@@ -474,6 +474,14 @@ static int parse_namespace(const struct reader *rd, const json_t *tree, struct o
 	return field_labels(rd, tree, &obj->namespace.labels, &obj->namespace.n_labels);
 }
 
+/* What it says comes later: that it is there is what a new pod must know. */
+static int parse_policy(const struct reader *rd, const json_t *tree, struct object *obj)
+{
+	const json_t *spec;
+
+	return field_typed(rd, tree, "", "spec", JSON_OBJECT, &spec);
+}
+
 static bool is_namespaced(enum model_kind kind)
 {
 	return kind != MODEL_NODE && kind != MODEL_NAMESPACE;
@@ -513,7 +521,7 @@ int kube_parse_object(enum model_kind kind, const json_t *tree, const struct kub
 						 struct object *) = {
 		[MODEL_SERVICE] = parse_service, [MODEL_SLICE] = parse_slice,
 		[MODEL_NODE] = parse_node,	 [MODEL_NAMESPACE] = parse_namespace,
-		[MODEL_POD] = parse_pod,
+		[MODEL_POD] = parse_pod,	 [MODEL_POLICY] = parse_policy,
 	};
 	_cleanup_(object_freep) struct object *obj = NULL;
 	const struct reader rd = { .sink = sink, .ident = ident, .err = err };

@@ -32,7 +32,7 @@ int kube_parse_object(enum model_kind kind, const json_t *tree, const struct kub
 		      struct object **ret, struct kube_ident *ident, struct wag_err *err);
 
 /*
- * Walks any object by its apiVersion and kind: the five kinds of the model, Endpoints (each becomes
+ * Walks any object by its apiVersion and kind: the kinds of the model, Endpoints (each becomes
  * slices named NAME-endpoints-N), List and typed lists of them; other kinds are passed over.
  * Returns 0, what sink->object returned if not 0, or -ENOMEM.
  */

@@ -24,6 +24,7 @@ enum watch_state { STATE_PAUSE, STATE_LIST, STATE_WATCH };
 struct resource {
 	const char *path, *plural, *selector;
 	bool required, by_node;
+	bool optional; /* a server that refuses or lacks it has none */
 };
 
 /* kube-proxy's selectors: another proxy's Services and headless ones are not ours. */
@@ -35,8 +36,10 @@ static const struct resource resources[MODEL_KINDS] = {
 			  "!service.kubernetes.io/headless",
 			  true },
 	[MODEL_NODE] = { "/api/v1/nodes", "nodes", NULL, false },
-	[MODEL_NAMESPACE] = { "/api/v1/namespaces", "namespaces", NULL, false },
-	[MODEL_POD] = { "/api/v1/pods", "pods", NULL, false, true },
+	[MODEL_NAMESPACE] = { "/api/v1/namespaces", "namespaces", NULL, false, .optional = true },
+	[MODEL_POD] = { "/api/v1/pods", "pods", NULL, false, .by_node = true },
+	[MODEL_POLICY] = { "/apis/networking.k8s.io/v1/networkpolicies", "networkpolicies", NULL,
+			   false, .optional = true },
 };
 
 struct kube_watch {
@@ -116,13 +119,13 @@ static void pause_for(struct kube_watch *w, unsigned ms)
 	arm(w, ms);
 }
 
-/* The same words are said once a minute only; the status always has the newest. */
+/* The same words are said once a minute only, or once; the status always has the newest. */
 static void set_error(struct kube_watch *w, const char *text)
 {
 	bool same = strcmp(w->status.error, text) == 0;
 
 	snprintf(w->status.error, sizeof(w->status.error), "%s", text);
-	if (same && now_ms() - w->told_ms < SAME_TEXT_MS)
+	if (same && (w->res->optional || now_ms() - w->told_ms < SAME_TEXT_MS))
 		return;
 	w->told_ms = now_ms();
 	report(w, w->res->required ? WAG_LOG_ERROR : WAG_LOG_WARN, "%s: %s",
@@ -367,6 +370,8 @@ static void refused(struct kube_watch *w, const struct kube_response *response)
 	if (response->status == 410 && list_anew(w, text) == 0)
 		return;
 	fail(w, response->status >= 500, retry_after, text);
+	if (w->res->optional && (response->status == 403 || response->status == 404))
+		model_set_synced(w->cluster->model, w->kind);
 }
 
 static int page_done(struct kube_watch *w)

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/inotify.h>
 #include <time.h>
 #include <unistd.h>
 #include <waggle/addr.h>
@@ -17,12 +16,14 @@
 #include "cni_conf.h"
 #include "dataplane_bpf.h"
 #include "endpoint.h"
+#include "endpoint_watch.h"
 #include "flow.h"
 #include "health.h"
 #include "loop.h"
 #include "metrics.h"
 #include "model.h"
 #include "node_addr.h"
+#include "policy_sync.h"
 #include "reconcile.h"
 #include "source.h"
 #include "sync.h"
@@ -30,18 +31,20 @@
 #define SYNC_GAP_MS 5	 /* runs are no closer than this, nor than the last one took */
 #define NODE_DELAY_MS 20 /* links and addresses change in bursts */
 #define TRIM_DELAY_MS 200
-#define ENDPOINT_EVENTS (IN_CREATE | IN_DELETE | IN_MOVED_TO | IN_MOVED_FROM | IN_CLOSE_WRITE)
+#define POLICY_RETRY_MS 1000
 
 struct loop {
 	const struct config *config;
 	struct event_base *base;
-	struct event *sync_timer, *node_timer, *trim_timer, *monitor, *endpoints, *sigterm, *sigint;
+	struct event *sync_timer, *node_timer, *trim_timer, *monitor, *sigterm, *sigint;
 	struct nl *nl;
-	int monitor_fd, inotify_fd;
+	int monitor_fd;
 	struct node_facts facts;
 	struct dataplane *dp;
 	struct model *model;
 	struct sync *sync;
+	struct policy_sync policies;
+	struct endpoint_watch *endpoints;
 	struct source *source;
 	struct names *names;
 	struct flow_server *flow;
@@ -49,7 +52,7 @@ struct loop {
 	struct cni_watch *cni;
 	struct agent_view view;
 	uint64_t last_run_ms, last_cost_ms;
-	bool sync_due, restart, told_to_end;
+	bool sync_due, restart, told_to_end, policies_told;
 };
 
 static uint64_t now_ns(void)
@@ -101,7 +104,6 @@ static void take_other_marks(struct loop *l)
 {
 	model_take_dirty(l->model, MODEL_NODE);
 	model_take_dirty(l->model, MODEL_POD);
-	model_take_dirty(l->model, MODEL_NAMESPACE);
 }
 
 static void first_sync_over(struct loop *l, uint64_t cost_ms)
@@ -115,6 +117,21 @@ static void first_sync_over(struct loop *l, uint64_t cost_ms)
 	start_timer(l->trim_timer, TRIM_DELAY_MS);
 	log_info("synced: %zu Services, %zu frontends, %zu backends in %" PRIu64 " ms", s.services,
 		 s.frontends, s.backends, cost_ms);
+}
+
+/* Which namespaces have policies, for the CNI plugin; and pods that waited for it go on. */
+static void sync_policies(struct loop *l)
+{
+	int r = policy_sync_run(&l->policies, l->model);
+
+	if (r < 0)
+		log_error("map wag_policy_ns: %s: trying again in 1 s", strerror(-r));
+	if (policy_sync_ready(&l->policies))
+		endpoint_watch_policy_known(l->endpoints);
+	if (model_count(l->model, MODEL_POLICY) == 0 || l->policies_told)
+		return;
+	l->policies_told = true;
+	log_warn("there are NetworkPolicies: this version does not enforce them");
 }
 
 static void on_sync_timer(evutil_socket_t fd, short what, void *ctx)
@@ -135,10 +152,13 @@ static void on_sync_timer(evutil_socket_t fd, short what, void *ctx)
 		event_base_loopbreak(l->base);
 		return;
 	}
+	sync_policies(l);
 	if (sync_swept(l->sync) && !l->view.swept)
 		first_sync_over(l, l->last_cost_ms);
 	/* A change does not wait for the retry: sync_due stays false. */
 	retry = sync_retry_ms(l->sync, l->last_run_ms);
+	if (l->policies.err && (retry < 0 || retry > POLICY_RETRY_MS))
+		retry = POLICY_RETRY_MS;
 	if (retry >= 0)
 		start_timer(l->sync_timer, (uint64_t)retry);
 }
@@ -209,6 +229,7 @@ static void on_node_timer(evutil_socket_t fd, short what, void *ctx)
 	struct wag_err err = { 0 };
 	int r = node_facts_read(&facts, l->nl, l->config->devices);
 
+	endpoint_watch_links(l->endpoints);
 	if (r == 0)
 		r = sync_set_node_addrs(l->sync, facts.addrs, facts.n_addrs);
 	if (r < 0) {
@@ -247,16 +268,6 @@ static void on_monitor(evutil_socket_t fd, short what, void *ctx)
 
 	if (nl_monitor_read(fd) != 0 && !event_pending(l->node_timer, EV_TIMEOUT, NULL))
 		start_timer(l->node_timer, NODE_DELAY_MS);
-}
-
-static void on_endpoints(evutil_socket_t fd, short what, void *ctx)
-{
-	struct loop *l = ctx;
-	char buf[4096];
-
-	while (read(fd, buf, sizeof(buf)) > 0)
-		;
-	log_debug("local pods: %zu", endpoint_count(l->dp));
 }
 
 static void on_signal(evutil_socket_t sig, short what, void *ctx)
@@ -346,12 +357,27 @@ static int start_sync(struct loop *l, struct wag_err *err)
 		r = sync_adopt(l->sync);
 	if (r == 0)
 		r = sync_set_node_addrs(l->sync, l->facts.addrs, l->facts.n_addrs);
+	if (r == 0)
+		r = policy_sync_init(&l->policies, l->dp);
 	if (r < 0)
 		return wag_err_set(err, r, "taking over the maps: %s", strerror(-r));
 	sync_on_conflict(l->sync, on_conflict, l);
 	model_on_dirty(l->model, on_dirty, l);
 	schedule_sync(l);
 	return 0;
+}
+
+static int start_endpoints(struct loop *l, struct wag_err *err)
+{
+	const struct endpoint_watch_options o = {
+		.base = l->base,
+		.dp = l->dp,
+		.nl = l->nl,
+		.pin_dir = l->config->pin_dir,
+		.state_dir = l->config->state_dir,
+	};
+
+	return endpoint_watch_new(&l->endpoints, &o, err);
 }
 
 static int start_source(struct loop *l, struct wag_err *err)
@@ -416,23 +442,6 @@ static int start_cni(struct loop *l, struct wag_err *err)
 	return cni_watch_new(&l->cni, l->base, &options, err);
 }
 
-static int watch_endpoints(struct loop *l)
-{
-	char path[4096];
-	int n = snprintf(path, sizeof(path), "%s/endpoints", l->config->state_dir);
-
-	if (n < 0 || n >= (int)sizeof(path))
-		return -ENAMETOOLONG;
-	n = pins_mkdir_p(path, 0755);
-	if (n < 0)
-		return n;
-	l->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-	if (l->inotify_fd < 0 || inotify_add_watch(l->inotify_fd, path, ENDPOINT_EVENTS) < 0)
-		return -errno;
-	l->endpoints = event_new(l->base, l->inotify_fd, EV_READ | EV_PERSIST, on_endpoints, l);
-	return l->endpoints && event_add(l->endpoints, NULL) == 0 ? 0 : -ENOMEM;
-}
-
 static int make_events(struct loop *l, struct wag_err *err)
 {
 	int r;
@@ -478,17 +487,17 @@ static int start(struct loop *l, struct wag_err *err)
 	if (r == 0)
 		r = start_sync(l, err);
 	if (r == 0)
+		r = start_endpoints(l, err);
+	if (r == 0)
 		r = start_flows(l, err);
 	if (r == 0)
 		r = start_source(l, err);
 	if (r < 0)
 		return r;
-	r = watch_endpoints(l);
-	if (r < 0)
-		return wag_err_set(err, r, "--state-dir %s: %s", l->config->state_dir,
-				   strerror(-r));
 	l->view.dp = l->dp;
 	l->view.sync = l->sync;
+	l->view.policies = &l->policies;
+	l->view.endpoints = l->endpoints;
 	l->view.source = l->source;
 	l->view.model = l->model;
 	l->view.flow = l->flow;
@@ -509,6 +518,8 @@ static void stop(struct loop *l)
 	source_free(l->source);
 	flow_server_free(l->flow);
 	names_free(l->names);
+	endpoint_watch_free(l->endpoints);
+	policy_sync_done(&l->policies);
 	sync_free(l->sync);
 	model_free(l->model);
 	dataplane_free(l->dp);
@@ -518,18 +529,16 @@ static void stop(struct loop *l)
 	free_event(l->node_timer);
 	free_event(l->trim_timer);
 	free_event(l->monitor);
-	free_event(l->endpoints);
 	free_event(l->sigterm);
 	free_event(l->sigint);
 	if (l->base)
 		event_base_free(l->base);
 	closep(&l->monitor_fd);
-	closep(&l->inotify_fd);
 }
 
 int loop_run(const struct config *config, struct wag_err *err)
 {
-	struct loop l = { .config = config, .monitor_fd = -1, .inotify_fd = -1 };
+	struct loop l = { .config = config, .monitor_fd = -1 };
 	int r;
 
 	l.view.node_name = config->node_name;

@@ -17,7 +17,7 @@
 static const char *const kind_names[MODEL_KINDS] = {
 	[MODEL_SERVICE] = "services", [MODEL_SLICE] = "endpointslices",
 	[MODEL_NODE] = "nodes",	      [MODEL_NAMESPACE] = "namespaces",
-	[MODEL_POD] = "pods",
+	[MODEL_POD] = "pods",	      [MODEL_POLICY] = "networkpolicies",
 };
 
 void text_done(struct text *t)
@@ -262,6 +262,20 @@ static void sync_metrics(struct text *t, const struct sync_stats *s)
 		 s->runs);
 }
 
+static void endpoints(struct text *t, const struct agent_view *v)
+{
+	struct endpoint_watch_stats s;
+
+	endpoint_watch_get_stats(v->endpoints, &s);
+	simple(t, "waggle_endpoints", "gauge", "Local pod interfaces", endpoint_count(v->dp));
+	simple(t, "waggle_endpoints_healed_total", "counter",
+	       "Pods whose lost map entries or programs were made anew", s.healed);
+	simple(t, "waggle_endpoints_released_total", "counter",
+	       "Pod addresses that waited until their policy was known", s.released);
+	simple(t, "waggle_endpoints_orphaned_total", "counter",
+	       "Pods that vanished without a DEL and were removed", s.orphans);
+}
+
 static void watch_metric(struct text *t, const struct source_status *s, const char *name,
 			 const char *type, const char *help, size_t offset)
 {
@@ -342,7 +356,8 @@ void metrics_collect(struct text *t, const struct agent_view *v)
 	packets(t, v);
 	maps(t, v, &s);
 	sync_metrics(t, &s);
-	simple(t, "waggle_endpoints", "gauge", "Local pod interfaces", endpoint_count(v->dp));
+	if (v->endpoints)
+		endpoints(t, v);
 	if (v->source)
 		watches(t, v);
 	if (v->flow)
@@ -376,6 +391,8 @@ bool readiness_collect(struct text *t, const struct agent_view *v)
 	}
 	if (v->sync && sync_pending(v->sync))
 		sync_visit_pending(v->sync, add_pending, t);
+	if (v->policies && v->policies->err)
+		text_add(t, "map wag_policy_ns: %s\n", strerror(v->policies->err));
 	if (!t->len && !v->swept)
 		text_add(t, "sync: the first run is not over\n");
 	return t->len == 0;

@@ -5,8 +5,10 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "dataplane_bpf.h"
+#include "endpoint_watch.h"
 #include "flow.h"
 #include "model.h"
+#include "policy_sync.h"
 #include "source.h"
 #include "sync.h"
 
@@ -29,6 +31,8 @@ void metric_double(struct text *t, double value);
 struct agent_view {
 	struct dataplane *dp;
 	struct sync *sync;
+	const struct policy_sync *policies;
+	struct endpoint_watch *endpoints;
 	struct source *source;
 	struct model *model;
 	struct flow_server *flow;

@@ -6,6 +6,7 @@
 #include <waggle/addr.h>
 #include <waggle/cleanup.h>
 
+#include "ns_index.h"
 #include "object.h"
 
 #define KEY_MAX 1024 /* "ns\0name": Kubernetes allows 63 + 253 */
@@ -48,7 +49,8 @@ struct model {
 	uint64_t generation[MODEL_KINDS];
 	bool relisting[MODEL_KINDS];
 	bool synced[MODEL_KINDS];
-	bool dirty[MODEL_KINDS]; /* Nodes, Namespaces, Pods */
+	bool dirty[MODEL_KINDS]; /* not Services and slices */
+	struct ns_index namespaces;
 	struct svc_ref *services;
 	struct svc_ref *dirty_head, *dirty_tail;
 	struct addr_index addrs;
@@ -338,6 +340,7 @@ static void entry_detach(struct model *m, struct entry *e)
 	struct svc_ref *ref;
 
 	entry_claims(m, e, false);
+	ns_index_change(&m->namespaces, e->obj, false);
 	HASH_DEL(m->kinds[e->obj->kind], e);
 	if (e->obj->kind == MODEL_SLICE) {
 		slice_unlink(m, e);
@@ -367,6 +370,8 @@ static int entry_attach(struct model *m, struct entry *e)
 			return r;
 	}
 	r = entry_claims(m, e, true);
+	if (r == 0)
+		r = ns_index_change(&m->namespaces, obj, true);
 	if (r < 0) {
 		entry_claims(m, e, false);
 		if (ref)
@@ -418,6 +423,7 @@ void model_free(struct model *m)
 		HASH_DEL(m->services, ref);
 		free(ref);
 	}
+	ns_index_done(&m->namespaces);
 	free(m->addrs.claims);
 	free(m->addrs.buckets);
 	pthread_mutex_destroy(&m->names_lock);
@@ -597,6 +603,19 @@ bool model_take_dirty(struct model *m, enum model_kind kind)
 
 	m->dirty[kind] = false;
 	return dirty;
+}
+
+bool model_take_dirty_namespaces(struct model *m)
+{
+	bool dirty = m->namespaces.dirty;
+
+	m->namespaces.dirty = false;
+	return dirty;
+}
+
+int model_visit_namespaces(const struct model *m, model_ns_fn fn, void *ctx)
+{
+	return ns_index_visit(&m->namespaces, fn, ctx);
 }
 
 void model_on_dirty(struct model *m, void (*fn)(void *ctx), void *ctx)

@@ -17,6 +17,7 @@ enum model_kind {
 	MODEL_NODE,
 	MODEL_NAMESPACE,
 	MODEL_POD,
+	MODEL_POLICY, /* NetworkPolicy: so far only that it is there */
 	MODEL_KINDS,
 };
 
@@ -168,12 +169,17 @@ int model_visit_slices(const struct model *m, const char *ns, const char *servic
 /*
  * Dirty marks: the ns/name of every Service touched by itself or by a slice since the last call,
  * each once. model_take_dirty_services() calls fn for each and clears them; a fn that returns not
- * 0 stops the walk, and the mark it was called for stays with those not yet seen. Nodes,
- * Namespaces and Pods have one mark per kind.
+ * 0 stops the walk, and the mark it was called for stays with those not yet seen. The
+ * other kinds have one mark each.
  */
 typedef int (*model_dirty_fn)(const char *ns, const char *name, void *ctx);
 int model_take_dirty_services(struct model *m, model_dirty_fn fn, void *ctx);
 bool model_take_dirty(struct model *m, enum model_kind kind);
+/* Namespaces: one came or went, or has its first policy, or has lost its last. */
+bool model_take_dirty_namespaces(struct model *m);
+/* Every namespace that has a Namespace object or any object in it, and how many policies. */
+typedef int (*model_ns_fn)(const char *ns, size_t n_policies, void *ctx); /* not 0 stops */
+int model_visit_namespaces(const struct model *m, model_ns_fn fn, void *ctx);
 /*
  * fn is called (from the thread that changes the model) when the model turns from clean to dirty,
  * and once more when a kind becomes synced: an empty cluster has to be applied too.

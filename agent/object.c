@@ -113,6 +113,7 @@ void object_free(struct object *obj)
 	case MODEL_POD:
 		pod_done(&obj->pod);
 		break;
+	case MODEL_POLICY:
 	case MODEL_KINDS:
 		break;
 	}
@@ -275,6 +276,7 @@ static void pack_object(struct packer *p, struct object *out, const struct objec
 	case MODEL_POD:
 		pack_pod(p, &out->pod, &obj->pod);
 		break;
+	case MODEL_POLICY:
 	case MODEL_KINDS:
 		break;
 	}
@@ -413,6 +415,8 @@ bool object_equal(const struct object *a, const struct object *b)
 		       str_equal(a->pod.phase, b->pod.phase) &&
 		       addrs_equal(a->pod.addrs, a->pod.n_addrs, b->pod.addrs, b->pod.n_addrs) &&
 		       labels_equal(a->pod.labels, a->pod.n_labels, b->pod.labels, b->pod.n_labels);
+	case MODEL_POLICY:
+		return true;
 	case MODEL_KINDS:
 		break;
 	}

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""A small API server in memory: the five resources the agent reads, with list, watch, create,
+"""A small API server in memory: the resources the agent reads, with list, watch, create,
 update and delete over HTTP(S), and the same as Python calls for tests that embed it. Its own: a
 List POSTed to /bulk is applied in one go.
 
@@ -23,6 +23,7 @@ KINDS = {
     "nodes": ("/api/v1", "Node", False),
     "namespaces": ("/api/v1", "Namespace", False),
     "pods": ("/api/v1", "Pod", True),
+    "networkpolicies": ("/apis/networking.k8s.io/v1", "NetworkPolicy", True),
 }
 
 

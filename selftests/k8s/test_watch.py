@@ -147,7 +147,7 @@ def start(server, **kwargs):
 
 def test_create_scale_delete():
     with FakeApiServer() as server, start(server) as d:
-        d.until_synced("services", "slices", "nodes", "namespaces", "pods")
+        d.until_synced("services", "slices", "nodes", "namespaces", "pods", "policies")
         took = []
         for i in range(20):
             at = time.monotonic()
@@ -313,6 +313,8 @@ def test_refusals_name_their_remedy():
                      recorded(os.path.join(FIXTURES, "401-bad-token.txt")))
         server.fault("/api/v1/pods", status(403, "Forbidden", "no pods"), times=10 ** 6)
         server.fault("/api/v1/nodes", status(404, "NotFound", "no nodes"), times=10 ** 6)
+        server.fault("/apis/networking.k8s.io/v1/networkpolicies",
+                     status(403, "Forbidden", "no policies"), times=10 ** 6)
         with start(server) as d:
             d.until_synced()
             d.until_log('cannot list services: HTTP 403 Forbidden: services is forbidden: User '
@@ -320,7 +322,11 @@ def test_refusals_name_their_remedy():
             d.until_log("ClusterRole")
             d.until_log("HTTP 401 Unauthorized: Unauthorized; the credentials were refused")
             assert "pods" not in d.synced
+            # who may not see policies has none; it is said once
+            d.until_synced("policies")
+            wait_for(lambda: server.count("/networkpolicies", "limit") >= 3, "it asks again")
             st = d.stop()
+            assert sum("networkpolicies: HTTP 403" in entry for entry in d.logs) == 1, d.logs
             assert "HTTP 403" in st["pods"] and st["services"].endswith(" "), st
 
 
