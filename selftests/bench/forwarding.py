@@ -6,7 +6,7 @@ import socket
 import struct
 
 from contenders import Frames
-from topology import Node, command, sysctls
+from topology import Node, command
 from waggle import Waggle
 
 PORT = 8080

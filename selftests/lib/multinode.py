@@ -139,7 +139,7 @@ class ClusterNode(Lab):
                     {"type": "Hostname", "address": self.node_name}]}}
 
     def cni_conf(self):
-        return {"cniVersion": "1.0.0", "name": "waggle", "type": "waggle-cni",
+        return {"cniVersion": "1.1.0", "name": "waggle", "type": "waggle-cni",
                 "pinDir": self.pin_dir, "stateDir": self.state_dir}
 
     def add_pod(self, pod, ns="default"):
