@@ -137,6 +137,22 @@ static bool is_alive(struct endpoint_watch *w, const struct record *rec)
 	       same_link(w, rec->ifindex, rec->host_ifname);
 }
 
+static void note_lost(void *ctx, const char *text)
+{
+	bool *lost = ctx;
+
+	*lost = true;
+}
+
+/* Is something of the pod's map entries and programs not as the record wants it? */
+static bool is_lost(struct endpoint_watch *w, const struct record *rec)
+{
+	struct wag_err err = { 0 };
+	bool lost = false;
+
+	return endpoint_check(w->o.pin_dir, w->o.nl, rec, note_lost, &lost, &err) == 0 && lost;
+}
+
 /* 1: done; 0: it needed nothing; or -errno. */
 static int heal(struct endpoint_watch *w, uint32_t ep_id, struct wag_err *err)
 {
@@ -154,7 +170,7 @@ static int heal(struct endpoint_watch *w, uint32_t ep_id, struct wag_err *err)
 	r = record_read(w->o.state_dir, ep_id, &rec);
 	if (r < 0 || !is_alive(w, &rec))
 		return 0;
-	if (endpoint_check(w->o.pin_dir, &rec, err) != -ESTALE)
+	if (!is_lost(w, &rec))
 		return 0;
 	r = endpoint_attach(w->o.pin_dir, w->o.nl, &rec, policy_flags(w, rec.ns), err);
 	if (r < 0)
@@ -179,7 +195,7 @@ static int visit_record(uint32_t ep_id, const struct record *rec, void *ctx)
 	}
 	if (!is_alive(w, rec))
 		return 0;
-	if (endpoint_check(w->o.pin_dir, rec, &err) == -ESTALE) {
+	if (is_lost(w, rec)) {
 		r = heal(w, ep_id, &err);
 		if (r < 0 && r != -EWOULDBLOCK)
 			log_error("pod %s/%s: serving it again: %s", rec->ns, rec->pod,
