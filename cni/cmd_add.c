@@ -244,20 +244,19 @@ static int interface_make(struct job *job, struct wag_err *err)
 	return r ? r : wire_create(job->nl, &job->ns, &job->rec, err);
 }
 
-static int endpoint_make(struct job *job, bool *ret_pending, struct wag_err *err)
+static int endpoint_make(struct job *job, uint32_t *ret_flags, struct wag_err *err)
 {
 	int r;
 
-	r = policy_pending(job->conf.pin_dir, job->rec.ns, job->meta.synced_ns != 0, ret_pending,
-			   err);
-	return r ? r : pins_fail(endpoint_attach(job->conf.pin_dir, job->nl, &job->rec,
-						 *ret_pending ? WAG_POD_PENDING : 0, err),
+	r = policy_flags(job->conf.pin_dir, job->rec.ns, ret_flags, err);
+	return r ? r : pins_fail(endpoint_attach(job->conf.pin_dir, job->nl, &job->rec, *ret_flags,
+						 err),
 				 err);
 }
 
 static int add_steps(struct job *job, struct wag_err *err)
 {
-	bool pending = false;
+	uint32_t flags = 0;
 	int r;
 
 	r = interface_make(job, err);
@@ -269,7 +268,7 @@ static int add_steps(struct job *job, struct wag_err *err)
 	/* Addresses and ifindex on disk before a pin carries the ifindex in its name. */
 	r = record_save(job, err);
 	if (!r)
-		r = endpoint_make(job, &pending, err);
+		r = endpoint_make(job, &flags, err);
 	if (!r && !job->rec.chained)
 		r = wire_host(job->nl, &job->rec, err);
 	if (!r && !job->rec.chained)
@@ -278,7 +277,7 @@ static int add_steps(struct job *job, struct wag_err *err)
 		return r;
 	job->rec.ready = true;
 	r = record_save(job, err);
-	if (!r && pending)
+	if (!r && flags & WAG_POD_PENDING)
 		r = policy_wait(job->conf.pin_dir, job->conf.state_dir, &job->rec, err);
 	return r;
 }

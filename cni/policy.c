@@ -12,6 +12,7 @@
 #include <waggle/cleanup.h>
 #include <waggle/ipam.h>
 #include <waggle/pins.h>
+#include <waggle/policy_ns.h>
 
 #include "conf.h"
 #include "policy.h"
@@ -26,31 +27,11 @@ static int map_fail(const char *pin_dir, const char *name, int r, struct wag_err
 					  : strerror(-r));
 }
 
-int policy_pending(const char *pin_dir, const char *ns, bool synced, bool *ret,
-		   struct wag_err *err)
+int policy_flags(const char *pin_dir, const char *ns, uint32_t *ret, struct wag_err *err)
 {
-	_cleanup_close_ int runtime_fd = -1, ns_fd = -1;
-	struct wag_policy_ns_key key = { 0 };
-	struct wag_policy_ns value = { 0 };
-	struct wag_runtime runtime;
-	uint32_t zero = 0;
-	int r;
+	int r = policy_ns_flags(pin_dir, ns, ret);
 
-	r = runtime_fd = pins_map_open(pin_dir, "wag_runtime", sizeof(zero), sizeof(runtime));
-	if (r >= 0)
-		r = bpfsys_map_lookup(runtime_fd, &zero, &runtime);
-	if (r < 0)
-		return map_fail(pin_dir, "wag_runtime", r, err);
-	*ret = runtime.policies;
-	if (!runtime.policies || !synced || !*ns)
-		return 0;
-	r = ns_fd = pins_map_open(pin_dir, "wag_policy_ns", sizeof(key), sizeof(value));
-	if (r < 0)
-		return map_fail(pin_dir, "wag_policy_ns", r, err);
-	snprintf(key.ns, sizeof(key.ns), "%s", ns);
-	if (bpfsys_map_lookup(ns_fd, &key, &value) == 0)
-		*ret = value.flags & WAG_POLICY_NS_SELECTS;
-	return 0;
+	return r < 0 ? map_fail(pin_dir, "wag_policy_ns", r, err) : 0;
 }
 
 bool agent_alive(const char *state_dir)

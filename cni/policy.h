@@ -3,17 +3,14 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <waggle/err.h>
 #include <waggle/record.h>
 
 #define POLICY_WAIT_MS 2000
 
-/*
- * From the table the agent keeps pinned: may a policy select a pod of this namespace? synced: the
- * agent has seen the whole cluster since it started. ns empty: nobody told.
- */
-int policy_pending(const char *pin_dir, const char *ns, bool synced, bool *ret,
-		   struct wag_err *err);
+/* WAG_POD_PENDING or 0, from the table the agent keeps pinned (waggle/policy_ns.h). */
+int policy_flags(const char *pin_dir, const char *ns, uint32_t *ret, struct wag_err *err);
 /*
  * Waits until the agent has cleared WAG_POD_PENDING of the pod's addresses; its record must be
  * complete on disk, by it the agent knows. 0 also when no agent is alive: the flag stays until one
