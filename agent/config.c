@@ -17,6 +17,8 @@
 #define SOCKET_PATH "/run/waggle/hubble.sock"
 #define HEALTH_ADDR "127.0.0.1:9879"
 #define VALUE_MAX 4096
+#define POOL_V4 "10.0.0.0/8"
+#define IPAM_NAMESPACE "kube-system"
 
 /*
  * 10,000 Services of two ports and two families need 40,000 frontends at most; 100,000 slots in
@@ -53,6 +55,9 @@ static const struct choice underlays[] = { { "auto", CONFIG_UNDERLAY_AUTO },
 					   { NULL, 0 } };
 static const struct choice chainings[] = { { "none", 0 },  { "generic-veth", 1 }, { "aws-cni", 2 },
 					   { "azure", 3 }, { "flannel", 4 },	  { NULL, 0 } };
+static const struct choice ipams[] = { { "kubernetes", CONFIG_IPAM_KUBERNETES },
+				       { "cluster-pool", CONFIG_IPAM_CLUSTER_POOL },
+				       { NULL, 0 } };
 static const struct choice host_routings[] = { { "bpf", 1 }, { "kernel", 0 }, { NULL, 0 } };
 
 /* KEY_CIDRS: a string that is a comma-separated list of CIDRs, or empty. */
@@ -166,6 +171,23 @@ static const struct key keys[] = {
 	{ "cni-chaining-target", "NAME",
 	  "The network to add to (default: the first in --cni-conf-dir)", KEY_STRING,
 	  KEY_AT(cni_chaining_target) },
+	{ "ipam", "kubernetes|cluster-pool",
+	  "Whose addresses pods get: the Node's spec.podCIDRs, or blocks the agent claims "
+	  "(default: kubernetes)",
+	  KEY_CHOICE, KEY_AT(ipam), .choices = ipams },
+	{ "cluster-pool-ipv4-cidr", "CIDR[,CIDR]",
+	  "Where IPv4 blocks are claimed; empty: nowhere (default: " POOL_V4 ")", KEY_CIDRS,
+	  KEY_AT(pool_v4), .family = 4 },
+	{ "cluster-pool-ipv4-mask-size", "N", "Prefix length of an IPv4 block (default: 24)",
+	  KEY_NUMBER, KEY_AT(pool_mask_v4), .min = 8, .max = 30 },
+	{ "cluster-pool-ipv6-cidr", "CIDR[,CIDR]",
+	  "Where IPv6 blocks are claimed, such as fd00::/104 (default: nowhere)", KEY_CIDRS,
+	  KEY_AT(pool_v6), .family = 6 },
+	{ "cluster-pool-ipv6-mask-size", "N", "Prefix length of an IPv6 block (default: 120)",
+	  KEY_NUMBER, KEY_AT(pool_mask_v6), .min = 8, .max = 126 },
+	{ "ipam-namespace", "NAMESPACE",
+	  "Where the Leases of claimed blocks are (default: " IPAM_NAMESPACE ")", KEY_STRING,
+	  KEY_AT(ipam_namespace) },
 	{ "log-level", "error|warn|info|debug", "How much is logged (default: info)", KEY_LOG_LEVEL,
 	  KEY_AT(log_level) },
 };
@@ -319,10 +341,13 @@ int config_init(struct config *c)
 		.masquerade_v4 = true,
 		.masquerade_v6 = true,
 		.host_routing = 1,
+		.pool_mask_v4 = 24,
+		.pool_mask_v6 = 120,
 	};
 	if (set_string(&c->pin_dir, WAG_PIN_DIR) < 0 ||
 	    set_string(&c->state_dir, WAG_STATE_DIR) < 0 ||
-	    set_string(&c->socket, SOCKET_PATH) < 0 ||
+	    set_string(&c->socket, SOCKET_PATH) < 0 || set_string(&c->pool_v4, POOL_V4) < 0 ||
+	    set_string(&c->ipam_namespace, IPAM_NAMESPACE) < 0 ||
 	    set_string(&c->health_addr, HEALTH_ADDR) < 0) {
 		config_done(c);
 		return -ENOMEM;

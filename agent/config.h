@@ -14,6 +14,7 @@
 enum config_routing { CONFIG_ROUTING_NATIVE, CONFIG_ROUTING_TUNNEL, CONFIG_ROUTING_AUTO };
 enum config_tunnel { CONFIG_TUNNEL_VXLAN, CONFIG_TUNNEL_GENEVE };
 enum config_underlay { CONFIG_UNDERLAY_AUTO = 0, CONFIG_UNDERLAY_V4 = 4, CONFIG_UNDERLAY_V6 = 6 };
+enum config_ipam { CONFIG_IPAM_KUBERNETES, CONFIG_IPAM_CLUSTER_POOL };
 
 struct config {
 	char *node_name;
@@ -47,6 +48,10 @@ struct config {
 	bool cni_exclusive, cni_uninstall;
 	uint32_t cni_chaining;	    /* 0: none, we wire the pods; config_chaining_name() */
 	char *cni_chaining_target;  /* NULL or empty: the first network */
+	uint32_t ipam;		    /* enum config_ipam */
+	char *pool_v4, *pool_v6;    /* comma-separated CIDRs; NULL or empty: none */
+	uint32_t pool_mask_v4, pool_mask_v6;
+	char *ipam_namespace; /* of the Leases */
 	enum wag_log_level log_level;
 	bool cleanup;
 };

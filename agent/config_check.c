@@ -2,6 +2,7 @@
 /* What settings have to do with each other. */
 #include <errno.h>
 #include "config.h"
+#include "ipam_pool.h"
 
 #define VXLAN_PORT 8472 /* as Cilium and Flannel: Linux's own before RFC 7348 gave 4789 */
 #define GENEVE_PORT 6081 /* RFC 8926 */
@@ -54,6 +55,30 @@ static int check_cni(struct config *c, struct wag_err *err)
 	return 0;
 }
 
+static int check_ipam(const struct config *c, struct wag_err *err)
+{
+	struct ipam_pool pool[2];
+	int r;
+
+	if (c->ipam != CONFIG_IPAM_CLUSTER_POOL)
+		return 0;
+	if (c->manifests)
+		return wag_err_set(err, -EINVAL,
+				   "--ipam=cluster-pool claims blocks from an API server, and "
+				   "--manifests has none: give --kubeconfig instead, or "
+				   "--ipam=kubernetes and a Node manifest with spec.podCIDRs");
+	r = ipam_pool_parse(&pool[0], false, c->pool_v4, c->pool_mask_v4, "cluster-pool-ipv4-cidr",
+			    err);
+	if (r == 0)
+		r = ipam_pool_parse(&pool[1], true, c->pool_v6, c->pool_mask_v6,
+				    "cluster-pool-ipv6-cidr", err);
+	if (r == 0 && !pool[0].total && !pool[1].total)
+		r = wag_err_set(err, -EINVAL,
+				"--ipam=cluster-pool without a pool: give --cluster-pool-ipv4-cidr "
+				"or --cluster-pool-ipv6-cidr");
+	return r;
+}
+
 int config_check(struct config *c, struct wag_err *err)
 {
 	int r = check_sources(c, err);
@@ -62,6 +87,8 @@ int config_check(struct config *c, struct wag_err *err)
 		r = check_cni(c, err);
 	if (r == 0)
 		r = check_routing(c, err);
+	if (r == 0)
+		r = check_ipam(c, err);
 	if (r < 0)
 		return r;
 	if (!c->tunnel_port)

@@ -270,6 +270,8 @@ static void on_readable(evutil_socket_t fd, short what, void *ctx)
 			take_event(w, event);
 		}
 	}
+	if (w->o.changed)
+		w->o.changed(w->o.ctx);
 }
 
 /* ---- what nobody asks for any more ---- */

@@ -23,6 +23,8 @@ struct endpoint_watch_options {
 	const struct dataplane *dp;
 	struct nl *nl;
 	const char *pin_dir, *state_dir; /* all borrowed */
+	void (*changed)(void *ctx); /* records came or went; may be NULL */
+	void *ctx;
 };
 
 struct endpoint_watch_stats {

@@ -211,32 +211,44 @@ static int set_url(struct kube_request *req, const char *server, const char *pat
 	return curl_easy_setopt(req->easy, CURLOPT_URL, url) == CURLE_OK ? 0 : -ENOMEM;
 }
 
-static int set_identity(struct kube_request *req)
+static int add_header(struct kube_request *req, const char *name, const char *value)
 {
-	struct kube_config *cfg = req->http->cfg;
-	const char *token = kube_config_token(cfg, now_ms());
 	_cleanup_free_ char *header = NULL;
 	struct curl_slist *headers;
 
-	req->headers = curl_slist_append(NULL, "Accept: application/json");
-	if (!req->headers)
+	if (asprintf(&header, "%s: %s", name, value) < 0)
 		return -ENOMEM;
-	if (token) {
-		if (asprintf(&header, "Authorization: Bearer %s", token) < 0)
-			return -ENOMEM;
-		headers = curl_slist_append(req->headers, header);
-		if (!headers)
-			return -ENOMEM;
-		req->headers = headers;
-	} else if (cfg->username) {
-		curl_easy_setopt(req->easy, CURLOPT_USERNAME, cfg->username);
-		curl_easy_setopt(req->easy, CURLOPT_PASSWORD, cfg->password ? cfg->password : "");
-	}
+	headers = curl_slist_append(req->headers, header);
+	if (!headers)
+		return -ENOMEM;
+	req->headers = headers;
 	curl_easy_setopt(req->easy, CURLOPT_HTTPHEADER, req->headers);
 	return 0;
 }
 
-static void set_transfer(struct kube_request *req, bool fresh)
+static int set_identity(struct kube_request *req)
+{
+	struct kube_config *cfg = req->http->cfg;
+	const char *token = kube_config_token(cfg, now_ms());
+	_cleanup_free_ char *bearer = NULL;
+	int r;
+
+	r = add_header(req, "Accept", "application/json");
+	if (r < 0)
+		return r;
+	if (token) {
+		if (asprintf(&bearer, "Bearer %s", token) < 0)
+			return -ENOMEM;
+		return add_header(req, "Authorization", bearer);
+	}
+	if (cfg->username) {
+		curl_easy_setopt(req->easy, CURLOPT_USERNAME, cfg->username);
+		curl_easy_setopt(req->easy, CURLOPT_PASSWORD, cfg->password ? cfg->password : "");
+	}
+	return 0;
+}
+
+static void set_transfer(struct kube_request *req)
 {
 	const struct kube_config *cfg = req->http->cfg;
 	CURL *easy = req->easy;
@@ -253,8 +265,6 @@ static void set_transfer(struct kube_request *req, bool fresh)
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, 5L);
 	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
 	curl_easy_setopt(easy, CURLOPT_PIPEWAIT, 1L); /* one connection for all the watches */
-	if (fresh)
-		curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
 	/* The environment's proxies are for other traffic than the node's own API server. */
 	if (cfg->proxy_url)
 		curl_easy_setopt(easy, CURLOPT_PROXY, cfg->proxy_url);
@@ -262,8 +272,27 @@ static void set_transfer(struct kube_request *req, bool fresh)
 		curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
 }
 
-int kube_http_get(struct kube_http *http, const char *server, const char *path, bool fresh,
-		  const struct kube_http_ops *ops, void *ctx, struct kube_request **ret)
+static int set_call(struct kube_request *req, const struct kube_http_call *call)
+{
+	if (call->fresh)
+		curl_easy_setopt(req->easy, CURLOPT_FRESH_CONNECT, 1L);
+	if (call->timeout_ms)
+		curl_easy_setopt(req->easy, CURLOPT_TIMEOUT_MS, (long)call->timeout_ms);
+	if (strcmp(call->method, "GET") != 0 &&
+	    curl_easy_setopt(req->easy, CURLOPT_CUSTOMREQUEST, call->method) != CURLE_OK)
+		return -ENOMEM;
+	if (!call->body)
+		return 0;
+	if (curl_easy_setopt(req->easy, CURLOPT_COPYPOSTFIELDS, call->body) != CURLE_OK)
+		return -ENOMEM;
+	/* Without a question first: what is sent here is small. */
+	if (add_header(req, "Expect", "") < 0)
+		return -ENOMEM;
+	return add_header(req, "Content-Type", call->type);
+}
+
+int kube_http_send(struct kube_http *http, const char *server, const struct kube_http_call *call,
+		   const struct kube_http_ops *ops, void *ctx, struct kube_request **ret)
 {
 	_cleanup_(request_freep) struct kube_request *req = calloc(1, sizeof(*req));
 	int r;
@@ -276,8 +305,9 @@ int kube_http_get(struct kube_http *http, const char *server, const char *path, 
 	req->easy = curl_easy_init();
 	if (!req->easy)
 		return -ENOMEM;
-	set_transfer(req, fresh);
-	if ((r = set_url(req, server, path)) < 0 || (r = set_identity(req)) < 0)
+	set_transfer(req);
+	if ((r = set_url(req, server, call->path)) < 0 || (r = set_identity(req)) < 0 ||
+	    (r = set_call(req, call)) < 0)
 		return r;
 	if (set_tls(req->easy, http->cfg) != CURLE_OK)
 		return -EOPNOTSUPP;

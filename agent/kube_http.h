@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* HTTPS GETs to an API server on the event loop: libcurl's multi interface driven by libevent. */
+/* HTTPS to an API server on the event loop: libcurl's multi interface driven by libevent. */
 #pragma once
 
 #include <stdbool.h>
@@ -22,16 +22,25 @@ struct kube_http_ops {
 	/* Bytes of the body as they come. Not 0 gives the transfer up (done is called then, too).
 	 */
 	int (*data)(void *ctx, long status, const char *bytes, size_t n);
-	/* Called once, never from kube_http_get() itself; the request is gone afterwards. */
+	/* Called once, never from kube_http_send() itself; the request is gone afterwards. */
 	void (*done)(void *ctx, const struct kube_response *response);
 };
 
 /* 0 or -errno; the caller owns *ret; base and cfg must outlive it. */
 int kube_http_new(struct kube_http **ret, struct event_base *base, struct kube_config *cfg,
 		  struct wag_err *err);
-/* fresh: do not use a kept connection (the last one failed). *ret is for cancelling only. */
-int kube_http_get(struct kube_http *http, const char *server, const char *path, bool fresh,
-		  const struct kube_http_ops *ops, void *ctx, struct kube_request **ret);
+struct kube_http_call {
+	const char *method; /* "GET", ... */
+	const char *path;   /* from the first slash */
+	const char *type;   /* of the body; may be NULL without one */
+	const char *body;   /* NULL: none */
+	bool fresh;	    /* do not use a kept connection (the last one failed) */
+	unsigned timeout_ms; /* of the whole exchange; 0: none */
+};
+
+/* Nothing of call is borrowed. *ret is for cancelling only. */
+int kube_http_send(struct kube_http *http, const char *server, const struct kube_http_call *call,
+		   const struct kube_http_ops *ops, void *ctx, struct kube_request **ret);
 /* No callback comes any more. Not from within data(). NULL is fine. */
 void kube_http_cancel(struct kube_request *req);
 /* Escapes text for a URL; the caller frees *ret. */

@@ -69,6 +69,7 @@ int source_new_kube(struct source **ret, struct event_base *base, struct model *
 	if (!s)
 		return wag_err_set(err, -ENOMEM, "out of memory");
 	s->source.ops = &ops;
+	s->source.cluster = &s->cluster;
 	s->cluster.base = base;
 	s->cluster.model = model;
 	fill_options(&s->cluster.options, options);

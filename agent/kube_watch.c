@@ -507,6 +507,7 @@ static int make_path(const struct kube_watch *w, char **ret)
 static void start(struct kube_watch *w)
 {
 	static const struct kube_http_ops ops = { on_data, on_done };
+	struct kube_http_call call = { .method = "GET", .fresh = w->failures > 0 || w->stalled };
 	struct kube_cluster *cluster = w->cluster;
 	_cleanup_free_ char *path = NULL;
 	char text[128];
@@ -522,9 +523,10 @@ static void start(struct kube_watch *w)
 	w->server = cluster->server;
 	w->started_ms = now_ms();
 	r = make_path(w, &path);
+	call.path = path;
 	if (r == 0)
-		r = kube_http_get(cluster->http, cluster->cfg->servers[w->server], path,
-				  w->failures > 0 || w->stalled, &ops, w, &w->req);
+		r = kube_http_send(cluster->http, cluster->cfg->servers[w->server], &call, &ops, w,
+				   &w->req);
 	if (r < 0) {
 		snprintf(text, sizeof(text), "%s: no request can be made: %s", w->res->plural,
 			 strerror(-r));

@@ -19,6 +19,7 @@
 #include "endpoint_watch.h"
 #include "flow.h"
 #include "health.h"
+#include "ipam_node.h"
 #include "loop.h"
 #include "metrics.h"
 #include "model.h"
@@ -46,6 +47,7 @@ struct loop {
 	struct policy_sync policies;
 	struct endpoint_watch *endpoints;
 	struct source *source;
+	struct ipam_node *ipam;
 	struct names *names;
 	struct flow_server *flow;
 	struct health *health, *metrics;
@@ -143,6 +145,7 @@ static void on_sync_timer(evutil_socket_t fd, short what, void *ctx)
 
 	l->sync_due = false;
 	take_other_marks(l);
+	ipam_node_poke(l->ipam);
 	r = reconcile_run(l->model, &facts, l->sync, begin, on_refused, l);
 	l->last_run_ms = now_ms();
 	l->last_cost_ms = l->last_run_ms - begin;
@@ -367,6 +370,14 @@ static int start_sync(struct loop *l, struct wag_err *err)
 	return 0;
 }
 
+/* Each pod that comes or goes takes or frees an address. */
+static void on_endpoints(void *ctx)
+{
+	struct loop *l = ctx;
+
+	ipam_node_count(l->ipam);
+}
+
 static int start_endpoints(struct loop *l, struct wag_err *err)
 {
 	const struct endpoint_watch_options o = {
@@ -375,6 +386,8 @@ static int start_endpoints(struct loop *l, struct wag_err *err)
 		.nl = l->nl,
 		.pin_dir = l->config->pin_dir,
 		.state_dir = l->config->state_dir,
+		.changed = on_endpoints,
+		.ctx = l,
 	};
 
 	return endpoint_watch_new(&l->endpoints, &o, err);
@@ -395,6 +408,22 @@ static int start_source(struct loop *l, struct wag_err *err)
 		return source_new_manifests(&l->source, l->base, l->model, c->manifests, &reporter,
 					    err);
 	return source_new_kube(&l->source, l->base, l->model, &options, err);
+}
+
+static int start_ipam(struct loop *l, struct wag_err *err)
+{
+	const struct config *c = l->config;
+	const struct ipam_node_options options = {
+		.state_dir = c->state_dir,
+		.node_name = c->node_name,
+		.cluster_pool = c->ipam == CONFIG_IPAM_CLUSTER_POOL,
+		.ns = c->ipam_namespace,
+		.pool_cidrs = { c->pool_v4, c->pool_v6 },
+		.pool_masks = { c->pool_mask_v4, c->pool_mask_v6 },
+		.reporter = { on_report, l },
+	};
+
+	return ipam_node_new(&l->ipam, l->base, l->model, l->source, &options, err);
 }
 
 /* Flows are a view: the node serves its Services without them. */
@@ -492,6 +521,8 @@ static int start(struct loop *l, struct wag_err *err)
 		r = start_flows(l, err);
 	if (r == 0)
 		r = start_source(l, err);
+	if (r == 0)
+		r = start_ipam(l, err);
 	if (r < 0)
 		return r;
 	l->view.dp = l->dp;
@@ -499,6 +530,7 @@ static int start(struct loop *l, struct wag_err *err)
 	l->view.policies = &l->policies;
 	l->view.endpoints = l->endpoints;
 	l->view.source = l->source;
+	l->view.ipam = l->ipam;
 	l->view.model = l->model;
 	l->view.flow = l->flow;
 	return 0;
@@ -515,6 +547,7 @@ static void stop(struct loop *l)
 	cni_watch_free(l->cni, l->told_to_end && l->config->cni_uninstall);
 	health_free(l->health);
 	health_free(l->metrics);
+	ipam_node_free(l->ipam);
 	source_free(l->source);
 	flow_server_free(l->flow);
 	names_free(l->names);

@@ -314,6 +314,46 @@ static void watches(struct text *t, const struct agent_view *v)
 	}
 }
 
+static void ipam_gauge(struct text *t, const char *name, const char *family, const char *state,
+		       uint64_t value)
+{
+	const char *labels[] = { "family", family, "state", state };
+
+	metric_labels(t, name, labels, state ? 2 : 1);
+	metric_u64(t, value);
+}
+
+static void addresses(struct text *t, const struct agent_view *v)
+{
+	static const char *const families[2] = { "ipv4", "ipv6" };
+	struct ipam_node_stats s;
+
+	ipam_node_stats(v->ipam, &s);
+	metric_family(t, "waggle_ipam_addresses", "gauge", "Pod addresses of the node, by state");
+	for (int f = 0; f < 2; f++) {
+		const struct ipam_usage *u = &s.family[f].usage;
+
+		ipam_gauge(t, "waggle_ipam_addresses", families[f], "used", u->used);
+		ipam_gauge(t, "waggle_ipam_addresses", families[f], "quarantined", u->quarantined);
+		ipam_gauge(t, "waggle_ipam_addresses", families[f], "free",
+			   u->capacity - u->used - u->quarantined);
+	}
+	metric_family(t, "waggle_ipam_capacity", "gauge", "Pod addresses the node can give");
+	for (int f = 0; f < 2; f++)
+		ipam_gauge(t, "waggle_ipam_capacity", families[f], NULL,
+			   s.family[f].usage.capacity);
+	metric_family(t, "waggle_ipam_blocks", "gauge", "Pod ranges of the node");
+	for (int f = 0; f < 2; f++)
+		ipam_gauge(t, "waggle_ipam_blocks", families[f], NULL, s.family[f].blocks);
+	simple(t, "waggle_ipam_draining_blocks", "gauge",
+	       "Ranges that are the node's no more, with pods still in them", s.draining);
+	simple(t, "waggle_ipam_claimed_total", "counter", "Blocks claimed", s.claimed);
+	simple(t, "waggle_ipam_conflicts_total", "counter", "Blocks another node had already",
+	       s.conflicts);
+	simple(t, "waggle_ipam_errors_total", "counter", "Claims that failed and were retried",
+	       s.errors);
+}
+
 static void flows(struct text *t, const struct agent_view *v)
 {
 	struct flow_stats s;
@@ -360,6 +400,8 @@ void metrics_collect(struct text *t, const struct agent_view *v)
 		endpoints(t, v);
 	if (v->source)
 		watches(t, v);
+	if (v->ipam)
+		addresses(t, v);
 	if (v->flow)
 		flows(t, v);
 }

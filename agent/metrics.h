@@ -7,6 +7,7 @@
 #include "dataplane_bpf.h"
 #include "endpoint_watch.h"
 #include "flow.h"
+#include "ipam_node.h"
 #include "model.h"
 #include "policy_sync.h"
 #include "source.h"
@@ -34,6 +35,7 @@ struct agent_view {
 	const struct policy_sync *policies;
 	struct endpoint_watch *endpoints;
 	struct source *source;
+	struct ipam_node *ipam;
 	struct model *model;
 	struct flow_server *flow;
 	const char *node_name;

@@ -50,6 +50,7 @@ struct model {
 	bool relisting[MODEL_KINDS];
 	bool synced[MODEL_KINDS];
 	bool dirty[MODEL_KINDS]; /* not Services and slices */
+	uint64_t changes[MODEL_KINDS];
 	struct ns_index namespaces;
 	struct svc_ref *services;
 	struct svc_ref *dirty_head, *dirty_tail;
@@ -341,6 +342,7 @@ static void entry_detach(struct model *m, struct entry *e)
 
 	entry_claims(m, e, false);
 	ns_index_change(&m->namespaces, e->obj, false);
+	m->changes[e->obj->kind]++;
 	HASH_DEL(m->kinds[e->obj->kind], e);
 	if (e->obj->kind == MODEL_SLICE) {
 		slice_unlink(m, e);
@@ -378,6 +380,7 @@ static int entry_attach(struct model *m, struct entry *e)
 			svc_put(m, ref);
 		return r;
 	}
+	m->changes[obj->kind]++;
 	HASH_ADD_KEYPTR(hh, m->kinds[obj->kind], obj->ns, strlen(obj->ns) + 1 + strlen(obj->name),
 			e);
 	if (obj->kind == MODEL_SLICE && ref)
@@ -616,6 +619,11 @@ bool model_take_dirty_namespaces(struct model *m)
 int model_visit_namespaces(const struct model *m, model_ns_fn fn, void *ctx)
 {
 	return ns_index_visit(&m->namespaces, fn, ctx);
+}
+
+uint64_t model_changes(const struct model *m, enum model_kind kind)
+{
+	return m->changes[kind];
 }
 
 void model_on_dirty(struct model *m, void (*fn)(void *ctx), void *ctx)

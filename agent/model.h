@@ -175,6 +175,8 @@ int model_visit_slices(const struct model *m, const char *ns, const char *servic
 typedef int (*model_dirty_fn)(const char *ns, const char *name, void *ctx);
 int model_take_dirty_services(struct model *m, model_dirty_fn fn, void *ctx);
 bool model_take_dirty(struct model *m, enum model_kind kind);
+/* Another number whenever an object of the kind came, changed or went; 0: none ever did. */
+uint64_t model_changes(const struct model *m, enum model_kind kind);
 /* Namespaces: one came or went, or has its first policy, or has lost its last. */
 bool model_take_dirty_namespaces(struct model *m);
 /* Every namespace that has a Namespace object or any object in it, and how many policies. */

@@ -9,6 +9,11 @@ void source_status(const struct source *s, struct source_status *ret)
 	s->ops->status(s, ret);
 }
 
+struct kube_cluster *source_cluster(const struct source *s)
+{
+	return s->cluster;
+}
+
 void source_free(struct source *s)
 {
 	if (s)

@@ -14,6 +14,7 @@
 #include "model.h"
 
 struct event_base;
+struct kube_cluster;
 struct source;
 
 /* One line for the daemon's log. */
@@ -61,6 +62,8 @@ int source_new_manifests(struct source **ret, struct event_base *base, struct mo
 			 const char *dir, const struct source_reporter *reporter,
 			 struct wag_err *err);
 void source_status(const struct source *s, struct source_status *ret);
+/* The way to the API server, for writing to it as well; NULL: this source has none. */
+struct kube_cluster *source_cluster(const struct source *s);
 void source_free(struct source *s); /* NULL is fine */
 void source_freep(struct source **s);
 
@@ -72,4 +75,5 @@ struct source_ops {
 
 struct source {
 	const struct source_ops *ops;
+	struct kube_cluster *cluster; /* may be NULL */
 };

@@ -58,6 +58,21 @@ int node_ranges_add(struct node_ranges *ranges, const char *cidr)
 	return node_range_add(&ranges->family[!wag_addr_is_v4(&range.subnet)], &range);
 }
 
+static bool lists_equal(const struct node_range_list *a, const struct node_range_list *b)
+{
+	for (size_t i = 0; i < a->n && i < b->n; i++)
+		if (a->at[i].bits != b->at[i].bits ||
+		    !wag_addr_equal(&a->at[i].subnet, &b->at[i].subnet))
+			return false;
+	return a->n == b->n;
+}
+
+bool node_ranges_equal(const struct node_ranges *a, const struct node_ranges *b)
+{
+	return strcmp(a->mode, b->mode) == 0 && lists_equal(&a->family[0], &b->family[0]) &&
+	       lists_equal(&a->family[1], &b->family[1]) && lists_equal(&a->draining, &b->draining);
+}
+
 /* ---- reading ---- */
 
 static int parse_list(const json_t *list, struct node_range_list *one, struct node_ranges *all,

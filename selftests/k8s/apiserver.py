@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""A small API server in memory: the resources the agent reads, with list, watch, create,
-update and delete over HTTP(S), and the same as Python calls for tests that embed it. Its own: a
-List POSTed to /bulk is applied in one go.
+"""A small API server in memory: the resources the agent reads and writes, with list, watch, create,
+update, merge patch and delete over HTTP(S), conflicts included, and the same as Python calls for
+tests that embed it. Its own: a List POSTed to /bulk is applied in one go.
 
   ./apiserver.py --port 8001 [--load FILE.json ...] [--tls-cert F --tls-key F [--client-ca F]]
 """
@@ -11,11 +11,13 @@ import collections
 import http.server
 import ipaddress
 import json
+import re
 import socket
 import ssl
 import threading
 import time
 import urllib.parse
+import uuid
 
 KINDS = {
     "services": ("/api/v1", "Service", True),
@@ -24,6 +26,8 @@ KINDS = {
     "namespaces": ("/api/v1", "Namespace", False),
     "pods": ("/api/v1", "Pod", True),
     "networkpolicies": ("/apis/networking.k8s.io/v1", "NetworkPolicy", True),
+    "leases": ("/apis/coordination.k8s.io/v1", "Lease", True),
+    "events": ("/api/v1", "Event", True),
 }
 
 
@@ -36,11 +40,28 @@ class Gone(Exception):
     """A resourceVersion or continue token that is too old."""
 
 
+class Refused(Exception):
+    """What is asked for cannot be done: HTTP status, reason, words."""
+
+
+def merge_patch(old, patch):
+    """RFC 7386."""
+    if not isinstance(patch, dict):
+        return patch
+    new = dict(old) if isinstance(old, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            new.pop(key, None)
+        else:
+            new[key] = merge_patch(new.get(key), value)
+    return new
+
+
 class Store:
     """The objects, and the events that made them what they are."""
 
     def __init__(self, history=100000):
-        self.changed = threading.Condition()
+        self.changed = threading.Condition(threading.RLock())
         self.rv = 1
         self.objects = {r: {} for r in KINDS}    # (ns, name) -> (object, json bytes)
         self.events = {r: collections.deque(maxlen=history) for r in KINDS}
@@ -76,6 +97,10 @@ class Store:
             meta = obj["metadata"]
             key = (meta.get("namespace", ""), meta["name"])
             known = key in self.objects[resource]
+            if known:
+                meta.setdefault("uid", self.objects[resource][key][0]["metadata"]["uid"])
+            else:
+                meta.setdefault("uid", str(uuid.uuid4()))
             self.rv += 1
             meta["resourceVersion"] = str(self.rv)
             raw = json.dumps(obj, separators=(",", ":")).encode()
@@ -86,8 +111,39 @@ class Store:
             self.changed.notify_all()
             return obj
 
-    def delete(self, resource, namespace, name):
+    def create(self, resource, obj):
         with self.changed:
+            meta = obj["metadata"]
+            if (meta.get("namespace", ""), meta["name"]) in self.objects[resource]:
+                raise Refused(409, "AlreadyExists", f'{resource} "{meta["name"]}" already exists')
+            meta.pop("uid", None)
+            return self.apply(resource, obj)
+
+    def replace(self, resource, obj):
+        """A uid or resourceVersion in obj has to be that of the object in place."""
+        with self.changed:
+            meta = obj["metadata"]
+            self.expect(resource, meta.get("namespace", ""), meta["name"], meta)
+            return self.apply(resource, obj)
+
+    def patch(self, resource, namespace, name, patch):
+        with self.changed:
+            old = self.expect(resource, namespace, name, patch.get("metadata") or {})
+            return self.apply(resource, merge_patch(json.loads(json.dumps(old)), patch))
+
+    def expect(self, resource, namespace, name, wanted):
+        found = self.objects[resource].get((namespace, name))
+        if not found:
+            raise Refused(404, "NotFound", f'{resource} "{name}" not found')
+        for field in ("uid", "resourceVersion"):
+            if wanted.get(field) and wanted[field] != found[0]["metadata"][field]:
+                raise Refused(409, "Conflict", f'{resource} "{name}": the {field} is another one')
+        return found[0]
+
+    def delete(self, resource, namespace, name, wanted=None):
+        with self.changed:
+            if wanted:
+                self.expect(resource, namespace, name, wanted)
             old = self.objects[resource].pop((namespace, name), None)
             if old is None:
                 return None
@@ -113,18 +169,31 @@ class Store:
             self.changed.notify_all()
 
 
+def label_test(term):
+    """One term of a label selector, of the few kinds the agent uses, as a predicate on labels."""
+    if " notin " in term:
+        key, values = term.split(" notin ")
+        values = values.strip("()").split(",")
+        return lambda labels: labels.get(key) not in values
+    if "=" in term:
+        key, value = term.split("=", 1)
+        return lambda labels: labels.get(key) == value
+    if term.startswith("!"):
+        return lambda labels: term[1:] not in labels
+    return lambda labels: term in labels
+
+
 def parse_selectors(query):
-    """A predicate for the few selectors the agent uses: !label, label, spec.nodeName=N."""
-    absent, present, node = [], [], None
-    for term in filter(None, query.get("labelSelector", [""])[0].split(",")):
-        (absent if term[0] == "!" else present).append(term.lstrip("!"))
-    field = query.get("fieldSelector", [""])[0]
+    """A predicate for labelSelector and fieldSelector spec.nodeName=N."""
+    terms = re.findall(r"[^,(]+(?:\([^)]*\))?", query.get("labelSelector", [""])[0])
+    tests = [label_test(term) for term in terms]
+    field, node = query.get("fieldSelector", [""])[0], None
     if field.startswith("spec.nodeName="):
         node = field.split("=", 1)[1]
 
     def match(obj):
         labels = obj["metadata"].get("labels") or {}
-        return (not any(k in labels for k in absent) and all(k in labels for k in present)
+        return (all(test(labels) for test in tests)
                 and (node is None or obj.get("spec", {}).get("nodeName") == node))
     return match
 
@@ -204,7 +273,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             elif query.get("watch"):
                 self.watch(resource, query)
             else:
-                self.list(resource, query)
+                self.list(resource, namespace, query)
         except Gone as e:
             self.refuse(410, "Expired", str(e))
 
@@ -218,7 +287,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.refuse(404, "NotFound", f'{resource} "{name}" not found')
 
-    def list(self, resource, query):
+    def list(self, resource, namespace, query):
         match = parse_selectors(query)
         limit = int(query.get("limit", ["0"])[0])
         token = query.get("continue", [""])[0]
@@ -231,7 +300,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     raise Gone("The provided continue parameter is too old")
             rv = rv or self.store.rv
             keys = sorted(k for k, v in self.store.objects[resource].items()
-                          if match(v[0]) and (after is None or k > after))
+                          if match(v[0]) and (after is None or k > after)
+                          and namespace in ("", k[0]))
             page = keys[:limit] if limit else keys
             raws = [self.store.objects[resource][k][1] for k in page]
         meta = {"resourceVersion": str(rv)}
@@ -294,35 +364,58 @@ class Handler(http.server.BaseHTTPRequestHandler):
             kind = "DELETED" if before else None
         return kind and b'{"type":"%s","object":%s}\n' % (kind.encode(), raw)
 
-    def body(self):
-        return json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
-
-    def do_POST(self):
-        if not self.authorized():
-            return
-        at, obj = self.locate(), self.body()
-        if self.path == "/bulk":
-            take(self.store, obj)
-            self.answer(200, b"{}")
-            return
-        if not at:
-            self.refuse(404, "NotFound", "no such resource")
-            return
-        if at[1]:
-            obj["metadata"].setdefault("namespace", at[1])
-        self.answer(201, json.dumps(self.store.apply(at[0], obj)).encode())
-
-    do_PUT = do_POST
-
-    def do_DELETE(self):
-        if not self.authorized():
+    def write(self, change):
+        """change(resource, namespace, name, body) -> HTTP status, object."""
+        obj = self.sent = self.body()
+        if not self.authorized() or self.injected():
             return
         at = self.locate()
-        gone = at and self.store.delete(*at[:3])
-        if gone:
-            self.answer(200, json.dumps(gone).encode())
-        else:
-            self.refuse(404, "NotFound", "not found")
+        try:
+            if not at:
+                raise Refused(404, "NotFound", "the server could not find the requested resource")
+            code, made = change(*at[:3], obj)
+            self.answer(code, json.dumps(made).encode())
+        except Refused as e:
+            self.refuse(*e.args)
+
+    def body(self):
+        size = int(self.headers.get("Content-Length", 0))
+        return json.loads(self.rfile.read(size)) if size else {}
+
+    def do_POST(self):
+        if self.path == "/bulk":
+            if self.authorized():
+                take(self.store, self.body())
+                self.answer(200, b"{}")
+            return
+
+        def create(resource, namespace, name, obj):
+            if namespace:
+                obj["metadata"].setdefault("namespace", namespace)
+            return 201, self.store.create(resource, obj)
+        self.write(create)
+
+    def do_PUT(self):
+        def replace(resource, namespace, name, obj):
+            if namespace:
+                obj["metadata"].setdefault("namespace", namespace)
+            return 200, self.store.replace(resource, obj)
+        self.write(replace)
+
+    def do_PATCH(self):
+        def patch(resource, namespace, name, obj):
+            if self.headers.get("Content-Type") != "application/merge-patch+json":
+                raise Refused(415, "UnsupportedMediaType", "only merge patches are understood")
+            return 200, self.store.patch(resource, namespace, name, obj)
+        self.write(patch)
+
+    def do_DELETE(self):
+        def delete(resource, namespace, name, options):
+            gone = self.store.delete(resource, namespace, name, options.get("preconditions"))
+            if not gone:
+                raise Refused(404, "NotFound", f'{resource} "{name}" not found')
+            return 200, gone
+        self.write(delete)
 
 
 class ApiServer(http.server.ThreadingHTTPServer):
@@ -385,7 +478,7 @@ def load(store, path):
 
 
 def take(store, doc):
-    """A recorded list, or any object or List of the five kinds."""
+    """A recorded list, or any object or List of these kinds."""
     by_kind = {kind: resource for resource, (_, kind, _) in KINDS.items()}
     for item in doc.get("items", [doc]):
         kind = item.get("kind") or doc["kind"].removesuffix("List")

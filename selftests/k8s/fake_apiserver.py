@@ -6,7 +6,8 @@ import apiserver
 
 
 class Fault:
-    """match: text that must stand in "PATH?QUERY". run(handler) answers. times: how often."""
+    """match: text that must stand in "PATH?QUERY", before which a verb other than GET is written.
+    run(handler) answers. times: how often."""
 
     def __init__(self, match, run, times=1, unless=None):
         self.match, self.run, self.times, self.unless = match, run, times, unless
@@ -65,9 +66,10 @@ def raw_socket(data):
 
 class Handler(apiserver.Handler):
     def injected(self):
+        path = self.path if self.command == "GET" else f"{self.command} {self.path}"
         with self.server.lock:
-            self.server.requests.append((self.path, self.headers.get("Authorization")))
-            fault = next((f for f in self.server.faults if f.wants(self.path)), None)
+            self.server.requests.append((path, self.headers.get("Authorization")))
+            fault = next((f for f in self.server.faults if f.wants(path)), None)
             if not fault:
                 return False
             fault.hits += 1

@@ -174,6 +174,17 @@ static void test_together(void **state)
 		{ { "--auto-direct-node-routes=1", "--direct-routing-skip-unreachable=1" },
 		  { NULL } },
 		{ { "--pin-dir=relative" }, { "--pin-dir", "absolute" } },
+		{ { "--ipam=cluster-pool" }, { NULL } },
+		{ { "--ipam=cluster-pool", "--manifests=/m" },
+		  { "--manifests has none: give --kubeconfig", "spec.podCIDRs" } },
+		{ { "--ipam=kubernetes", "--manifests=/m" }, { NULL } },
+		{ { "--ipam=cluster-pool", "--cluster-pool-ipv4-cidr=10.0.0.0/25" },
+		  { "--cluster-pool-ipv4-cidr", "smaller than one block of /24" } },
+		{ { "--ipam=cluster-pool", "--cluster-pool-ipv4-cidr=" },
+		  { "--cluster-pool-ipv6-cidr" } },
+		{ { "--ipam=cluster-pool", "--cluster-pool-ipv4-cidr=",
+		    "--cluster-pool-ipv6-cidr=fd00::/104" },
+		  { NULL } },
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {

@@ -35,6 +35,7 @@ int node_ranges_parse(const char *text, size_t size, struct node_ranges *ret,
 /* Whole or not at all, and there after a power cut. 0 or -errno. */
 int node_ranges_write(const char *state_dir, const struct node_ranges *ranges);
 
+bool node_ranges_equal(const struct node_ranges *a, const struct node_ranges *b);
 /* Into the list of its family. -EINVAL: not a range for pods; -E2BIG; 0 also when it is there. */
 int node_ranges_add(struct node_ranges *ranges, const char *cidr);
 int node_range_add(struct node_range_list *list, const struct ipam_range *range);
