@@ -23,6 +23,7 @@ struct sock_call {
 	__u8 proto;
 	__u8 point;
 	__u32 ep_id; /* of the pod the socket belongs to */
+	bool host;   /* it is the node's own */
 };
 
 /* v6 is a constant of each program: the verifier lets a hook touch its own family's fields only. */
@@ -64,6 +65,7 @@ static __always_inline bool sock_is_ours(struct bpf_sock_addr *ctx, struct sock_
 	if (!netns)
 		return false;
 	call->ep_id = netns->ep_id;
+	call->host = netns->flags & WAG_NETNS_HOST;
 	return cfg.socket_lb == WAG_SOCKET_LB_FULL ||
 	       (cfg.socket_lb == WAG_SOCKET_LB_HOST && netns->flags & WAG_NETNS_HOST);
 }
@@ -251,7 +253,7 @@ static __always_inline int sock_forward(struct bpf_sock_addr *ctx, struct sock_c
 					 const bool v6)
 {
 	struct svc_choice choice = {};
-	struct wag_svc *svc;
+	struct svc_frontend front;
 	__u64 cookie;
 
 	if (ctx->protocol != IPPROTO_TCP && ctx->protocol != IPPROTO_UDP)
@@ -259,9 +261,13 @@ static __always_inline int sock_forward(struct bpf_sock_addr *ctx, struct sock_c
 	if (!sock_is_ours(ctx, call) || (call->point == WAG_POINT_CONNECT && sock_is_bound(ctx)))
 		return SYS_PROCEED;
 	sock_get_addr(ctx, call, v6);
-	svc = svc_lookup(&call->addr, call->port, call->proto, addr_is_loopback(&call->addr));
+	/* A pod's loopback is its own. */
+	svc_lookup(&front, &call->addr, call->port, call->proto,
+		   call->host && addr_is_loopback(&call->addr));
+	if (front.of_node)
+		hostport_lookup(&front, &call->addr, call->port, call->proto);
 	cookie = bpf_get_socket_cookie(ctx);
-	if (!svc) {
+	if (!front.svc && !front.hostport) {
 		if (call->point == WAG_POINT_SENDMSG)
 			sock_forget(call, cookie);
 		return SYS_PROCEED;
@@ -271,7 +277,7 @@ static __always_inline int sock_forward(struct bpf_sock_addr *ctx, struct sock_c
 			sock_set_addr(ctx, &choice.addr, choice.port, v6);
 		return SYS_PROCEED;
 	}
-	switch (svc_select(svc, &choice)) {
+	switch (svc_select(&front, &choice)) {
 	case SVC_NO_BACKEND:
 		return sock_no_backend(ctx, call, &choice);
 	case SVC_FOUND:
@@ -281,7 +287,7 @@ static __always_inline int sock_forward(struct bpf_sock_addr *ctx, struct sock_c
 	}
 	if (!sock_remember_reply(call, cookie, &choice))
 		return SYS_PROCEED;
-	if (call->point == WAG_POINT_SENDMSG)
+	if (call->point == WAG_POINT_SENDMSG && front.svc)
 		sock_remember_choice(call, cookie, &choice);
 	count_packet(call->point, WAG_DROP_FORWARDED, 0);
 	sock_set_addr(ctx, &choice.addr, choice.port, v6);

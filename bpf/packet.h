@@ -8,6 +8,7 @@
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
+#include <linux/in6.h>
 #include <linux/pkt_cls.h>
 #include <stdbool.h>
 #include <bpf/bpf_endian.h>
@@ -57,7 +58,7 @@ struct wag_pkt {
 	__u8 pad[2];
 };
 
-/* A backend, and the Service it was chosen for. */
+/* A backend, and the Service it was chosen for; svc_id 0: a hostPort's pod. */
 struct svc_choice {
 	struct wag_addr addr;
 	__be16 port;
@@ -79,6 +80,8 @@ struct wag_scratch {
 	struct wag_tuple outer, outer_new, inner, inner_new; /* ICMP errors */
 	__u8 quoted[128];				     /* refusals */
 	struct bpf_fib_lookup fib;
+	struct bpf_sock_tuple sock;
+	struct wag_cidr_key cidr;
 };
 
 /* Ends the journey with a counted, explained drop. */
@@ -130,6 +133,12 @@ static __always_inline void tuple_reverse(struct wag_tuple *t)
 	t->daddr = addr;
 	t->sport = t->dport;
 	t->dport = port;
+}
+
+/* The family's own ICMP; the other one is a protocol like any. */
+static __always_inline bool pkt_is_icmp(const struct wag_pkt *pkt)
+{
+	return pkt->tuple.proto == (pkt->flags & PKT_V6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP);
 }
 
 static __always_inline bool tuple_has_ports(const struct wag_tuple *t)

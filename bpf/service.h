@@ -17,29 +17,78 @@ enum svc_result {
 	SVC_MISMATCH,
 };
 
-/* The frontend of an address and port: its own, or a NodePort of the node's address. */
-static __always_inline struct wag_svc *svc_lookup(const struct wag_addr *addr, __be16 port,
-						  __u8 proto, bool local_addr)
-{
-	struct wag_svc_key key = { .addr = *addr, .port = port, .proto = proto };
-	struct wag_svc *svc = bpf_map_lookup_elem(&wag_svc, &key);
+/* What an address and port stand for: a Service, a pod's hostPort, or (both NULL) themselves. */
+struct svc_frontend {
+	struct wag_svc *svc;
+	struct wag_hostport *hostport;
+	bool of_node; /* an address of the node, and no Service's frontend */
+};
 
-	if (svc)
-		return svc;
-	if (!local_addr && !bpf_map_lookup_elem(&wag_node_addr, addr))
-		return NULL;
+static __always_inline void any_addr(struct wag_addr *any, const struct wag_addr *addr)
+{
 	if (addr_is_v4(addr))
-		addr_from_v4(&key.addr, 0);
+		addr_from_v4(any, 0);
 	else
-		key.addr.d[0] = key.addr.d[1] = 0;
-	return bpf_map_lookup_elem(&wag_svc, &key);
+		any->d[0] = any->d[1] = 0;
 }
 
-static __always_inline enum svc_result svc_select(const struct wag_svc *svc,
+/* A Service: the address's own, or a NodePort of the node's address. */
+static __always_inline void svc_lookup(struct svc_frontend *front, const struct wag_addr *addr,
+				       __be16 port, __u8 proto, bool local_addr)
+{
+	struct wag_svc_key key = { .addr = *addr, .port = port, .proto = proto };
+
+	front->hostport = NULL;
+	front->of_node = false;
+	front->svc = bpf_map_lookup_elem(&wag_svc, &key);
+	if (front->svc || (!local_addr && !bpf_map_lookup_elem(&wag_node_addr, addr)))
+		return;
+	any_addr(&key.addr, addr);
+	front->svc = bpf_map_lookup_elem(&wag_svc, &key);
+	front->of_node = !front->svc;
+}
+
+/* A pod's port on the node: on this address only, else on every one. */
+static __always_inline void hostport_lookup(struct svc_frontend *front,
+					    const struct wag_addr *addr, __be16 port, __u8 proto)
+{
+	struct wag_svc_key key = { .addr = *addr, .port = port, .proto = proto };
+
+	front->hostport = bpf_map_lookup_elem(&wag_hostport, &key);
+	if (front->hostport)
+		return;
+	any_addr(&key.addr, addr);
+	front->hostport = bpf_map_lookup_elem(&wag_hostport, &key);
+}
+
+/* Does the hostPort a packet was sent to still belong to this pod? */
+static __always_inline bool hostport_is(const struct wag_tuple *t, const struct wag_addr *addr,
+					__be16 port)
+{
+	struct svc_frontend front;
+
+	hostport_lookup(&front, &t->daddr, t->dport, t->proto);
+	return front.hostport && front.hostport->port == port &&
+	       addr_equal(&front.hostport->addr, addr);
+}
+
+static __always_inline enum svc_result svc_select(const struct svc_frontend *front,
 						  struct svc_choice *choice)
 {
-	__u32 index = svc->index;
+	const struct wag_hostport *hostport = front->hostport;
+	const struct wag_svc *svc = front->svc;
+	__u32 index;
 
+	if (hostport) {
+		choice->addr = hostport->addr;
+		choice->port = hostport->port;
+		choice->svc_index = choice->svc_id = 0;
+		choice->flags = WAG_SVC_NODE_PORT;
+		return SVC_FOUND;
+	}
+	if (!svc)
+		return SVC_NONE;
+	index = svc->index;
 	choice->flags = svc->flags;
 	choice->svc_index = index;
 	for (int i = 0; i < 2; i++) {

@@ -2,15 +2,15 @@
 /* Remembers a new flow: one entry if it is not translated, two if it is (waggle/abi_maps.h). */
 #pragma once
 
-#include <asm-generic/errno-base.h>
+#include <asm-generic/errno.h>
 #include "conntrack.h"
 #include "packet.h"
 #include "stage_track.h"
 
-#define SNAT_TRIES 16
-/* Ports tried when the client's own is taken. */
+#define SNAT_TRIES 48
+/* Ports tried when the client's own is taken; how many is a prime, so that any stride meets all. */
 #define SNAT_PORT_MIN 32768
-#define SNAT_PORTS 28000
+#define SNAT_PORTS 27997
 
 /* The flow entry: under what the packet leaves as; rewrites replies if the flow is translated. */
 static __always_inline void flow_entry(const struct wag_pkt *pkt, struct wag_ct_key *key,
@@ -43,21 +43,105 @@ static __always_inline bool same_flow(const struct wag_ct_key *key, const struct
 	       addr_equal(&ct->xsaddr, &mine->xsaddr) && addr_equal(&ct->xdaddr, &mine->xdaddr);
 }
 
+/* A port of the source that can be rewritten: an echo request has its identifier for one. */
+static __always_inline bool has_source_port(const struct wag_pkt *pkt)
+{
+	return tuple_has_ports(&pkt->tuple) || (pkt_is_icmp(pkt) && !pkt->tuple.dport);
+}
+
+/*
+ * Where the search for a port begins, and its stride, follow from whom it is for: a client's
+ * packets that race each other meet at one port, and clients do not get into each other's way.
+ */
+static __always_inline __u32 snat_hash(const struct wag_tuple *t)
+{
+	__u32 hash = t->saddr.w[3] ^ t->saddr.w[1] ^ t->daddr.w[3] * 3;
+
+	hash = (hash ^ hash >> 15) * 0x9e3779b1U;
+	hash ^= t->sport | (__u32)t->dport << 16;
+	hash = (hash ^ hash >> 15) * 0x85ebca6bU;
+	return hash ^ hash >> 13;
+}
+
+static __always_inline __be16 snat_port(__u32 hash, __u32 i)
+{
+	__u32 stride = 1 + (hash >> 16) % (SNAT_PORTS - 1);
+
+	return bpf_htons(SNAT_PORT_MIN + (hash % SNAT_PORTS + i * stride) % SNAT_PORTS);
+}
+
+/*
+ * Would the reply belong to a socket of the node itself? The device's network namespace is the
+ * node's. Other protocols' sockets cannot be asked for: see node_claims.
+ */
+static __always_inline bool node_has_socket(struct __sk_buff *skb, struct wag_scratch *scratch)
+{
+	const struct wag_tuple *t = &scratch->pkt.xlat;
+	struct bpf_sock_tuple *reply = &scratch->sock;
+	struct bpf_sock *sock;
+	__u32 size;
+
+	if (t->proto != IPPROTO_TCP && t->proto != IPPROTO_UDP)
+		return false;
+	if (scratch->pkt.flags & PKT_V6) {
+		__builtin_memcpy(reply->ipv6.saddr, &t->daddr, sizeof(reply->ipv6.saddr));
+		__builtin_memcpy(reply->ipv6.daddr, &t->saddr, sizeof(reply->ipv6.daddr));
+		reply->ipv6.sport = t->dport;
+		reply->ipv6.dport = t->sport;
+		size = sizeof(reply->ipv6);
+	} else {
+		reply->ipv4.saddr = t->daddr.w[3];
+		reply->ipv4.daddr = t->saddr.w[3];
+		reply->ipv4.sport = t->dport;
+		reply->ipv4.dport = t->sport;
+		size = sizeof(reply->ipv4);
+	}
+	if (t->proto == IPPROTO_TCP)
+		sock = bpf_skc_lookup_tcp(skb, reply, size, BPF_F_CURRENT_NETNS, 0);
+	else
+		sock = bpf_sk_lookup_udp(skb, reply, size, BPF_F_CURRENT_NETNS, 0);
+	if (!sock)
+		return false;
+	bpf_sk_release(sock);
+	return true;
+}
+
+/* May the packet's sender use the i-th port? Its own is its own, unless the address is not. */
+static __always_inline bool port_free(struct __sk_buff *skb, struct wag_scratch *scratch, __u32 i)
+{
+	const struct wag_pkt *pkt = &scratch->pkt;
+
+	if (!(pkt->flags & PKT_NAT))
+		return true;
+	if (!i) {
+		if (pkt->flags & PKT_ALIAS)
+			return false;
+		if (addr_equal(&pkt->xlat.saddr, &pkt->tuple.saddr))
+			return true;
+	}
+	return !node_has_socket(skb, scratch);
+}
+
 #define COMMIT_DONE 0
 #define COMMIT_RACED 1 /* another CPU has just committed this very flow */
 
 /*
  * Puts in the flow entry, first of the two, with NOEXIST: a reply tuple somebody else owns (the
- * same client port through another frontend to the same backend) gives the flow another source
- * port. Returns COMMIT_* or -errno; -EEXIST: no port was free.
+ * same client port through another frontend to the same backend, another masqueraded pod, the node
+ * itself) gives the flow another source port. Returns COMMIT_* or -errno; -EEXIST: no port was
+ * free; -EPROTONOSUPPORT: the protocol has none.
  */
-static __always_inline long commit_flow(struct wag_pkt *pkt, struct wag_scratch *scratch)
+static __always_inline long commit_flow(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
-	long err = -EEXIST;
+	struct wag_pkt *pkt = &scratch->pkt;
+	__u32 hash = snat_hash(&pkt->tuple);
+	long err;
 
-	for (int i = 0; i < SNAT_TRIES; i++) {
-		flow_entry(pkt, &scratch->key, &scratch->ct);
-		if (i || !(pkt->flags & PKT_ALIAS)) {
+	for (__u32 i = 0; i < SNAT_TRIES; i++) {
+		if (i)
+			pkt->xlat.sport = snat_port(hash, i);
+		if (port_free(skb, scratch, i)) {
+			flow_entry(pkt, &scratch->key, &scratch->ct);
 			err = bpf_map_update_elem(&wag_ct, &scratch->key, &scratch->ct,
 						  BPF_NOEXIST);
 			if (!err)
@@ -67,9 +151,10 @@ static __always_inline long commit_flow(struct wag_pkt *pkt, struct wag_scratch 
 			if (!(pkt->flags & PKT_NAT) || same_flow(&scratch->key, &scratch->ct))
 				return COMMIT_RACED;
 		}
-		pkt->xlat.sport = bpf_htons(SNAT_PORT_MIN + bpf_get_prandom_u32() % SNAT_PORTS);
+		if (!has_source_port(pkt))
+			return -EPROTONOSUPPORT;
 	}
-	return err;
+	return -EEXIST;
 }
 
 static __always_inline long commit_frontend(struct wag_pkt *pkt, struct wag_scratch *scratch)
@@ -101,6 +186,8 @@ static __always_inline long commit_frontend(struct wag_pkt *pkt, struct wag_scra
 /* A flow that is not translated can go on untracked; a translated one could not be answered. */
 static __always_inline int commit_failed(struct wag_pkt *pkt, enum wag_map_id map, long err)
 {
+	if (err == -EPROTONOSUPPORT)
+		return wag_drop(pkt, WAG_DROP_MASQUERADE_PROTO);
 	count_map_error(map, err);
 	if (!(pkt->flags & PKT_NAT))
 		return NEXT;
@@ -110,27 +197,23 @@ static __always_inline int commit_failed(struct wag_pkt *pkt, enum wag_map_id ma
 
 /* Room, flow entry, ring slot, frontend entry: in this order, so that the hand knows every entry.
  */
-static __noinline int commit(struct wag_scratch *scratch)
+static __noinline int commit(struct __sk_buff *skb, struct wag_scratch *scratch, long slot,
+			     int need)
 {
 	struct wag_pkt *pkt;
 	struct wag_ct *ct;
-	long slot, err;
-	int need;
+	long err;
 
 	if (!scratch)
 		return DROP;
 	pkt = &scratch->pkt;
 	ct = &scratch->ct;
-	need = pkt->flags & PKT_NAT ? 2 : 1;
-	slot = ct_take_slot(pkt->now, need);
-	if (slot < 0)
-		return commit_failed(pkt, WAG_MAP_CT_RING, -ENOSPC);
 	__builtin_memset(ct, 0, sizeof(*ct));
 	ct->seen_ns = ct->created_ns = pkt->now;
 	ct->svc_index = pkt->svc_index;
 	ct->svc_id = pkt->svc_id;
 	ct->slot = slot;
-	err = commit_flow(pkt, scratch);
+	err = commit_flow(skb, scratch);
 	if (err) {
 		ct_account(-need);
 		return err == COMMIT_RACED ? NEXT : commit_failed(pkt, WAG_MAP_CT, err);
@@ -150,13 +233,26 @@ static __noinline int commit(struct wag_scratch *scratch)
 	return err == -EEXIST ? NEXT : commit_failed(pkt, WAG_MAP_CT, err);
 }
 
+/*
+ * The node's own flows are remembered where no socket can be asked for: no pod is masqueraded as
+ * what is theirs already.
+ */
+static __always_inline bool node_claims(const struct wag_pkt *pkt)
+{
+	return pkt->point == WAG_POINT_TO_NET && pkt->tuple.proto != IPPROTO_TCP &&
+	       pkt->tuple.proto != IPPROTO_UDP &&
+	       (pkt->flags & PKT_V6 ? cfg.masquerade_v6 : cfg.masquerade_v4);
+}
+
 static __always_inline int stage_commit(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
 	struct wag_pkt *pkt = &scratch->pkt;
+	long slot;
+	int need;
 
 	if (pkt->flags & PKT_TRACKED)
 		return NEXT;
-	if (point_is_net(pkt) && !(pkt->flags & PKT_NAT))
+	if (point_is_net(pkt) && !(pkt->flags & (PKT_NAT | PKT_ALIAS)) && !node_claims(pkt))
 		return PASS; /* neither a Service's nor a pod's */
 	if (!(pkt->flags & PKT_SYN) && ct_migrating())
 		return wag_drop(pkt, WAG_DROP_CT_MIGRATING);
@@ -166,5 +262,12 @@ static __always_inline int stage_commit(struct __sk_buff *skb, struct wag_scratc
 	}
 	pkt->flags |= PKT_NEW;
 	pkt->xlat.proto = pkt->tuple.proto;
-	return cfg.dry_run ? NEXT : commit(scratch);
+	if (cfg.dry_run)
+		return NEXT;
+	need = pkt->flags & PKT_NAT ? 2 : 1;
+	/* From here, not from commit: 5.10 allows 512 bytes of stack to all calls. */
+	slot = ct_take_slot(pkt->now, need);
+	if (slot < 0)
+		return commit_failed(pkt, WAG_MAP_CT_RING, -ENOSPC);
+	return commit(skb, scratch, slot, need);
 }

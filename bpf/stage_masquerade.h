@@ -1,13 +1,154 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* A pod's new flow to outside of the cluster leaves with the node's address: pkt->xlat's source. */
+/*
+ * Who leaves with an address of the node, and with which one: pkt->xlat's source. The port is
+ * stage_commit's to find.
+ */
 #pragma once
 
+#include "cidr.h"
 #include "maps.h"
 #include "packet.h"
 
+#ifndef AF_INET
+#define AF_INET 2
+#define AF_INET6 10
+#endif
+#ifndef IPPROTO_DCCP
+#define IPPROTO_DCCP 33
+#endif
+#ifndef IPPROTO_UDPLITE
+#define IPPROTO_UDPLITE 136
+#endif
+
+enum masquerade {
+	AS_ITSELF,
+	AS_NODE,   /* the address the cluster knows the node by */
+	AS_DEVICE, /* the one of the device it leaves through */
+};
+
+/* The node's address of the packet's family; false if it has none. */
+static __always_inline bool node_source(const struct wag_pkt *pkt, struct wag_addr *addr)
+{
+	/* Word by word: without the volatile the compiler would take cfg's zeros for its value. */
+	const volatile struct wag_addr *node = pkt->flags & PKT_V6 ? &cfg.node_v6 : &cfg.node_v4;
+
+	addr->d[0] = node->d[0];
+	addr->d[1] = node->d[1];
+	return !addr_is_zero(addr);
+}
+
+/* The address of the device that the node's routes choose, else the node's. */
+static __always_inline bool device_source(struct __sk_buff *skb, struct wag_scratch *scratch,
+					  struct wag_addr *addr)
+{
+	struct bpf_fib_lookup *fib = &scratch->fib;
+	struct wag_pkt *pkt = &scratch->pkt;
+	struct wag_device *device;
+	long r;
+
+	__builtin_memset(fib, 0, sizeof(*fib));
+	fib->ifindex = skb->ifindex;
+	fib->l4_protocol = pkt->tuple.proto;
+	if (pkt->flags & PKT_V6) {
+		fib->family = AF_INET6;
+		__builtin_memcpy(fib->ipv6_src, &pkt->xlat.saddr, sizeof(fib->ipv6_src));
+		__builtin_memcpy(fib->ipv6_dst, &pkt->xlat.daddr, sizeof(fib->ipv6_dst));
+	} else {
+		fib->family = AF_INET;
+		fib->ipv4_src = pkt->xlat.saddr.w[3];
+		fib->ipv4_dst = pkt->xlat.daddr.w[3];
+	}
+	r = bpf_fib_lookup(skb, fib, sizeof(*fib), 0);
+	if (r == BPF_FIB_LKUP_RET_SUCCESS || r == BPF_FIB_LKUP_RET_NO_NEIGH) {
+		device = bpf_map_lookup_elem(&wag_device, &fib->ifindex);
+		if (device) {
+			*addr = pkt->flags & PKT_V6 ? device->v6 : device->v4;
+			if (!addr_is_zero(addr))
+				return true;
+		}
+	}
+	return node_source(pkt, addr);
+}
+
+/* fe80::/10 never leaves its link. 169.254.0.0/16 does in clouds: wag_cidr says if it may. */
+static __always_inline bool is_link_local(const struct wag_addr *addr)
+{
+	return addr->b[0] == 0xfe && (addr->b[1] & 0xc0) == 0x80;
+}
+
+static __always_inline bool masquerades(const struct wag_pkt *pkt)
+{
+	return pkt->flags & PKT_V6 ? cfg.masquerade_v6 : cfg.masquerade_v4;
+}
+
+/*
+ * Who must be masqueraded: a pod that reaches itself (it would drop a packet from its own address),
+ * a client from elsewhere whose backend is elsewhere too (it would answer past us), and a pod that
+ * talks to the world outside of the cluster.
+ */
+static __always_inline enum masquerade masquerade_as(struct wag_scratch *scratch)
+{
+	const struct wag_pkt *pkt = &scratch->pkt;
+	const struct wag_addr *dst = &pkt->xlat.daddr;
+	bool from_pod = pkt->point == WAG_POINT_FROM_POD;
+	struct wag_cidr *cidr;
+
+	if (from_pod && addr_equal(dst, &pkt->tuple.saddr))
+		return AS_NODE;
+	if (bpf_map_lookup_elem(&wag_pods, dst) || bpf_map_lookup_elem(&wag_node_addr, dst))
+		return AS_ITSELF;
+	if (from_pod && (!masquerades(pkt) || is_link_local(dst)))
+		return AS_ITSELF;
+	cidr = cidr_find(scratch, dst);
+	if (from_pod)
+		return cidr ? AS_ITSELF : AS_DEVICE;
+	return cidr && !addr_is_zero(&cidr->tunnel) ? AS_NODE : AS_DEVICE;
+}
+
+/* Addresses are under a checksum that nobody here corrects. */
+static __always_inline bool proto_forbids(__u8 proto)
+{
+	return proto == IPPROTO_UDPLITE || proto == IPPROTO_DCCP || proto == IPPROTO_AH;
+}
+
+static __noinline int masquerade(struct __sk_buff *skb, struct wag_scratch *scratch)
+{
+	struct wag_pkt *pkt;
+	bool found;
+
+	if (!scratch)
+		return DROP;
+	pkt = &scratch->pkt;
+	if (!(pkt->flags & PKT_NAT))
+		pkt->xlat = pkt->tuple;
+	switch (masquerade_as(scratch)) {
+	case AS_NODE:
+		found = node_source(pkt, &pkt->xlat.saddr);
+		break;
+	case AS_DEVICE:
+		found = device_source(skb, scratch, &pkt->xlat.saddr);
+		break;
+	default:
+		return NEXT;
+	}
+	if (!found)
+		return wag_drop(pkt, WAG_DROP_SNAT_EXHAUSTED);
+	if (proto_forbids(pkt->tuple.proto))
+		return wag_drop(pkt, WAG_DROP_MASQUERADE_PROTO);
+	pkt->flags |= PKT_NAT;
+	return NEXT;
+}
+
 static __always_inline int stage_masquerade(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
-	if (scratch->pkt.flags & PKT_TRACKED)
+	const struct wag_pkt *pkt = &scratch->pkt;
+
+	if (pkt->flags & PKT_TRACKED)
 		return NEXT;
+	/* The node's own packets have its address already. */
+	if (pkt->point == WAG_POINT_TO_NET || pkt->point == WAG_POINT_TO_TUNNEL)
+		return NEXT;
+	if (pkt->flags & PKT_NAT || (pkt->point == WAG_POINT_FROM_POD && masquerades(pkt)))
+		return masquerade(skb, scratch);
 	return NEXT;
 }

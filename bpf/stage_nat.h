@@ -64,6 +64,26 @@ static __always_inline enum wag_reason nat_sctp(struct __sk_buff *skb, struct wa
 									      0;
 }
 
+/* An echo: the identifier stands on the side that has a port. */
+static __always_inline enum wag_reason nat_echo(struct __sk_buff *skb, struct wag_pkt *pkt,
+						 __u64 diff)
+{
+	__u32 off = pkt->l4_off + offsetof(struct icmphdr, checksum);
+	__be16 old = pkt->tuple.sport | pkt->tuple.dport;
+	__be16 new = pkt->xlat.sport | pkt->xlat.dport;
+
+	if (pkt->flags & PKT_V6 &&
+	    bpf_l4_csum_replace(skb, off, 0, csum_fold64(diff), BPF_F_PSEUDO_HDR))
+		return WAG_DROP_WRITE_ERROR;
+	if (old == new)
+		return 0;
+	if (bpf_l4_csum_replace(skb, off, old, new, sizeof(new)) ||
+	    bpf_skb_store_bytes(skb, pkt->l4_off + offsetof(struct icmphdr, un.echo.id), &new,
+				sizeof(new), 0))
+		return WAG_DROP_WRITE_ERROR;
+	return 0;
+}
+
 /* Returns 0 or the reason to drop. */
 static __always_inline enum wag_reason nat_l4(struct __sk_buff *skb, struct wag_pkt *pkt,
 					       __u64 diff)
@@ -83,7 +103,7 @@ static __always_inline enum wag_reason nat_l4(struct __sk_buff *skb, struct wag_
 	case IPPROTO_SCTP:
 		return nat_sctp(skb, pkt, old, new);
 	default:
-		return 0;
+		return pkt_is_icmp(pkt) ? nat_echo(skb, pkt, diff) : 0;
 	}
 	off += pkt->l4_off;
 	if (bpf_l4_csum_replace(skb, off, 0, csum_fold64(diff), flags | BPF_F_PSEUDO_HDR))
@@ -93,6 +113,18 @@ static __always_inline enum wag_reason nat_l4(struct __sk_buff *skb, struct wag_
 	if (bpf_l4_csum_replace(skb, off, old, new, flags | sizeof(new)) ||
 	    bpf_skb_store_bytes(skb, pkt->l4_off, &new, sizeof(new), 0))
 		return WAG_DROP_WRITE_ERROR;
+	return 0;
+}
+
+/* Where a quoted packet has its ports, or its identifier; other protocols have none. */
+static __always_inline long nat_quoted_ports(struct __sk_buff *skb, const struct wag_pkt *pkt,
+					     __u32 l4_off, __be32 new)
+{
+	if (tuple_has_ports(&pkt->tuple))
+		return bpf_skb_store_bytes(skb, l4_off, &new, sizeof(new), 0);
+	if (pkt_is_icmp(pkt))
+		return bpf_skb_store_bytes(skb, l4_off + offsetof(struct icmphdr, un.echo.id), &new,
+					   sizeof(__be16), 0);
 	return 0;
 }
 
@@ -136,7 +168,11 @@ static __noinline int nat_icmp_error(struct __sk_buff *skb, struct wag_scratch *
 	tuple_reverse(inner_new);
 	old = inner->sport | (__u32)inner->dport << 16;
 	new = inner_new->sport | (__u32)inner_new->dport << 16;
-	if (bpf_skb_store_bytes(skb, info.l4_off, &new, sizeof(new), 0) ||
+	if (pkt_is_icmp(pkt)) {
+		old = inner->sport | inner->dport;
+		new = inner_new->sport | inner_new->dport;
+	}
+	if (nat_quoted_ports(skb, pkt, info.l4_off, new) ||
 	    nat_ip(skb, off, v6, inner, inner_new, &inner_diff) ||
 	    nat_ip(skb, ETH_HLEN, v6, outer, outer_new, &diff))
 		return -1;
@@ -233,6 +269,23 @@ static __always_inline int nat_plain(struct __sk_buff *skb, struct wag_pkt *pkt,
 	return 0;
 }
 
+/*
+ * A pod's packet whose hops are used up, from an address that is not the pod's any more: the stack
+ * answers with "time exceeded", and to the pod only if it sees the packet as the pod sent it.
+ */
+static __always_inline bool ends_here(struct __sk_buff *skb, const struct wag_pkt *pkt)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ipv6hdr *ip6 = data + ETH_HLEN;
+	struct iphdr *ip = data + ETH_HLEN;
+
+	if (pkt->point != WAG_POINT_FROM_POD || addr_equal(&pkt->xlat.saddr, &pkt->tuple.saddr))
+		return false;
+	if (pkt->flags & PKT_V6)
+		return (void *)(ip6 + 1) <= end && ip6->hop_limit <= 1;
+	return (void *)(ip + 1) <= end && ip->ttl <= 1;
+}
+
 static __always_inline int stage_nat(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
 	struct wag_pkt *pkt = &scratch->pkt;
@@ -241,6 +294,11 @@ static __always_inline int stage_nat(struct __sk_buff *skb, struct wag_scratch *
 
 	if (!(pkt->flags & PKT_NAT))
 		return NEXT;
+	if (ends_here(skb, pkt)) {
+		pkt->flags &= ~PKT_NAT;
+		pkt->next = WAG_NEXT_STACK;
+		return PASS;
+	}
 	pkt->xlat.proto = pkt->tuple.proto;
 	if (pkt->flags & PKT_PLAIN)
 		return (pkt->flags & PKT_V6 ? nat_plain(skb, pkt, true)

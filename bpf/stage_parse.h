@@ -142,17 +142,29 @@ static __always_inline int parse_icmp_error(struct __sk_buff *skb, struct wag_pk
 	struct wag_tuple inner = {};
 	struct l3_info info = {};
 	__u32 off = pkt->l4_off + sizeof(struct icmphdr);
+	struct icmphdr icmp;
 	__be16 ports[2];
 	int r;
 
 	r = pkt->flags & PKT_V6 ? parse_ipv6(skb, off, &inner, &info) :
 				  parse_ipv4(skb, off, &inner, &info);
-	if (r < 0 || info.flags & PKT_FRAG_LATER || !tuple_has_ports(&inner))
+	if (r < 0 || info.flags & PKT_FRAG_LATER)
 		return PASS;
-	if (bpf_skb_load_bytes(skb, info.l4_off, ports, sizeof(ports)) < 0)
-		return PASS;
-	inner.sport = ports[0];
-	inner.dport = ports[1];
+	if (tuple_has_ports(&inner)) {
+		if (bpf_skb_load_bytes(skb, info.l4_off, ports, sizeof(ports)) < 0)
+			return PASS;
+		inner.sport = ports[0];
+		inner.dport = ports[1];
+	} else if (inner.proto == pkt->tuple.proto) {
+		if (bpf_skb_load_bytes(skb, info.l4_off, &icmp, sizeof(icmp)) < 0)
+			return PASS;
+		if (icmp.type == (pkt->flags & PKT_V6 ? ICMPV6_ECHO_REQUEST : ICMP_ECHO))
+			inner.sport = icmp.un.echo.id;
+		else if (icmp.type == (pkt->flags & PKT_V6 ? ICMPV6_ECHO_REPLY : ICMP_ECHOREPLY))
+			inner.dport = icmp.un.echo.id;
+		else
+			return PASS;
+	}
 	tuple_reverse(&inner);
 	pkt->tuple = inner;
 	pkt->flags |= PKT_RELATED;

@@ -8,6 +8,7 @@
 #include "conntrack.h"
 #include "maps.h"
 #include "packet.h"
+#include "service.h"
 
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
@@ -47,17 +48,19 @@ static __always_inline void ct_update(struct wag_pkt *pkt, struct wag_ct *ct, bo
 		ct->seen_ns = pkt->now;
 }
 
-/* Has the backend of a frontend entry left its Service? */
-static __always_inline bool backend_gone(const struct wag_ct *ct, __u8 proto)
+/* Has the backend of a frontend entry left its Service, or a hostPort another pod? */
+static __always_inline bool backend_gone(const struct wag_tuple *t, const struct wag_ct *ct)
 {
 	struct wag_backend_key key = {
 		.addr = ct->xdaddr,
 		.svc_id = ct->svc_id,
 		.port = ct->xdport,
-		.proto = proto,
+		.proto = t->proto,
 	};
 
-	return ct->svc_id && !bpf_map_lookup_elem(&wag_backend, &key);
+	if (ct->svc_id)
+		return !bpf_map_lookup_elem(&wag_backend, &key);
+	return ct->flags & WAG_CT_NODE_PORT && !hostport_is(t, &ct->xdaddr, ct->xdport);
 }
 
 /*
@@ -75,7 +78,7 @@ static __always_inline bool ct_stale(struct wag_pkt *pkt, const struct wag_ct_ke
 	if (pkt->now > ct->seen_ns + ct_timeout_ns(flags, key->proto))
 		return true;
 	if (key->proto == IPPROTO_UDP && ct->flags & WAG_CT_REWRITE_ORIG && !reply)
-		return backend_gone(ct, key->proto);
+		return backend_gone(&pkt->tuple, ct);
 	if (key->proto != IPPROTO_TCP)
 		return false;
 	if (!(pkt->flags & PKT_SYN) || pkt->flags & PKT_RELATED)
@@ -85,7 +88,7 @@ static __always_inline bool ct_stale(struct wag_pkt *pkt, const struct wag_ct_ke
 		other = bpf_map_lookup_elem(&wag_ct, pair);
 		if (other)
 			flags |= other->flags;
-		if (backend_gone(ct, key->proto))
+		if (backend_gone(&pkt->tuple, ct))
 			return true;
 	}
 	return flags & (WAG_CT_RST | WAG_CT_FIN_ORIG | WAG_CT_FIN_REPLY);

@@ -34,6 +34,7 @@ static struct spec leaves_as(struct world *w, const struct step *step, const str
 			     const struct frame *out)
 {
 	struct spec s = *in;
+	__u32 at;
 
 	s.src = step->src ? step->src : in->src;
 	s.dst = step->dst ? step->dst : in->dst;
@@ -43,7 +44,9 @@ static struct spec leaves_as(struct world *w, const struct step *step, const str
 	s.macs_zero = step->macs_zero;
 	s.ttl = (in->ttl ? in->ttl : 64) - step->hops;
 	if (step->any_sport) {
-		w->port = out->data[out->l4] << 8 | out->data[out->l4 + 1];
+		/* Of an echo, its identifier. */
+		at = out->l4 + (in->proto == IPPROTO_ICMP ? 4 : 0);
+		w->port = out->data[at] << 8 | out->data[at + 1];
 		expect(w->port >= 32768 && w->port < 32768 + 28000, "source port %u was chosen",
 		       w->port);
 	}
@@ -169,4 +172,5 @@ void suite_cases(struct world *w)
 {
 	cases_parse(w);
 	cases_flow(w);
+	cases_hostport(w);
 }

@@ -44,3 +44,5 @@ void services_tcp(struct world *w);
 
 void cases_parse(struct world *w);
 void cases_flow(struct world *w);
+void cases_masq(struct world *w);
+void cases_hostport(struct world *w);

@@ -18,7 +18,8 @@ static const char *const v4_addrs[WHOS] = {
 	[POD_C] = "10.1.0.12",	  [VIP] = "10.96.0.1",	      [VIP2] = "10.96.0.2",
 	[NODE] = "172.16.0.1",	  [OUTSIDE] = "198.51.100.7", [REMOTE] = "10.1.9.9",
 	[ROUTER] = "203.0.113.1", [UNROUTED] = "10.9.9.9",    [MULTICAST] = "224.0.0.251",
-	[LOOPBACK] = "127.0.0.1", [ANYBODY] = "0.0.0.0",
+	[LOOPBACK] = "127.0.0.1", [ANYBODY] = "0.0.0.0",      [EGRESS] = "172.16.0.2",
+	[LINK_LOCAL] = "169.254.169.254",
 };
 
 static const char *const v6_addrs[WHOS] = {
@@ -29,6 +30,7 @@ static const char *const v6_addrs[WHOS] = {
 	[REMOTE] = "fd00:1:9::9", [ROUTER] = "2001:db8:1::1",
 	[UNROUTED] = "fd00:9::9", [MULTICAST] = "ff02::fb",
 	[LOOPBACK] = "::1",	  [ANYBODY] = "::",
+	[EGRESS] = "fd00:172::2", [LINK_LOCAL] = "fe80::99",
 };
 
 struct wag_addr addr_of(enum who who, bool v6)

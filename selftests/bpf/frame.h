@@ -27,6 +27,8 @@ enum who {
 	MULTICAST,
 	LOOPBACK,
 	ANYBODY, /* the unspecified address: of NodePort frontends */
+	EGRESS,	 /* the node's, on the device that leads outside */
+	LINK_LOCAL,
 	WHOS,
 };
 

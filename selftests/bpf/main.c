@@ -74,5 +74,6 @@ int main(void)
 	suite_random(&w);
 	world_close(&w);
 	suite_conntrack();
+	suite_masquerade();
 	return failed ? 1 : 0;
 }

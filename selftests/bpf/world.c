@@ -31,6 +31,8 @@ static const char setup[] =
 	"echo 1 >/proc/sys/net/ipv4/ip_forward\n"
 	"echo 1 >/proc/sys/net/ipv6/conf/all/forwarding\n"
 	"ip addr add 172.16.0.1/24 dev wag_net; ip -6 addr add fd00:172::1/64 dev wag_net nodad\n"
+	"ip addr add 172.16.0.2/24 dev wag_net; ip -6 addr add fd00:172::2/64 dev wag_net nodad\n"
+	"ip route add 169.254.0.0/16 dev wag_net\n"
 	"ip route add 198.51.100.0/24 via 172.16.0.254 dev wag_net\n"
 	"ip route add 10.1.9.0/24 dev wag_out\n"
 	"ip route add unreachable 10.9.9.9/32\n"
@@ -124,6 +126,9 @@ static void find_fds(struct world *w)
 	w->backend = bpf_map__fd(w->pod->maps.wag_backend);
 	w->pods = bpf_map__fd(w->pod->maps.wag_pods);
 	w->node_addr = bpf_map__fd(w->pod->maps.wag_node_addr);
+	w->cidr = bpf_map__fd(w->pod->maps.wag_cidr);
+	w->device = bpf_map__fd(w->pod->maps.wag_device);
+	w->hostport = bpf_map__fd(w->pod->maps.wag_hostport);
 	w->frag = bpf_map__fd(w->pod->maps.wag_frag);
 	w->stats = bpf_map__fd(w->pod->maps.wag_stats);
 	w->map_errors = bpf_map__fd(w->pod->maps.wag_map_errors);
@@ -193,11 +198,13 @@ static void add_pod(struct world *w, enum who who)
 
 void world_reset(struct world *w, bool v6)
 {
-	const int hashes[] = { w->ct, w->svc, w->backend, w->pods, w->node_addr, w->frag };
+	const int hashes[] = { w->ct,	     w->svc,  w->backend, w->pods,
+			       w->node_addr, w->frag, w->device,  w->hostport };
 	const struct wag_node_addr node = { .ifindex = 1 };
 
 	for (size_t i = 0; i < sizeof(hashes) / sizeof(hashes[0]); i++)
 		clear_hash(hashes[i]);
+	clear_hash(w->cidr);
 	clear_array(w->ct_ring, w->cfg.ct_entries, sizeof(struct wag_ct_slot));
 	clear_array(w->ct_clock, 1, sizeof(struct wag_ct_clock));
 	clear_array(w->svc_state, 32, sizeof(struct wag_svc_state));
@@ -209,8 +216,8 @@ void world_reset(struct world *w, bool v6)
 	add_pod(w, POD_A);
 	add_pod(w, POD_B);
 	add_pod(w, POD_C);
-	for (int f = 0; f < 2; f++) {
-		struct wag_addr addr = addr_of(NODE, f);
+	for (int f = 0; f < 4; f++) {
+		struct wag_addr addr = addr_of(f / 2 ? EGRESS : NODE, f % 2);
 
 		bpf_map_update_elem(w->node_addr, &addr, &node, BPF_ANY);
 	}
@@ -303,6 +310,43 @@ void world_backends(struct world *w, __u32 index, __u8 proto, const struct backe
 		bpf_map_update_elem(w->backend, &key, &present, BPF_ANY);
 	}
 	bpf_map_update_elem(w->svc_state, &index, &state, BPF_ANY);
+}
+
+void world_device(struct world *w, enum who who)
+{
+	struct wag_device device = { .v4 = addr_of(who, false), .v6 = addr_of(who, true) };
+	__u32 ifindex = world_ifindex(FROM_NET);
+
+	bpf_map_update_elem(w->device, &ifindex, &device, BPF_ANY);
+}
+
+void world_cidr(struct world *w, enum who who, unsigned bits, __u32 flags, enum who tunnel)
+{
+	struct wag_cidr_key key = { .bits = bits };
+	struct wag_addr addr = addr_of(who, w->v6);
+	struct wag_cidr cidr = { .flags = flags };
+
+	memcpy(key.addr, addr.w, sizeof(key.addr));
+	if (tunnel)
+		cidr.tunnel = addr_of(tunnel, w->v6);
+	bpf_map_update_elem(w->cidr, &key, &cidr, BPF_ANY);
+}
+
+void world_hostport(struct world *w, enum who at, __u16 port, __u8 proto, enum who pod,
+		    __u16 pod_port)
+{
+	struct wag_svc_key key = {
+		.addr = addr_of(at, w->v6),
+		.port = htobe16(port),
+		.proto = proto,
+	};
+	struct wag_hostport value = {
+		.addr = addr_of(pod, w->v6),
+		.port = htobe16(pod_port),
+		.ep_id = pod,
+	};
+
+	bpf_map_update_elem(w->hostport, &key, &value, BPF_ANY);
 }
 
 void world_runtime(struct world *w, bool trace, bool migrating)

@@ -32,8 +32,8 @@ struct world {
 	struct wag_event events[EVENTS_KEPT]; /* since the last world_drain */
 	unsigned n_events;
 	int prog[HOOKS];
-	int ct, ct_ring, ct_clock, svc, svc_state, slot, backend, pods, node_addr, frag, stats,
-		map_errors, runtime;
+	int ct, ct_ring, ct_clock, svc, svc_state, slot, backend, pods, node_addr, cidr, device,
+		hostport, frag, stats, map_errors, runtime;
 	__u16 port; /* the source port the programs chose last */
 	__u32 mark; /* of the last packet */
 };
@@ -68,6 +68,12 @@ void world_service(struct world *w, __u32 index, enum who who, __u16 port, __u8 
 void world_backends(struct world *w, __u32 index, __u8 proto, const struct backend *backends,
 		    unsigned n);
 void world_backend_gone(struct world *w, __u32 index, __u8 proto, enum who who, __u16 port);
+/* Where pods leave for outside: their source address there. */
+void world_device(struct world *w, enum who who);
+/* bits of the 128; tunnel NOBODY: none. */
+void world_cidr(struct world *w, enum who who, unsigned bits, __u32 flags, enum who tunnel);
+void world_hostport(struct world *w, enum who at, __u16 port, __u8 proto, enum who pod,
+		    __u16 pod_port);
 void world_runtime(struct world *w, bool trace, bool migrating);
 
 void world_stats(struct world *w, enum wag_point point, struct stats *ret_stats);
@@ -95,4 +101,5 @@ void suite_icmp(struct world *w);
 void suite_adopt(struct world *w);
 void suite_config(struct world *w);
 void suite_random(struct world *w);
+void suite_masquerade(void); /* opens a world that masquerades */
 void suite_conntrack(void); /* opens tables of its own size */

@@ -173,6 +173,7 @@ static void configure(struct wag_config *cfg, const struct shape *shape)
 	cfg->socket_lb = shape->socket_lb;
 	cfg->dry_run = shape->dry_run;
 	cfg->events = shape->events;
+	cfg->masquerade_v4 = cfg->masquerade_v6 = 1;
 	cfg->has_set_retval = libbpf_probe_bpf_helper(BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
 						      BPF_FUNC_set_retval, NULL) == 1;
 	cfg->has_coarse_clock = libbpf_probe_bpf_helper(BPF_PROG_TYPE_SCHED_CLS,
