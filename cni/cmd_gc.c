@@ -15,8 +15,11 @@ struct stale {
 	size_t count;
 };
 
+/* Not told which live, GC takes none that has a record. */
 static bool is_listed(const struct cni_conf *conf, const struct record *rec)
 {
+	if (!conf->attachments)
+		return true;
 	for (size_t i = 0; i < conf->attachment_count; i++)
 		if (strcmp(conf->attachments[i].container_id, rec->container_id) == 0 &&
 		    strcmp(conf->attachments[i].ifname, rec->ifname) == 0)

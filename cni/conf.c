@@ -192,11 +192,13 @@ static int attachments_parse(json_t *root, struct cni_conf *conf, struct wag_err
 	json_t *list = json_object_get(root, "cni.dev/valid-attachments"), *obj;
 	size_t i;
 
-	/* Without the list nothing would live: the runtime must say so by an empty one. */
-	if (!json_is_array(list))
+	if (!list)
+		return 0; /* cnitool sends none */
+	/* Go writes an empty list as null. */
+	if (!json_is_array(list) && !json_is_null(list))
 		return wag_err_set(err, CNI_E_CONFIG,
-				   "cni.dev/valid-attachments: missing; GC needs the list of "
-				   "attachments to keep");
+				   "cni.dev/valid-attachments: must be a list of attachments to "
+				   "keep");
 	conf->attachments = calloc(json_array_size(list) + 1, sizeof(*conf->attachments));
 	if (!conf->attachments)
 		return wag_err_set(err, CNI_E_IO, "out of memory");

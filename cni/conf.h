@@ -87,7 +87,7 @@ struct cni_conf {
 	char *prev_result; /* JSON text, or NULL */
 	struct conf_result prev;
 	size_t attachment_count;
-	struct conf_attachment *attachments; /* GC: the only ones that live */
+	struct conf_attachment *attachments; /* GC: the only ones that live; NULL: not told */
 };
 
 enum conf_use {

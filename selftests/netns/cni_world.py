@@ -208,7 +208,7 @@ def run_tests(part, tests):
             else:
                 passed += 1
                 print(f"ok {part}: {name}", flush=True)
-        except (AssertionError, OSError, ValueError, KeyError, TypeError, IndexError) as e:
+        except Exception as e:
             failed += 1
             line = e.__traceback__.tb_next.tb_lineno if e.__traceback__.tb_next else 0
             print(f"FAIL {part}: {name}: line {line}: {type(e).__name__} "

@@ -47,12 +47,20 @@ def test_verbs_and_versions(world):
     node.clean()
 
 
-def test_gc_needs_its_list(world):
-    node = Node(world, "nolist")
-    out = node.error(7, "GC", conf={"cniVersion": "1.1.0"}, says="cni.dev/valid-attachments")
-    assert out["cniVersion"] == "1.1.0"
-    node.error(7, "GC", conf={"cniVersion": "1.1.0", "cni.dev/valid-attachments": [{}]},
-               says="containerID")
+def test_gc_and_its_list(world):
+    """No list: nothing with a record goes. An empty one, or null: everything goes."""
+    node, pod = Node(world, "nolist"), world.netns("nolist")
+    for odd in ({}, 7, "c", [{}]):
+        out = node.error(7, "GC", conf={"cniVersion": "1.1.0", "cni.dev/valid-attachments": odd},
+                         says="cni.dev/valid-attachments")
+        assert out["cniVersion"] == "1.1.0"
+    for empty in ([], None):
+        node.ok("ADD", "c", pod)
+        node.ok("GC", conf={"cniVersion": "1.1.0"})
+        node.ok("CHECK", "c", pod)
+        node.ok("GC", conf={"cniVersion": "1.1.0", "cni.dev/valid-attachments": empty})
+        node.clean()
+    world.drop(pod)
 
 
 def test_status(world):
@@ -503,7 +511,7 @@ with open("/proc/sys/kernel/random/boot_id", "rb") as boot_file:
 
 TESTS = [
     ("every verb in every version", test_verbs_and_versions),
-    ("GC needs its list", test_gc_needs_its_list),
+    ("GC and its list", test_gc_and_its_list),
     ("STATUS", test_status),
     ("after a reboot", test_reboot),
     ("ranges of the node", test_ranges_of_the_node),
