@@ -2,6 +2,7 @@
 """What the tests of several nodes share: the list of tests, the configurations, one cluster."""
 import dataclasses
 import os
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
@@ -26,6 +27,7 @@ class Config:
     underlay: tuple = ()
     mtu: int = 1500
     plain: str = ""
+    link_type: str = ""  # what the kernel must have
 
     @property
     def overhead(self):
@@ -52,6 +54,7 @@ CONFIGS = {
     "tunnel-v6": Config("some", "tunnel", families=(6,)),
     "tunnel-over-v4": Config("some", "tunnel", underlay=(4,)),
     "tunnel-over-v6": Config("some", "tunnel", underlay=(6,)),
+    "tunnel-geneve": Config("some", "tunnel", ("--tunnel-protocol=geneve",), link_type="geneve"),
     "native-v4": Config("some", "native", families=(4,)),
     "native-v6": Config("some", "native", families=(6,)),
     "auto-v4": Config("some", "auto", families=(4,)),
@@ -60,7 +63,15 @@ CONFIGS = {
     "native-jumbo": Config("some", "native", mtu=9000),
     "auto-jumbo": Config("some", "auto", mtu=9000),
 }
-LEVELS = ("plain", "some", "paths", "full")
+
+
+def kernel_has(link_type):
+    """Can this kernel make such a device? Tried in a namespace of its own."""
+    if not link_type:
+        return True
+    done = subprocess.run(["unshare", "-n", "ip", "link", "add", "probe", "type", link_type,
+                           "external"], capture_output=True, check=False)
+    return done.returncode == 0
 
 
 def test(*levels, routing=("tunnel", "native", "auto")):
@@ -203,6 +214,5 @@ def ask(lab, net, mode, targets, *args):
     return lines
 
 
-__all__ = ["CONFIGS", "Env", "Failure", "LEVELS", "LabError", "NODE_PORT_ECHO", "ask",
-           "expect", "expect_ok", "fields", "host_port", "observed", "port", "test", "tests_of",
-           "wait_for"]
+__all__ = ["CONFIGS", "Env", "Failure", "LabError", "NODE_PORT_ECHO", "ask", "expect", "expect_ok",
+           "fields", "host_port", "kernel_has", "observed", "port", "test", "tests_of", "wait_for"]
