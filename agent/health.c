@@ -5,6 +5,8 @@
 #include <event2/http.h>
 #include <event2/listener.h>
 #include <limits.h>
+#include <netdb.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -17,6 +19,7 @@
 #define TIMEOUT_S 10
 
 struct health {
+	struct event_base *base; /* the caller's */
 	struct evhttp *http;
 	const struct agent_view *view;
 	char *unlink_path; /* of a unix socket */
@@ -119,15 +122,43 @@ static int listen_unix(struct health *h, struct event_base *base, const char *pa
 	return 0;
 }
 
+/*
+ * 0, or an errno. Not evhttp_bind_socket(): it looks names up with AI_ADDRCONFIG, which knows no
+ * 127.0.0.1 on a node that has IPv6 addresses only.
+ */
+static int bind_http(struct health *h, const char *host, uint16_t port)
+{
+	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE };
+	struct evconnlistener *listener;
+	struct addrinfo *found;
+	char service[8];
+	int r;
+
+	snprintf(service, sizeof(service), "%u", port);
+	r = getaddrinfo(host, service, &hints, &found);
+	if (r)
+		return r == EAI_SYSTEM ? errno : EADDRNOTAVAIL;
+	listener = evconnlistener_new_bind(h->base, NULL, NULL,
+					   LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC |
+						   LEV_OPT_REUSEABLE,
+					   128, found->ai_addr, found->ai_addrlen);
+	r = errno;
+	freeaddrinfo(found);
+	if (!listener)
+		return r ? r : ENOMEM;
+	if (evhttp_bind_listener(h->http, listener))
+		return 0;
+	evconnlistener_free(listener);
+	return ENOMEM;
+}
+
 static int listen_at(struct health *h, const char *flag, const char *addr, const char *host,
 		     uint16_t port, struct wag_err *err)
 {
-	int e;
+	int e = bind_http(h, host, port);
 
-	errno = 0;
-	if (evhttp_bind_socket_with_handle(h->http, host, port))
+	if (!e)
 		return 0;
-	e = errno ? errno : EINVAL;
 	if (e == EADDRINUSE)
 		return wag_err_set(err, -e,
 				   "--%s %s: in use by another process: give another port, or "
@@ -177,6 +208,7 @@ static int http_new(struct health **ret, struct event_base *base, const struct a
 		h->http = evhttp_new(base);
 	if (!h || !h->http)
 		return wag_err_set(err, -ENOMEM, "out of memory");
+	h->base = base;
 	h->view = view;
 	evhttp_set_allowed_methods(h->http, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD);
 	evhttp_set_max_headers_size(h->http, REQUEST_MAX);
