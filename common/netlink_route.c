@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Requests about routes and neighbours. */
+/* Requests about routes and neighbours, and the watch over routes. */
 #include <errno.h>
 #include <linux/neighbour.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <waggle/addr.h>
 #include <waggle/cleanup.h>
@@ -52,6 +53,40 @@ int nl_route_del(struct nl *nl, const struct wag_addr *dst, unsigned bits, uint3
 	struct nl_msg m;
 
 	route_init(&m, RTM_DELROUTE, 0, &rt, dst, bits, ifindex);
+	return nl_call(nl, &m, NULL, NULL);
+}
+
+int nl_route_put(struct nl *nl, const struct nl_route *r, bool replace)
+{
+	bool via = !wag_addr_is_zero(&r->gw);
+	struct rtmsg rt = { .rtm_protocol = r->protocol,
+			    .rtm_type = RTN_UNICAST,
+			    .rtm_scope = via ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK };
+	struct nl_msg m;
+
+	route_init(&m, RTM_NEWROUTE, NLM_F_CREATE | (replace ? NLM_F_REPLACE : NLM_F_EXCL), &rt,
+		   &r->dst, r->bits, r->ifindex);
+	if (via)
+		nl_put_addr(&m, RTA_GATEWAY, &r->gw);
+	if (!wag_addr_is_zero(&r->src))
+		nl_put_addr(&m, RTA_PREFSRC, &r->src);
+	if (r->mtu) {
+		struct rtattr *metrics = nl_nest(&m, RTA_METRICS);
+
+		nl_put_u32(&m, RTAX_MTU, r->mtu);
+		nl_nest_end(&m, metrics);
+	}
+	return nl_call(nl, &m, NULL, NULL);
+}
+
+int nl_route_drop(struct nl *nl, const struct nl_route *r)
+{
+	struct rtmsg rt = { .rtm_scope = RT_SCOPE_NOWHERE, .rtm_protocol = r->protocol };
+	struct nl_msg m;
+
+	route_init(&m, RTM_DELROUTE, 0, &rt, &r->dst, r->bits, r->ifindex);
+	if (r->priority)
+		nl_put_u32(&m, RTA_PRIORITY, r->priority);
 	return nl_call(nl, &m, NULL, NULL);
 }
 
@@ -187,4 +222,52 @@ int nl_neigh_list(struct nl *nl, nl_neigh_fn fn, void *ctx)
 	for (size_t i = 0; r == 0 && i < l.count; i++)
 		r = fn((const struct nl_neigh *)l.items + i, ctx);
 	return r < 0 ? r : 0;
+}
+
+/* ---- the watch ---- */
+
+int nl_route_monitor_open(void)
+{
+	struct sockaddr_nl groups = { .nl_family = AF_NETLINK,
+				      .nl_groups = RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE };
+	_cleanup_close_ int fd = -1;
+
+	fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
+	if (fd < 0)
+		return -errno;
+	if (bind(fd, (void *)&groups, sizeof(groups)) < 0)
+		return -errno;
+	return TAKE_FD(fd);
+}
+
+/* One message a datagram: that is how the kernel tells of changes. */
+static bool concerns(const struct nlmsghdr *h, size_t n, uint8_t protocol)
+{
+	const struct rtmsg *rt = NLMSG_DATA(h);
+
+	if (n < NLMSG_LENGTH(sizeof(*rt)))
+		return false;
+	if (h->nlmsg_type == RTM_NEWROUTE)
+		return h->nlmsg_flags & NLM_F_REPLACE;
+	return h->nlmsg_type == RTM_DELROUTE && rt->rtm_protocol == protocol;
+}
+
+int nl_route_monitor_read(int fd, uint8_t protocol)
+{
+	union {
+		struct nlmsghdr h;
+		char buf[NLMSG_SPACE(sizeof(struct rtmsg))];
+	} m;
+	int changed = 0;
+
+	for (;;) {
+		ssize_t n = recv(fd, &m, sizeof(m), 0); /* the attributes are not read */
+
+		if (n >= 0)
+			changed |= concerns(&m.h, (size_t)n, protocol);
+		else if (errno == EAGAIN)
+			return changed;
+		else if (errno != EINTR)
+			return -errno;
+	}
 }

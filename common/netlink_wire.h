@@ -37,11 +37,7 @@ int nl_attrs_index(const struct nlmsghdr *h, size_t body, const struct rtattr **
 uint32_t nl_attr_u32(const struct rtattr *rta); /* 0: none */
 uint32_t nl_nested_u32(const struct rtattr *nest, unsigned type); /* 0: none */
 
-struct nl_addr {
-	uint32_t ifindex;
-	struct wag_addr addr;
-	unsigned bits;
-};
+int nl_parse_tunnel(const struct nlmsghdr *h, struct nl_tunnel *ret);
 int nl_parse_addr(const struct nlmsghdr *h, struct nl_addr *ret);
 
 /*

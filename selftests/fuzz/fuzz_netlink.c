@@ -12,11 +12,14 @@ static int read_all(const struct nlmsghdr *h, void *ctx)
 	struct nl_link link;
 	struct nl_route route;
 	struct nl_neigh neigh;
+	struct nl_tunnel tunnel;
 	struct nl_addr addr;
 
 	if (nl_parse_link(h, &link) == 0 && strlen(link.name) >= sizeof(link.name))
 		__builtin_trap();
 	(void)nl_parse_addr(h, &addr);
+	if (nl_parse_tunnel(h, &tunnel) == 0 && !memchr(tunnel.kind, 0, sizeof(tunnel.kind)))
+		__builtin_trap();
 	(void)nl_parse_route(h, &route);
 	(void)nl_parse_neigh(h, &neigh);
 	return 0;

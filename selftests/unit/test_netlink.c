@@ -171,6 +171,97 @@ static void routes_and_neighbours(struct nl *nl, uint32_t ifindex)
 	assert_int_equal(seen, 3);
 }
 
+struct seen_route {
+	const char *dst;
+	struct nl_route route;
+	int n;
+};
+
+static int find_route(const struct nl_route *r, void *ctx)
+{
+	struct seen_route *seen = ctx;
+	char text[WAG_ADDR_TEXT];
+
+	if (r->table == RT_TABLE_MAIN && strcmp(wag_addr_format(&r->dst, text), seen->dst) == 0) {
+		seen->route = *r;
+		seen->n++;
+	}
+	return 0;
+}
+
+/* Routes of a protocol: put, replaced, told apart from others', and watched. */
+static void routes_of_ours(struct nl *nl, uint32_t ifindex)
+{
+	static const char *const texts[][3] = { { "10.98.0.0", "10.99.0.7", "10.99.0.1" },
+						{ "fd98::", "fd99::7", "fd99::1" } };
+	int watch = nl_route_monitor_open();
+
+	assert_true(watch >= 0);
+	for (int f = 0; f < 2; f++) {
+		struct nl_route r = { .bits = f ? 64 : 24, .ifindex = ifindex, .protocol = 78 };
+		struct seen_route seen = { .dst = texts[f][0] };
+		unsigned full = f ? 128 : 32;
+		struct wag_addr gw;
+
+		addr_of(texts[f][0], &r.dst);
+		addr_of(texts[f][1], &gw);
+		assert_int_equal(nl_route_put(nl, &r, false), 0);
+		assert_int_equal(nl_route_put(nl, &r, false), -EEXIST);
+		assert_int_equal(nl_route_monitor_read(watch, 78), 0);
+		assert_int_equal(nl_route_add(nl, &gw, full, NULL, ifindex, NULL, 0), 0);
+		(void)nl_route_monitor_read(watch, 78);
+		r.gw = gw;
+		r.mtu = 1400;
+		addr_of(texts[f][2], &r.src);
+		assert_int_equal(nl_route_put(nl, &r, true), 0);
+		assert_int_equal(nl_route_monitor_read(watch, 78), 1);
+		assert_int_equal(nl_route_list(nl, find_route, &seen), 0);
+		assert_int_equal(seen.n, 1);
+		assert_int_equal(seen.route.protocol, 78);
+		assert_int_equal(seen.route.mtu, 1400);
+		assert_true(wag_addr_equal(&seen.route.gw, &gw));
+		assert_true(wag_addr_equal(&seen.route.src, &r.src));
+		seen.route.protocol = 79;
+		assert_int_equal(nl_route_drop(nl, &seen.route), -ESRCH);
+		seen.route.protocol = 78;
+		assert_int_equal(nl_route_drop(nl, &seen.route), 0);
+		assert_int_equal(nl_route_monitor_read(watch, 79), 0);
+		assert_int_equal(nl_route_put(nl, &r, false), 0);
+		assert_int_equal(nl_route_drop(nl, &r), 0);
+		assert_int_equal(nl_route_monitor_read(watch, 78), 1);
+		assert_int_equal(nl_route_del(nl, &gw, full, ifindex), 0);
+	}
+	close(watch);
+}
+
+static void tunnels(struct nl *nl)
+{
+	const struct nl_tunnel vxlan = { "vxlan", 8472, true, true };
+	struct nl_tunnel got;
+	struct nl_link link;
+	int r;
+
+	assert_int_equal(nl_tunnel_get(nl, "t0", &got), -ENODEV);
+	r = nl_tunnel_add(nl, "t0", &vxlan, 1450);
+	if (r == -EOPNOTSUPP)
+		return; /* this kernel has no VXLAN */
+	assert_int_equal(r, 0);
+	assert_int_equal(nl_tunnel_add(nl, "t0", &vxlan, 1450), -EEXIST);
+	assert_int_equal(nl_tunnel_get(nl, "t0", &got), 0);
+	assert_memory_equal(&got, &vxlan, sizeof(got));
+	assert_int_equal(nl_tunnel_get(nl, "v0", &got), 0);
+	assert_string_equal(got.kind, "veth");
+	assert_false(got.external);
+	assert_int_equal(nl_link_get(nl, "t0", &link), 0);
+	assert_int_equal(link.mtu, 1450);
+	assert_int_equal(nl_link_set_mtu(nl, link.ifindex, 1400), 0);
+	assert_int_equal(nl_link_up_noarp(nl, link.ifindex), 0);
+	assert_int_equal(nl_link_get(nl, "t0", &link), 0);
+	assert_int_equal(link.mtu, 1400);
+	assert_true((link.flags & IFF_UP) && (link.flags & IFF_NOARP));
+	assert_int_equal(nl_link_del(nl, link.ifindex), 0);
+}
+
 static int classifier(void)
 {
 	static const struct bpf_insn insns[] = {
@@ -280,6 +371,8 @@ static void test_requests(void **state)
 	assert_int_equal(nl_link_get_by_index(nl, index, &link), 0);
 	assert_true(link.flags & IFF_UP);
 	routes_and_neighbours(nl, index);
+	routes_of_ours(nl, index);
+	tunnels(nl);
 	filters_come_and_go(nl, index);
 	assert_int_equal(nl_monitor_read(monitor), 1);
 	assert_int_equal(nl_link_del(nl, index), 0);

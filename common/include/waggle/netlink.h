@@ -41,6 +41,14 @@ int nl_link_list(struct nl *nl, nl_link_fn fn, void *ctx);
 int nl_addr_add(struct nl *nl, uint32_t ifindex, const struct wag_addr *addr, unsigned bits);
 typedef int (*nl_addr_fn)(uint32_t ifindex, const struct wag_addr *addr, unsigned bits, void *ctx);
 int nl_addr_list(struct nl *nl, nl_addr_fn fn, void *ctx);
+struct nl_addr {
+	uint32_t ifindex;
+	struct wag_addr addr;
+	unsigned bits;
+	uint8_t flags; /* the low ones of IFA_F_*: SECONDARY, DEPRECATED, TENTATIVE, ... */
+};
+typedef int (*nl_addr_each_fn)(const struct nl_addr *addr, void *ctx); /* not 0 stops */
+int nl_addr_each(struct nl *nl, nl_addr_each_fn fn, void *ctx);
 
 /* dst/bits via gw (may be NULL) on ifindex; scope link when gw is NULL; src (may be NULL). */
 int nl_route_add(struct nl *nl, const struct wag_addr *dst, unsigned bits,
@@ -55,6 +63,13 @@ struct nl_route {
 };
 typedef int (*nl_route_fn)(const struct nl_route *route, void *ctx); /* not 0 stops */
 int nl_route_list(struct nl *nl, nl_route_fn fn, void *ctx); /* of both families, every table */
+/*
+ * A unicast route of the main table with r's own protocol. Without replace -EEXIST if there is one
+ * to the same prefix already, whosever it is. Priority and table of r count for nothing.
+ */
+int nl_route_put(struct nl *nl, const struct nl_route *r, bool replace);
+/* The route of exactly this protocol, priority and device; -ESRCH: there is none. */
+int nl_route_drop(struct nl *nl, const struct nl_route *r);
 int nl_neigh_add(struct nl *nl, uint32_t ifindex, const struct wag_addr *addr,
 		 const uint8_t mac[6]);
 struct nl_neigh {
@@ -65,6 +80,20 @@ struct nl_neigh {
 };
 typedef int (*nl_neigh_fn)(const struct nl_neigh *neigh, void *ctx); /* not 0 stops */
 int nl_neigh_list(struct nl *nl, nl_neigh_fn fn, void *ctx);
+
+/* A device for the tunnel to every other node: each packet says where to (collect metadata). */
+struct nl_tunnel {
+	char kind[16]; /* "vxlan" or "geneve" */
+	uint16_t port; /* of UDP, host order */
+	bool external; /* collects metadata */
+	bool zero_csum6; /* UDP over IPv6 goes without a checksum, and comes so (RFC 6935) */
+};
+/* -EEXIST: the name is taken; -EOPNOTSUPP: the kernel has no such kind. */
+int nl_tunnel_add(struct nl *nl, const char *name, const struct nl_tunnel *t, uint32_t mtu);
+int nl_tunnel_get(struct nl *nl, const char *name, struct nl_tunnel *ret); /* -ENODEV: none */
+/* Up, and without neighbour lookups: whom a packet is for is no matter of its MAC address. */
+int nl_link_up_noarp(struct nl *nl, uint32_t ifindex);
+int nl_link_set_mtu(struct nl *nl, uint32_t ifindex, uint32_t mtu);
 
 /* clsact with one direct-action filter at a fixed handle and priority; replaces atomically. */
 #define NL_TC_PRIO 0x7761 /* "wa" */
@@ -82,3 +111,9 @@ void nl_tc_remove(struct nl *nl, uint32_t ifindex);
  */
 int nl_monitor_open(void); /* fd or -errno; caller owns */
 int nl_monitor_read(int fd);
+/*
+ * The same for routes: 1 only if one of this protocol was removed, or any was replaced, which may
+ * have been one of ours.
+ */
+int nl_route_monitor_open(void);
+int nl_route_monitor_read(int fd, uint8_t protocol);
