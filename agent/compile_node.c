@@ -43,7 +43,7 @@ void node_plan_freep(struct node_plan **plan)
 	node_plan_free(*plan);
 }
 
-static int add_cidr(struct node_plan *plan, const struct node_range *range, uint32_t flags,
+static int add_cidr(struct node_plan *plan, const struct cidr_range *range, uint32_t flags,
 		    const struct wag_addr *tunnel, uint32_t mtu)
 {
 	struct node_cidr *c = node_list_add(&plan->cidrs, sizeof(*c), &plan->n_cidrs,
@@ -66,18 +66,18 @@ static int add_cidr(struct node_plan *plan, const struct node_range *range, uint
  * An IPv6 prefix that holds ::ffff:0:0/96, where the maps keep IPv4, is cut into those beside it:
  * ::/0 says nothing about IPv4.
  */
-static int add_no_masquerade(struct node_plan *plan, const struct node_range *range)
+static int add_no_masquerade(struct node_plan *plan, const struct cidr_range *range)
 {
 	const struct wag_addr mapped = wag_addr_from_v4(0);
 	int r = 0;
 
-	if (range->bits >= 96 || !node_range_has(range, &mapped))
+	if (range->bits >= 96 || !cidr_range_has(range, &mapped))
 		return add_cidr(plan, range, WAG_CIDR_NO_MASQUERADE, NULL, 0);
 	for (unsigned i = range->bits; i < 96 && r == 0; i++) {
-		struct node_range part = { .net = mapped };
+		struct cidr_range part = { .net = mapped };
 
 		part.net.b[i / 8] ^= 0x80 >> i % 8;
-		part = node_range_cut(&part.net, i + 1);
+		part = cidr_range_cut(&part.net, i + 1);
 		r = add_cidr(plan, &part, WAG_CIDR_NO_MASQUERADE, NULL, 0);
 	}
 	return r;
@@ -110,9 +110,9 @@ static bool is_own(const struct node_compile *in, const struct wag_addr *addr)
 /* An address packets for that node may be sent to: not one of ours, not everybody's. */
 static bool usable(const struct node_compile *in, const struct wag_addr *addr)
 {
-	const struct node_range r = node_range_of(addr, wag_addr_is_v4(addr) ? 32 : 128);
+	const struct cidr_range r = cidr_range_of(addr, wag_addr_is_v4(addr) ? 32 : 128);
 
-	return !node_range_special(&r) && !is_own(in, addr);
+	return !cidr_range_special(&r) && !is_own(in, addr);
 }
 
 static const struct wag_addr *addr_of(const struct node_compile *in, const struct object *node,
@@ -216,7 +216,7 @@ static int warn_unreachable(struct node_plan *plan, const struct node_compile *i
 /* ---- a node ---- */
 
 static int add_route(struct node_plan *plan, const struct node_compile *in,
-		     const struct node_range *range, const struct link *link)
+		     const struct cidr_range *range, const struct link *link)
 {
 	bool v4 = range->bits >= 96 && wag_addr_is_v4(&range->net);
 	struct node_route *route;
@@ -238,7 +238,7 @@ static int add_route(struct node_plan *plan, const struct node_compile *in,
 }
 
 static int add_range(struct node_plan *plan, const struct node_compile *in,
-		     const struct node_range *range, uint32_t flags, const struct link *link)
+		     const struct cidr_range *range, uint32_t flags, const struct link *link)
 {
 	bool tunnel = link->kind == LINK_TUNNEL;
 
@@ -252,7 +252,7 @@ static int add_addrs(struct node_plan *plan, const struct node_compile *in,
 	for (size_t i = 0; i < node->node.n_addrs; i++) {
 		const struct wag_addr *addr = &node->node.addrs[i];
 		bool v6 = family_of(addr) == 6;
-		const struct node_range range = node_range_of(addr, v6 ? 128 : 32);
+		const struct cidr_range range = cidr_range_of(addr, v6 ? 128 : 32);
 		struct wag_addr *known;
 
 		if (!usable(in, addr))
@@ -298,7 +298,7 @@ static int add_node(struct node_plan *plan, const struct node_compile *in,
 	int r = add_addrs(plan, in, node, links);
 
 	for (size_t i = 0; i < n && r == 0; i++) {
-		const struct node_range *range = &claims[i]->range;
+		const struct cidr_range *range = &claims[i]->range;
 		bool v6 = range->bits < 96 || !wag_addr_is_v4(&range->net);
 
 		if (claims[i]->refused)
@@ -362,7 +362,7 @@ static int by_rank(const void *a, const void *b)
 
 	if ((*x)->rank != (*y)->rank)
 		return (*x)->rank < (*y)->rank ? -1 : 1;
-	return node_range_compare(&(*x)->range, &(*y)->range);
+	return cidr_range_compare(&(*x)->range, &(*y)->range);
 }
 
 /* Nodes without pod ranges are not part of the pods' network: packets there are masqueraded. */
@@ -394,9 +394,9 @@ static int add_nodes(struct node_plan *plan, const struct node_compile *in,
 
 /* ---- the lists, each key once ---- */
 
-static struct node_range key_range(const struct node_cidr *c)
+static struct cidr_range key_range(const struct node_cidr *c)
 {
-	struct node_range r = { .bits = c->key.bits };
+	struct cidr_range r = { .bits = c->key.bits };
 
 	memcpy(r.net.w, c->key.addr, sizeof(r.net.w));
 	return r;
@@ -411,8 +411,8 @@ static bool is_place(const struct node_cidr *c)
 static int compare_cidrs(const void *a, const void *b)
 {
 	const struct node_cidr *x = a, *y = b;
-	const struct node_range rx = key_range(x), ry = key_range(y);
-	int r = node_range_compare(&rx, &ry);
+	const struct cidr_range rx = key_range(x), ry = key_range(y);
+	int r = cidr_range_compare(&rx, &ry);
 
 	if (r == 0)
 		r = is_place(y) - is_place(x);
@@ -421,19 +421,19 @@ static int compare_cidrs(const void *a, const void *b)
 
 static void merge_cidrs(struct node_plan *plan)
 {
-	struct node_range outer = { .bits = 129 }; /* of pods or a node */
+	struct cidr_range outer = { .bits = 129 }; /* of pods or a node */
 	size_t n = 0;
 
 	if (plan->n_cidrs)
 		qsort(plan->cidrs, plan->n_cidrs, sizeof(*plan->cidrs), compare_cidrs);
 	for (size_t i = 0; i < plan->n_cidrs; i++) {
 		const struct node_cidr c = plan->cidrs[i], *last = n ? &plan->cidrs[n - 1] : NULL;
-		const struct node_range range = key_range(&c);
+		const struct cidr_range range = key_range(&c);
 
 		if (last && memcmp(&last->key, &c.key, sizeof(c.key)) == 0)
 			continue;
 		/* The longest prefix alone counts: inside of a node's, it would hide that. */
-		if (!is_place(&c) && outer.bits <= 128 && node_range_has(&outer, &range.net))
+		if (!is_place(&c) && outer.bits <= 128 && cidr_range_has(&outer, &range.net))
 			continue;
 		if (is_place(&c))
 			outer = range;
@@ -490,7 +490,7 @@ int compile_nodes(const struct node_compile *in, const struct object *const *nod
 		r = add_nodes(plan, in, &claims);
 	for (size_t i = 0; i < in->n_no_masquerade && r == 0; i++) {
 		const struct node_prefix *p = &in->no_masquerade[i];
-		const struct node_range range = node_range_of(&p->addr, p->bits);
+		const struct cidr_range range = cidr_range_of(&p->addr, p->bits);
 
 		r = add_no_masquerade(plan, &range);
 	}

@@ -13,14 +13,14 @@
 
 /* ---- prefixes ---- */
 
-struct node_range node_range_of(const struct wag_addr *addr, unsigned own_bits)
+struct cidr_range cidr_range_of(const struct wag_addr *addr, unsigned own_bits)
 {
-	return node_range_cut(addr, own_bits + (wag_addr_is_v4(addr) ? 96 : 0));
+	return cidr_range_cut(addr, own_bits + (wag_addr_is_v4(addr) ? 96 : 0));
 }
 
-struct node_range node_range_cut(const struct wag_addr *addr, unsigned bits)
+struct cidr_range cidr_range_cut(const struct wag_addr *addr, unsigned bits)
 {
-	struct node_range r = { .bits = bits };
+	struct cidr_range r = { .bits = bits };
 
 	for (unsigned i = 0; i < r.bits / 8; i++)
 		r.net.b[i] = addr->b[i];
@@ -38,24 +38,24 @@ static bool same_start(const struct wag_addr *a, const struct wag_addr *b, unsig
 	return !rest || ((a->b[bits / 8] ^ b->b[bits / 8]) & (0xff00 >> rest) & 0xff) == 0;
 }
 
-bool node_range_has(const struct node_range *outer, const struct wag_addr *addr)
+bool cidr_range_has(const struct cidr_range *outer, const struct wag_addr *addr)
 {
 	return same_start(&outer->net, addr, outer->bits);
 }
 
-bool node_ranges_overlap(const struct node_range *a, const struct node_range *b)
+bool cidr_ranges_overlap(const struct cidr_range *a, const struct cidr_range *b)
 {
 	return same_start(&a->net, &b->net, a->bits < b->bits ? a->bits : b->bits);
 }
 
-int node_range_compare(const struct node_range *a, const struct node_range *b)
+int cidr_range_compare(const struct cidr_range *a, const struct cidr_range *b)
 {
 	int r = memcmp(a->net.b, b->net.b, sizeof(a->net.b));
 
 	return r ? r : (a->bits > b->bits) - (a->bits < b->bits);
 }
 
-const char *node_range_format(const struct node_range *r, char *buf, size_t size)
+const char *cidr_range_format(const struct cidr_range *r, char *buf, size_t size)
 {
 	bool v4 = wag_addr_is_v4(&r->net) && r->bits >= 96;
 	char text[WAG_ADDR_TEXT];
@@ -64,9 +64,9 @@ const char *node_range_format(const struct node_range *r, char *buf, size_t size
 	return buf;
 }
 
-bool node_range_special(const struct node_range *r)
+bool cidr_range_special(const struct cidr_range *r)
 {
-	static const struct node_range special[] = {
+	static const struct cidr_range special[] = {
 		{ { { .b = { [10] = 0xff, [11] = 0xff } } }, 104 },		/* 0.0.0.0/8 */
 		{ { { .b = { [10] = 0xff, [11] = 0xff, [12] = 127 } } }, 104 }, /* loopback */
 		{ { { .b = { [10] = 0xff, [11] = 0xff, 169, 254 } } }, 112 },	/* link-local */
@@ -78,12 +78,12 @@ bool node_range_special(const struct node_range *r)
 
 	if (r->bits >= 96 && wag_addr_is_v4(&r->net)) {
 		for (size_t i = 0; i < 4; i++)
-			if (node_ranges_overlap(r, &special[i]))
+			if (cidr_ranges_overlap(r, &special[i]))
 				return true;
 		return false;
 	}
 	for (size_t i = 4; i < sizeof(special) / sizeof(special[0]); i++)
-		if (node_ranges_overlap(r, &special[i]))
+		if (cidr_ranges_overlap(r, &special[i]))
 			return true;
 	return false;
 }
@@ -166,7 +166,7 @@ static int guarded_addrs(struct addr_set *ret, const struct node_compile *in,
 }
 
 /* The first address in the range, or NULL. */
-static const struct wag_addr *covered(const struct addr_set *set, const struct node_range *r)
+static const struct wag_addr *covered(const struct addr_set *set, const struct cidr_range *r)
 {
 	size_t lo = 0, hi = set->n;
 
@@ -178,7 +178,7 @@ static const struct wag_addr *covered(const struct addr_set *set, const struct n
 		else
 			hi = mid;
 	}
-	return lo < set->n && node_range_has(r, &set->list[lo]) ? &set->list[lo] : NULL;
+	return lo < set->n && cidr_range_has(r, &set->list[lo]) ? &set->list[lo] : NULL;
 }
 
 /* 1: refused, and said. */
@@ -191,8 +191,8 @@ static int refuse(const struct node_claim *c, const struct addr_set *guarded,
 
 	if (c->rank == 0)
 		return 0; /* our own are not routed anywhere */
-	node_range_format(&c->range, text, sizeof(text));
-	if (node_range_special(&c->range)) {
+	cidr_range_format(&c->range, text, sizeof(text));
+	if (cidr_range_special(&c->range)) {
 		r = node_plan_warn(plan, "node %s: pod CIDR %s is refused: no pod can have these "
 				   "addresses", c->node->name, text);
 		return r < 0 ? r : 1;
@@ -224,7 +224,7 @@ static int add_node(struct node_claims *c, size_t *cap, const struct object *nod
 		claim = node_list_add(&c->list, sizeof(*claim), &c->n, cap);
 		if (!claim)
 			return -ENOMEM;
-		*claim = (struct node_claim){ node_range_of(&addr, bits), node, rank, false };
+		*claim = (struct node_claim){ cidr_range_of(&addr, bits), node, rank, false };
 		r = refuse(claim, guarded, plan);
 		if (r < 0)
 			return r;
@@ -237,7 +237,7 @@ static int add_node(struct node_claims *c, size_t *cap, const struct object *nod
 static int compare_claims(const void *a, const void *b)
 {
 	const struct node_claim *x = a, *y = b;
-	int r = node_range_compare(&x->range, &y->range);
+	int r = cidr_range_compare(&x->range, &y->range);
 
 	return r ? r : (x->rank > y->rank) - (x->rank < y->rank);
 }
@@ -257,15 +257,15 @@ static int judge(struct node_claim *c, struct node_claim *const *older, size_t n
 
 	for (size_t i = 0; i < n; i++) {
 		if (older[i]->refused || older[i]->rank == c->rank ||
-		    !node_ranges_overlap(&older[i]->range, &c->range))
+		    !cidr_ranges_overlap(&older[i]->range, &c->range))
 			continue;
 		c->refused = true;
 		return node_plan_warn(
 			plan, "node %s: pod CIDR %s is refused: node %s, which is %s, has %s and "
 			"keeps it", c->node->name,
-			node_range_format(&c->range, mine, sizeof(mine)), older[i]->node->name,
+			cidr_range_format(&c->range, mine, sizeof(mine)), older[i]->node->name,
 			older[i]->rank ? "older" : "this one",
-			node_range_format(&older[i]->range, theirs, sizeof(theirs)));
+			cidr_range_format(&older[i]->range, theirs, sizeof(theirs)));
 	}
 	return 0;
 }
@@ -279,7 +279,7 @@ static size_t find_overlaps(struct node_claims *c, struct node_claim **ret)
 	for (size_t i = 0; i < c->n; i++) {
 		struct node_claim *x = &c->list[i];
 
-		if (outer && node_range_has(&outer->range, &x->range.net)) {
+		if (outer && cidr_range_has(&outer->range, &x->range.net)) {
 			if (n == 0 || ret[n - 1] < outer)
 				ret[n++] = outer;
 			ret[n++] = x;

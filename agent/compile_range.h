@@ -5,20 +5,20 @@
 #include "compile_node.h"
 
 /* A prefix as one of 128 bits. */
-struct node_range {
+struct cidr_range {
 	struct wag_addr net; /* bits beyond the prefix are zero */
 	unsigned bits;	     /* of the 128 */
 };
 
-struct node_range node_range_of(const struct wag_addr *addr, unsigned own_bits);
-struct node_range node_range_cut(const struct wag_addr *addr, unsigned bits); /* of the 128 */
-bool node_range_has(const struct node_range *outer, const struct wag_addr *addr);
-bool node_ranges_overlap(const struct node_range *a, const struct node_range *b);
-const char *node_range_format(const struct node_range *r, char *buf, size_t size);
-int node_range_compare(const struct node_range *a, const struct node_range *b); /* parents first */
+struct cidr_range cidr_range_of(const struct wag_addr *addr, unsigned own_bits);
+struct cidr_range cidr_range_cut(const struct wag_addr *addr, unsigned bits); /* of the 128 */
+bool cidr_range_has(const struct cidr_range *outer, const struct wag_addr *addr);
+bool cidr_ranges_overlap(const struct cidr_range *a, const struct cidr_range *b);
+const char *cidr_range_format(const struct cidr_range *r, char *buf, size_t size);
+int cidr_range_compare(const struct cidr_range *a, const struct cidr_range *b); /* parents first */
 
 struct node_claim {
-	struct node_range range;
+	struct cidr_range range;
 	const struct object *node;
 	size_t rank; /* of the node by age; 0 is ours */
 	bool refused;
@@ -36,7 +36,7 @@ void node_claims_done(struct node_claims *c);
 /* The node's InternalIPs; its other addresses if it has none. */
 size_t node_internal(const struct object *node);
 /* Loopback, link-local, multicast: nobody's pods, and no node's address. */
-bool node_range_special(const struct node_range *r);
+bool cidr_range_special(const struct cidr_range *r);
 int node_plan_warn(struct node_plan *plan, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 /* Room for one more element of a list that doubles; NULL: out of memory. */

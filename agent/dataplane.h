@@ -20,6 +20,9 @@ enum dp_table {
 	DP_BACKEND,   /* wag_backend_key -> wag_backend */
 	DP_NODE_ADDR, /* wag_addr -> wag_node_addr */
 	DP_POLICY_NS, /* wag_policy_ns_key -> wag_policy_ns */
+	DP_CIDR,      /* wag_cidr_key -> wag_cidr */
+	DP_NODES,     /* wag_addr -> wag_node */
+	DP_DEVICE,    /* __u32 ifindex -> wag_device */
 	DP_TABLES,
 };
 

@@ -162,6 +162,20 @@ int dp_attach_pods(struct dataplane *dp, struct wag_err *err)
 	return 0;
 }
 
+int dp_attach_tunnel(struct dataplane *dp, struct wag_err *err)
+{
+	_cleanup_(nl_freep) struct nl *nl = NULL;
+	int r;
+
+	if (!dp->tunnel)
+		return 0;
+	r = nl_new(&nl);
+	if (r < 0)
+		return wag_err_set(err, r, "rtnetlink: %s", strerror(-r));
+	return attach_both(dp, nl, &dp->tunnel_dev, dp->net_attach, "wag_from_tunnel",
+			   "wag_to_tunnel", err);
+}
+
 /* ---- node devices ---- */
 
 static bool is_kept(const struct dataplane *dp, const char *name, const struct dp_device *devices,

@@ -34,6 +34,9 @@ static const struct {
 	[DP_NODE_ADDR] = { "wag_node_addr", sizeof(struct wag_addr), sizeof(struct wag_node_addr) },
 	[DP_POLICY_NS] = { "wag_policy_ns", sizeof(struct wag_policy_ns_key),
 			   sizeof(struct wag_policy_ns) },
+	[DP_CIDR] = { "wag_cidr", sizeof(struct wag_cidr_key), sizeof(struct wag_cidr) },
+	[DP_NODES] = { "wag_nodes", sizeof(struct wag_addr), sizeof(struct wag_node) },
+	[DP_DEVICE] = { "wag_device", sizeof(uint32_t), sizeof(struct wag_device) },
 };
 
 const char *dataplane_table_name(enum dp_table table)
@@ -191,6 +194,20 @@ int dataplane_delete(struct dataplane *dp, enum dp_table table, const void *keys
 	return r;
 }
 
+/* A trie has no batches before Linux 5.13. */
+static int visit_one_by_one(int fd, char *key, char *value, dataplane_visit_fn fn, void *ctx)
+{
+	bool first = true;
+	int r = 0;
+
+	while (r == 0 && bpf_map_get_next_key(fd, first ? NULL : key, key) == 0) {
+		first = false;
+		if (bpf_map_lookup_elem(fd, key, value) == 0)
+			r = fn(key, value, ctx);
+	}
+	return r;
+}
+
 int dataplane_visit(struct dataplane *dp, enum dp_table table, dataplane_visit_fn fn, void *ctx)
 {
 	size_t ks = tables[table].key_size, vs = tables[table].value_size;
@@ -202,6 +219,8 @@ int dataplane_visit(struct dataplane *dp, enum dp_table table, dataplane_visit_f
 
 	if (!keys || !values)
 		return -ENOMEM;
+	if (table == DP_CIDR)
+		return visit_one_by_one(fd, keys, values, fn, ctx);
 	while (!end) {
 		uint32_t n = BATCH_MAX;
 
@@ -405,6 +424,8 @@ static int switch_over(struct dataplane *dp, const struct dataplane_options *o, 
 	if (r == 0)
 		r = dp_attach_pods(dp, err);
 	if (r == 0)
+		r = dp_attach_tunnel(dp, err);
+	if (r == 0)
 		r = dp_attach_devices(dp, o->devices, o->n_devices, err);
 	if (r == 0)
 		r = dp_migrate_after(dp, err);
@@ -424,6 +445,7 @@ static int write_meta(struct dataplane *dp, const struct dataplane_options *o, s
 		.socket_lb = dp->socket_lb,
 		.agent_pid = (uint32_t)getpid(),
 		.mtu = o->mtu,
+		.route_mtu = o->route_mtu,
 		.node_v4 = o->node_v4,
 		.node_v6 = o->node_v6,
 	};
@@ -437,6 +459,21 @@ static int write_meta(struct dataplane *dp, const struct dataplane_options *o, s
 	if (bpf_map_update_elem(dataplane_map_fd(dp, "wag_meta"), &zero, &meta, BPF_ANY) < 0)
 		return wag_err_set(err, -errno, "map wag_meta: %s", strerror(errno));
 	return 0;
+}
+
+int dataplane_set_mtu(struct dataplane *dp, uint32_t mtu, uint32_t route_mtu)
+{
+	int fd = dataplane_map_fd(dp, "wag_meta");
+	struct wag_meta meta;
+	uint32_t zero = 0;
+
+	if (bpf_map_lookup_elem(fd, &zero, &meta) < 0)
+		return -errno;
+	if (meta.mtu == mtu && meta.route_mtu == route_mtu)
+		return 0;
+	meta.mtu = mtu;
+	meta.route_mtu = route_mtu;
+	return bpf_map_update_elem(fd, &zero, &meta, BPF_ANY) < 0 ? -errno : 0;
 }
 
 int dataplane_set_synced(struct dataplane *dp, uint64_t now_ns)
@@ -461,6 +498,7 @@ static int new_dataplane(struct dataplane **ret, const struct dataplane_options 
 	dp->socket_lb = o->socket_lb;
 	dp->note = o->note;
 	dp->note_ctx = o->ctx;
+	dp->tunnel_dev = o->tunnel;
 	dp->pin_dir = strdup(o->pin_dir);
 	dp->state_dir = strdup(o->state_dir);
 	if (!dp->pin_dir || !dp->state_dir)

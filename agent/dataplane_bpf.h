@@ -15,7 +15,12 @@ struct dataplane_options {
 	const char *node_name;
 	uint32_t attach; /* enum wag_attach; 0: the better one for each kind of device */
 	uint32_t socket_lb;
-	uint32_t ct_max, svc_max, slot_max, mtu;
+	uint32_t ct_max, svc_max, slot_max;
+	uint32_t mtu, route_mtu; /* as in wag_meta */
+	uint32_t tunnel_vni;
+	struct dp_device tunnel; /* ifindex 0: no tunnels */
+	bool host_routing;	 /* packets are forwarded by the programs, not by the stack */
+	bool masquerade_v4, masquerade_v6;
 	struct wag_addr node_v4, node_v6;
 	const struct dp_device *devices;
 	size_t n_devices;
@@ -36,6 +41,8 @@ int dataplane_cleanup(const char *pin_dir, const char *state_dir, struct wag_err
 /* Attached exactly to these node devices (and lo, without the socket path). */
 int dataplane_set_devices(struct dataplane *dp, const struct dp_device *devices, size_t n,
 			  struct wag_err *err);
+/* Of wag_meta: what the CNI gives new pods. 0 or -errno. */
+int dataplane_set_mtu(struct dataplane *dp, uint32_t mtu, uint32_t route_mtu);
 int dataplane_set_synced(struct dataplane *dp, uint64_t now_ns);
 /* enum wag_attach: how pods, and how the node's devices are attached */
 uint32_t dataplane_attach_mode(const struct dataplane *dp);

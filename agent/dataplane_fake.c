@@ -31,6 +31,9 @@ static const struct {
 	[DP_NODE_ADDR] = { "wag_node_addr", sizeof(struct wag_addr), sizeof(struct wag_node_addr) },
 	[DP_POLICY_NS] = { "wag_policy_ns", sizeof(struct wag_policy_ns_key),
 			   sizeof(struct wag_policy_ns) },
+	[DP_CIDR] = { "wag_cidr", sizeof(struct wag_cidr_key), sizeof(struct wag_cidr) },
+	[DP_NODES] = { "wag_nodes", sizeof(struct wag_addr), sizeof(struct wag_node) },
+	[DP_DEVICE] = { "wag_device", sizeof(__u32), sizeof(struct wag_device) },
 };
 
 const char *dataplane_table_name(enum dp_table table)

@@ -17,7 +17,7 @@
 #include <waggle/abi_config.h>
 #include "dataplane_bpf.h"
 
-#define DP_MAPS_MAX 32
+#define DP_MAPS_MAX 48
 #define DP_TCX_INGRESS 46 /* BPF_TCX_INGRESS, Linux 6.6; older headers lack it */
 #define DP_TCX_EGRESS 47
 
@@ -38,6 +38,7 @@ struct dp_array {
 struct hook_pod;
 struct hook_net;
 struct hook_sock;
+struct hook_tunnel;
 
 struct dataplane {
 	char *pin_dir, *state_dir;
@@ -48,6 +49,8 @@ struct dataplane {
 	struct hook_pod *pod;
 	struct hook_net *net;
 	struct hook_sock *sock; /* NULL with WAG_SOCKET_LB_OFF */
+	struct hook_tunnel *tunnel; /* NULL without tunnels */
+	struct dp_device tunnel_dev; /* ifindex 0: no tunnels */
 	struct dp_map maps[DP_MAPS_MAX];
 	size_t n_maps;
 	void (*note)(void *ctx, const char *msg);
@@ -61,7 +64,7 @@ struct dataplane {
 
 void dp_note(struct dataplane *dp, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 struct dp_map *dp_map_find(struct dataplane *dp, const char *name);
-struct bpf_object *dp_object(const struct dataplane *dp, unsigned i); /* 0..2; NULL: not loaded */
+struct bpf_object *dp_object(const struct dataplane *dp, unsigned i); /* 0..3; NULL: not loaded */
 int dp_prog_fd(const struct dataplane *dp, const char *name);	      /* -ENOENT */
 int dp_map_info(int fd, struct bpf_map_info *ret);
 
@@ -105,6 +108,7 @@ int dp_migrate_after(struct dataplane *dp, struct wag_err *err); /* after the sw
 int dp_probe_attach(struct dataplane *dp, uint32_t wanted, struct wag_err *err);
 int dp_attach_cgroup(struct dataplane *dp, struct wag_err *err);
 int dp_attach_pods(struct dataplane *dp, struct wag_err *err);
+int dp_attach_tunnel(struct dataplane *dp, struct wag_err *err);
 int dp_attach_devices(struct dataplane *dp, const struct dp_device *devices, size_t n,
 		      struct wag_err *err);
 /* We are nowhere else any more: links without a device, devices that are not the node's now. */

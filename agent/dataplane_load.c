@@ -12,9 +12,10 @@
 #include "hook_net.skel.h"
 #include "hook_pod.skel.h"
 #include "hook_sock.skel.h"
+#include "hook_tunnel.skel.h"
 
 #define SEC_NS 1000000000ULL
-#define OBJECTS 3
+#define OBJECTS 4
 
 /* ---- what libbpf says while it loads ---- */
 
@@ -102,6 +103,8 @@ struct bpf_object *dp_object(const struct dataplane *dp, unsigned i)
 		return dp->net ? dp->net->obj : NULL;
 	case 2:
 		return dp->sock ? dp->sock->obj : NULL;
+	case 3:
+		return dp->tunnel ? dp->tunnel->obj : NULL;
 	default:
 		return NULL;
 	}
@@ -153,6 +156,11 @@ static struct wag_config make_config(const struct dataplane_options *o)
 			libbpf_probe_bpf_helper(BPF_PROG_TYPE_SCHED_CLS,
 						BPF_FUNC_ktime_get_coarse_ns, NULL) == 1,
 		.events = 1,
+		.host_routing = o->host_routing,
+		.masquerade_v4 = o->masquerade_v4,
+		.masquerade_v6 = o->masquerade_v6,
+		.tunnel_ifindex = o->tunnel.ifindex,
+		.tunnel_vni = o->tunnel_vni,
 	};
 }
 
@@ -168,6 +176,12 @@ static int open_objects(struct dataplane *dp, const struct dataplane_options *o)
 	if (!dp->net)
 		return -errno;
 	memcpy((void *)&dp->net->rodata->cfg, &config, sizeof(config));
+	if (o->tunnel.ifindex) {
+		dp->tunnel = hook_tunnel__open();
+		if (!dp->tunnel)
+			return -errno;
+		memcpy((void *)&dp->tunnel->rodata->cfg, &config, sizeof(config));
+	}
 	if (o->socket_lb == WAG_SOCKET_LB_OFF)
 		return 0;
 	dp->sock = hook_sock__open();
@@ -405,6 +419,7 @@ static int load_all(struct dataplane *dp, const struct dataplane_options *o, str
 	skeletons[0] = dp->pod->skeleton;
 	skeletons[1] = dp->net->skeleton;
 	skeletons[2] = dp->sock ? dp->sock->skeleton : NULL;
+	skeletons[3] = dp->tunnel ? dp->tunnel->skeleton : NULL;
 	for (unsigned i = 0; i < OBJECTS; i++) {
 		if (!skeletons[i])
 			continue;
@@ -442,6 +457,7 @@ void dp_unload(struct dataplane *dp)
 	hook_pod__destroy(dp->pod);
 	hook_net__destroy(dp->net);
 	hook_sock__destroy(dp->sock);
+	hook_tunnel__destroy(dp->tunnel);
 	for (size_t i = 0; i < dp->n_maps; i++) {
 		closep(&dp->maps[i].fd);
 		closep(&dp->maps[i].old_fd);

@@ -212,6 +212,25 @@ static int carry_hash(struct carry *c)
 	return r == 0 && c->pairs ? flush_pairs(c) : r;
 }
 
+/* A trie has no batches before Linux 5.13, and keys longer than a hash's cursor after. */
+static int carry_trie(struct carry *c)
+{
+	_cleanup_free_ char *key = calloc(1, c->from.key_size);
+	_cleanup_free_ char *value = calloc(1, c->from.value_size);
+	_cleanup_free_ char *room = malloc(c->to.key_size + c->to.value_size);
+	bool first = true;
+	int r = 0;
+
+	if (!key || !value || !room)
+		return -ENOMEM;
+	while (r == 0 && bpf_map_get_next_key(c->map->old_fd, first ? NULL : key, key) == 0) {
+		first = false;
+		if (bpf_map_lookup_elem(c->map->old_fd, key, value) == 0)
+			r = carry_entry(c, key, value, room);
+	}
+	return r;
+}
+
 static bool is_zero(const char *p, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
@@ -261,7 +280,7 @@ static int carry_map(struct dataplane *dp, struct dp_map *map, uint64_t since_ns
 	    (c.from.type == BPF_MAP_TYPE_ARRAY || c.from.type == BPF_MAP_TYPE_PERCPU_ARRAY))
 		r = carry_array(&c);
 	else if (r == 0)
-		r = carry_hash(&c);
+		r = c.from.type == BPF_MAP_TYPE_LPM_TRIE ? carry_trie(&c) : carry_hash(&c);
 	if (r == 0)
 		dp_note(dp, "upgrade: map %s: %zu entries carried over", map->name, c.carried);
 	carry_done(&c);

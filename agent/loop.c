@@ -24,10 +24,13 @@
 #include "metrics.h"
 #include "model.h"
 #include "node_addr.h"
+#include "node_net.h"
+#include "node_route.h"
 #include "policy_sync.h"
 #include "reconcile.h"
 #include "source.h"
 #include "sync.h"
+#include "tunnel_dev.h"
 
 #define SYNC_GAP_MS 5	 /* runs are no closer than this, nor than the last one took */
 #define NODE_DELAY_MS 20 /* links and addresses change in bursts */
@@ -37,10 +40,13 @@
 struct loop {
 	const struct config *config;
 	struct event_base *base;
-	struct event *sync_timer, *node_timer, *trim_timer, *monitor, *sigterm, *sigint;
+	struct event *sync_timer, *node_timer, *trim_timer, *monitor, *routes;
+	struct event *sigterm, *sigint;
 	struct nl *nl;
-	int monitor_fd;
+	int monitor_fd, routes_fd;
 	struct node_facts facts;
+	struct dp_device tunnel; /* ifindex 0: none */
+	struct node_net *net;
 	struct dataplane *dp;
 	struct model *model;
 	struct sync *sync;
@@ -104,7 +110,8 @@ static void on_refused(const char *ns, const char *name, int err, void *ctx)
 /* Names in flows come from other kinds too; their marks are taken with every run. */
 static void take_other_marks(struct loop *l)
 {
-	model_take_dirty(l->model, MODEL_NODE);
+	if (model_take_dirty(l->model, MODEL_NODE))
+		node_net_set_dirty(l->net);
 	model_take_dirty(l->model, MODEL_POD);
 }
 
@@ -141,12 +148,14 @@ static void on_sync_timer(evutil_socket_t fd, short what, void *ctx)
 	struct loop *l = ctx;
 	const struct compile_facts facts = { .node_name = l->config->node_name };
 	uint64_t begin = now_ms();
-	int r, retry;
+	int r, retry, net_retry;
 
 	l->sync_due = false;
 	take_other_marks(l);
 	ipam_node_poke(l->ipam);
-	r = reconcile_run(l->model, &facts, l->sync, begin, on_refused, l);
+	r = node_net_run(l->net, l->model, begin);
+	if (r == 0)
+		r = reconcile_run(l->model, &facts, l->sync, begin, on_refused, l);
 	l->last_run_ms = now_ms();
 	l->last_cost_ms = l->last_run_ms - begin;
 	if (r < 0) {
@@ -162,6 +171,9 @@ static void on_sync_timer(evutil_socket_t fd, short what, void *ctx)
 	retry = sync_retry_ms(l->sync, l->last_run_ms);
 	if (l->policies.err && (retry < 0 || retry > POLICY_RETRY_MS))
 		retry = POLICY_RETRY_MS;
+	net_retry = node_net_retry_ms(l->net, l->last_run_ms);
+	if (retry < 0 || (net_retry >= 0 && net_retry < retry))
+		retry = net_retry;
 	if (retry >= 0)
 		start_timer(l->sync_timer, (uint64_t)retry);
 }
@@ -225,6 +237,33 @@ static bool main_addr_gone(const struct node_facts *now, const struct wag_addr *
 	return !wag_addr_is_zero(found) && !has_addr(now, loaded);
 }
 
+static void start_anew(struct loop *l, const char *why)
+{
+	log_info("%s: starting anew", why);
+	l->restart = true;
+	event_base_loopbreak(l->base);
+}
+
+/* The tunnel's device is a constant of the loaded programs too. */
+static int follow_facts(struct loop *l, const struct node_facts *facts, struct wag_err *err)
+{
+	uint32_t mtu, tunnel_mtu;
+	struct dp_device tunnel;
+	int r = node_net_tunnel(&tunnel, l->nl, l->config, facts, err);
+
+	if (r < 0)
+		return r;
+	if (tunnel.ifindex != l->tunnel.ifindex) {
+		start_anew(l, "the tunnel's device was removed");
+		return 0;
+	}
+	node_net_mtu(l->config, facts, &mtu, &tunnel_mtu);
+	r = dataplane_set_mtu(l->dp, mtu, tunnel_mtu);
+	if (r == 0)
+		r = node_net_set_facts(l->net, facts, &tunnel);
+	return r < 0 ? wag_err_set(err, r, "following the node's devices: %s", strerror(-r)) : 0;
+}
+
 static void on_node_timer(evutil_socket_t fd, short what, void *ctx)
 {
 	struct loop *l = ctx;
@@ -242,9 +281,7 @@ static void on_node_timer(evutil_socket_t fd, short what, void *ctx)
 	}
 	if (main_addr_gone(&facts, &l->facts.v4, &facts.v4) ||
 	    main_addr_gone(&facts, &l->facts.v6, &facts.v6)) {
-		log_info("the node's main address has changed: starting anew");
-		l->restart = true;
-		event_base_loopbreak(l->base);
+		start_anew(l, "the node's main address has changed");
 	} else if (!same_devices(&facts, &l->facts)) {
 		r = dataplane_set_devices(l->dp, facts.devices, facts.n_devices, &err);
 		if (r < 0) {
@@ -253,6 +290,13 @@ static void on_node_timer(evutil_socket_t fd, short what, void *ctx)
 		}
 		if (r == 0)
 			log_devices(&facts, l->config->socket_lb);
+	}
+	if (r == 0 && !l->restart) {
+		r = follow_facts(l, &facts, &err);
+		if (r < 0) {
+			log_error("%s: trying again in 1 s", err.msg);
+			start_timer(l->node_timer, 1000);
+		}
 	}
 	if (r == 0) {
 		facts.v4 = l->restart ? facts.v4 : l->facts.v4;
@@ -271,6 +315,16 @@ static void on_monitor(evutil_socket_t fd, short what, void *ctx)
 
 	if (nl_monitor_read(fd) != 0 && !event_pending(l->node_timer, EV_TIMEOUT, NULL))
 		start_timer(l->node_timer, NODE_DELAY_MS);
+}
+
+static void on_routes(evutil_socket_t fd, short what, void *ctx)
+{
+	struct loop *l = ctx;
+
+	if (nl_route_monitor_read(fd, NODE_ROUTE_PROTO) == 0)
+		return;
+	node_net_check_routes(l->net);
+	schedule_sync(l);
 }
 
 static void on_signal(evutil_socket_t sig, short what, void *ctx)
@@ -318,6 +372,10 @@ static int start_dataplane(struct loop *l, struct wag_err *err)
 		.ct_max = round_up_pow2(c->ct_max),
 		.svc_max = c->svc_max,
 		.slot_max = c->slot_max,
+		.tunnel_vni = TUNNEL_VNI,
+		.host_routing = c->host_routing,
+		.masquerade_v4 = c->masquerade_v4,
+		.masquerade_v6 = c->masquerade_v6,
 		.note = on_note,
 	};
 	uint64_t begin = now_ms();
@@ -328,10 +386,13 @@ static int start_dataplane(struct loop *l, struct wag_err *err)
 		return wag_err_set(err, r, "reading links and addresses: %s", strerror(-r));
 	o.node_v4 = l->facts.v4;
 	o.node_v6 = l->facts.v6;
-	o.mtu = c->mtu ? c->mtu : l->facts.mtu;
+	node_net_mtu(c, &l->facts, &o.mtu, &o.route_mtu);
 	o.devices = l->facts.devices;
 	o.n_devices = l->facts.n_devices;
 	r = node_sysctls(err);
+	if (r == 0)
+		r = node_net_tunnel(&l->tunnel, l->nl, c, &l->facts, err);
+	o.tunnel = l->tunnel;
 	if (r == 0)
 		r = dataplane_open(&l->dp, &o, err);
 	if (r == 0)
@@ -364,6 +425,11 @@ static int start_sync(struct loop *l, struct wag_err *err)
 		r = policy_sync_init(&l->policies, l->dp);
 	if (r < 0)
 		return wag_err_set(err, r, "taking over the maps: %s", strerror(-r));
+	r = node_net_new(&l->net, l->config, l->dp, on_report, l, err);
+	if (r == 0 && node_net_set_facts(l->net, &l->facts, &l->tunnel) < 0)
+		r = wag_err_set(err, -ENOMEM, "out of memory");
+	if (r < 0)
+		return r;
 	sync_on_conflict(l->sync, on_conflict, l);
 	model_on_dirty(l->model, on_dirty, l);
 	schedule_sync(l);
@@ -483,14 +549,19 @@ static int make_events(struct loop *l, struct wag_err *err)
 	l->monitor_fd = r < 0 ? r : nl_monitor_open();
 	if (l->monitor_fd < 0)
 		return wag_err_set(err, l->monitor_fd, "rtnetlink: %s", strerror(-l->monitor_fd));
+	l->routes_fd = nl_route_monitor_open();
+	if (l->routes_fd < 0)
+		return wag_err_set(err, l->routes_fd, "rtnetlink: %s", strerror(-l->routes_fd));
 	l->sync_timer = evtimer_new(l->base, on_sync_timer, l);
 	l->node_timer = evtimer_new(l->base, on_node_timer, l);
 	l->trim_timer = evtimer_new(l->base, on_trim_timer, l);
 	l->monitor = event_new(l->base, l->monitor_fd, EV_READ | EV_PERSIST, on_monitor, l);
+	l->routes = event_new(l->base, l->routes_fd, EV_READ | EV_PERSIST, on_routes, l);
 	l->sigterm = evsignal_new(l->base, SIGTERM, on_signal, l);
 	l->sigint = evsignal_new(l->base, SIGINT, on_signal, l);
-	if (!l->sync_timer || !l->node_timer || !l->trim_timer || !l->monitor || !l->sigterm ||
-	    !l->sigint || event_add(l->monitor, NULL) < 0 || event_add(l->sigterm, NULL) < 0 ||
+	if (!l->sync_timer || !l->node_timer || !l->trim_timer || !l->monitor || !l->routes ||
+	    !l->sigterm || !l->sigint || event_add(l->monitor, NULL) < 0 ||
+	    event_add(l->routes, NULL) < 0 || event_add(l->sigterm, NULL) < 0 ||
 	    event_add(l->sigint, NULL) < 0)
 		return wag_err_set(err, -ENOMEM, "out of memory");
 	return 0;
@@ -529,6 +600,7 @@ static int start(struct loop *l, struct wag_err *err)
 	l->view.sync = l->sync;
 	l->view.policies = &l->policies;
 	l->view.endpoints = l->endpoints;
+	l->view.net = l->net;
 	l->view.source = l->source;
 	l->view.ipam = l->ipam;
 	l->view.model = l->model;
@@ -554,6 +626,7 @@ static void stop(struct loop *l)
 	endpoint_watch_free(l->endpoints);
 	policy_sync_done(&l->policies);
 	sync_free(l->sync);
+	node_net_free(l->net);
 	model_free(l->model);
 	dataplane_free(l->dp);
 	node_facts_done(&l->facts);
@@ -562,16 +635,18 @@ static void stop(struct loop *l)
 	free_event(l->node_timer);
 	free_event(l->trim_timer);
 	free_event(l->monitor);
+	free_event(l->routes);
 	free_event(l->sigterm);
 	free_event(l->sigint);
 	if (l->base)
 		event_base_free(l->base);
 	closep(&l->monitor_fd);
+	closep(&l->routes_fd);
 }
 
 int loop_run(const struct config *config, struct wag_err *err)
 {
-	struct loop l = { .config = config, .monitor_fd = -1 };
+	struct loop l = { .config = config, .monitor_fd = -1, .routes_fd = -1 };
 	int r;
 
 	l.view.node_name = config->node_name;

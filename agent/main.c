@@ -11,13 +11,17 @@
 #include "config.h"
 #include "dataplane_bpf.h"
 #include "loop.h"
+#include "node_net.h"
 
 const char *argp_program_version = "waggle-agent " WAGGLE_VERSION;
 
 static int run(const struct config *config, struct wag_err *err)
 {
-	if (config->cleanup)
-		return dataplane_cleanup(config->pin_dir, config->state_dir, err);
+	if (config->cleanup) {
+		int r = dataplane_cleanup(config->pin_dir, config->state_dir, err);
+
+		return r < 0 ? r : node_net_cleanup(err);
+	}
 	if (!config->manifests && !config->kubeconfig && !getenv("KUBERNETES_SERVICE_HOST") &&
 	    !config->api_server)
 		return wag_err_set(err, -EINVAL,

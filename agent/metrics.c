@@ -354,6 +354,21 @@ static void addresses(struct text *t, const struct agent_view *v)
 	       s.errors);
 }
 
+static void nodes(struct text *t, const struct agent_view *v)
+{
+	struct node_net_stats s;
+
+	node_net_get_stats(v->net, &s);
+	metric_family(t, "waggle_nodes", "gauge", "Remote nodes with pods, by the way to them");
+	text_add(t, "waggle_nodes{link=\"direct\"} %zu\nwaggle_nodes{link=\"tunnel\"} %zu\n",
+		 s.direct, s.tunnel);
+	simple(t, "waggle_nodes_unreachable", "gauge", "Remote nodes with pods and no way to them",
+	       s.unreachable);
+	simple(t, "waggle_node_routes", "gauge", "Kernel routes to other nodes' pods", s.routes);
+	simple(t, "waggle_node_routes_failed", "gauge", "Such routes that could not be made",
+	       s.failed_routes);
+}
+
 static void flows(struct text *t, const struct agent_view *v)
 {
 	struct flow_stats s;
@@ -398,6 +413,8 @@ void metrics_collect(struct text *t, const struct agent_view *v)
 	sync_metrics(t, &s);
 	if (v->endpoints)
 		endpoints(t, v);
+	if (v->net)
+		nodes(t, v);
 	if (v->source)
 		watches(t, v);
 	if (v->ipam)
@@ -419,6 +436,7 @@ static void add_pending(const char *ns, const char *name, const char *map, int e
 bool readiness_collect(struct text *t, const struct agent_view *v)
 {
 	struct source_status s = { 0 };
+	struct node_net_stats net;
 
 	if (v->source)
 		source_status(v->source, &s);
@@ -435,6 +453,11 @@ bool readiness_collect(struct text *t, const struct agent_view *v)
 		sync_visit_pending(v->sync, add_pending, t);
 	if (v->policies && v->policies->err)
 		text_add(t, "map wag_policy_ns: %s\n", strerror(v->policies->err));
+	if (v->net) {
+		node_net_get_stats(v->net, &net);
+		if (net.error[0])
+			text_add(t, "other nodes: %s\n", net.error);
+	}
 	if (!t->len && !v->swept)
 		text_add(t, "sync: the first run is not over\n");
 	return t->len == 0;

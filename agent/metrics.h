@@ -10,6 +10,7 @@
 #include "ipam_node.h"
 #include "model.h"
 #include "policy_sync.h"
+#include "node_net.h"
 #include "source.h"
 #include "sync.h"
 
@@ -34,6 +35,7 @@ struct agent_view {
 	struct sync *sync;
 	const struct policy_sync *policies;
 	struct endpoint_watch *endpoints;
+	struct node_net *net;
 	struct source *source;
 	struct ipam_node *ipam;
 	struct model *model;

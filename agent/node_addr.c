@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_addr.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -23,6 +24,7 @@ struct link_fact {
 
 struct reading {
 	struct node_facts *facts;
+	struct nl_addr *addrs; /* as many as facts has, in the same order */
 	struct link_fact *links;
 	size_t n_links;
 	int err;
@@ -93,22 +95,25 @@ static struct link_fact *link_by_name(struct reading *r, const char *name)
 	return NULL;
 }
 
-static int on_addr(uint32_t ifindex, const struct wag_addr *addr, unsigned bits, void *ctx)
+static int on_addr(const struct nl_addr *a, void *ctx)
 {
 	struct reading *r = ctx;
 	struct node_facts *f = r->facts;
 	struct sync_node_addr *addrs = reallocarray(f->addrs, f->n_addrs + 1, sizeof(*addrs));
-	struct link_fact *link = link_by_index(r, ifindex);
-	bool global = node_addr_is_global(addr);
+	struct nl_addr *all = reallocarray(r->addrs, f->n_addrs + 1, sizeof(*all));
+	struct link_fact *link = link_by_index(r, a->ifindex);
+	bool global = node_addr_is_global(&a->addr);
 
-	if (!addrs) {
+	f->addrs = addrs ? addrs : f->addrs;
+	r->addrs = all ? all : r->addrs;
+	if (!addrs || !all) {
 		r->err = -ENOMEM;
 		return 1;
 	}
-	f->addrs = addrs;
+	all[f->n_addrs] = *a;
 	addrs[f->n_addrs++] =
-		(struct sync_node_addr){ *addr,
-					 { ifindex,
+		(struct sync_node_addr){ a->addr,
+					 { a->ifindex,
 					   link && strcmp(link->link.name, "lo") == 0 && !global
 						   ? WAG_NODE_ADDR_LOOPBACK
 						   : 0 } };
@@ -117,30 +122,42 @@ static int on_addr(uint32_t ifindex, const struct wag_addr *addr, unsigned bits,
 	return 0;
 }
 
+static void add_default_route(struct reading *r, const char *dev, const struct wag_addr *router)
+{
+	struct link_fact *link = link_by_name(r, dev);
+	struct node_facts *f = r->facts;
+
+	if (link)
+		link->route = true;
+	if (node_addr_is_global(router) && f->n_routers < NODE_ROUTERS_MAX)
+		f->routers[f->n_routers++] = *router;
+}
+
 /* The kernel's text tables say less than rtnetlink, but all that is asked here. */
 static void read_default_routes(struct reading *r)
 {
 	_cleanup_fclose_ FILE *v4 = fopen("/proc/self/net/route", "re");
 	_cleanup_fclose_ FILE *v6 = fopen("/proc/self/net/ipv6_route", "re");
-	struct link_fact *link;
-	char line[512], name[32], dst[40];
-	unsigned bits;
+	char line[512], name[32], dst[40], via[40];
+	struct wag_addr router;
+	unsigned bits, gw;
 
 	while (v4 && fgets(line, sizeof(line), v4)) {
-		if (sscanf(line, "%31s %8s", name, dst) != 2 || strcmp(dst, "00000000") != 0)
+		if (sscanf(line, "%31s %8s %8x", name, dst, &gw) != 3 ||
+		    strcmp(dst, "00000000") != 0)
 			continue;
-		link = link_by_name(r, name);
-		if (link)
-			link->route = true;
+		router = wag_addr_from_v4(gw); /* the table prints it as it stands in memory */
+		add_default_route(r, name, &router);
 	}
 	while (v6 && fgets(line, sizeof(line), v6)) {
-		if (sscanf(line, "%32s %2x %*s %*s %*s %*s %*s %*s %*s %31s", dst, &bits, name) !=
-			    3 ||
+		if (sscanf(line, "%32s %2x %*s %*s %32s %*s %*s %*s %*s %31s", dst, &bits, via,
+			   name) != 4 ||
 		    bits != 0)
 			continue;
-		link = link_by_name(r, name);
-		if (link)
-			link->route = true;
+		memset(&router, 0, sizeof(router));
+		for (size_t i = 0; i < 16 && sscanf(via + 2 * i, "%2x", &gw) == 1; i++)
+			router.b[i] = (__u8)gw;
+		add_default_route(r, name, &router);
 	}
 }
 
@@ -165,7 +182,8 @@ static int choose_devices(struct reading *r, const char *wanted)
 	bool automatic = !wanted || !wanted[0];
 
 	f->devices = calloc(r->n_links + 1, sizeof(*f->devices));
-	if (!f->devices)
+	f->tables = calloc(r->n_links + 1, sizeof(*f->tables));
+	if (!f->devices || !f->tables)
 		return -ENOMEM;
 	for (size_t i = 0; i < r->n_links; i++) {
 		const struct link_fact *l = &r->links[i];
@@ -179,9 +197,46 @@ static int choose_devices(struct reading *r, const char *wanted)
 		}
 		d->ifindex = l->link.ifindex;
 		memcpy(d->name, l->link.name, sizeof(d->name));
+		f->tables[f->n_devices].ifindex = d->ifindex;
+		f->tables[f->n_devices].value.mtu = l->link.mtu;
 		f->n_devices++;
 		if (l->link.mtu && (!f->mtu || l->link.mtu < f->mtu))
 			f->mtu = l->link.mtu;
+	}
+	return 0;
+}
+
+/* One the kernel would take as a source: not a second one of its subnet, not on its way out. */
+static bool is_primary(const struct nl_addr *a)
+{
+	return node_addr_is_global(&a->addr) &&
+	       !(a->flags &
+		 (IFA_F_SECONDARY | IFA_F_DEPRECATED | IFA_F_TENTATIVE | IFA_F_DADFAILED));
+}
+
+/* The first primary address of a family is what packets without one leave a device with. */
+static int describe_devices(struct reading *r)
+{
+	struct node_facts *f = r->facts;
+
+	f->subnets = calloc(f->n_addrs + 1, sizeof(*f->subnets));
+	if (!f->subnets)
+		return -ENOMEM;
+	for (size_t i = 0; i < f->n_addrs; i++) {
+		const struct nl_addr *a = &r->addrs[i];
+		struct node_device *d = NULL;
+		struct wag_addr *first;
+
+		for (size_t n = 0; n < f->n_devices && !d; n++)
+			if (f->tables[n].ifindex == a->ifindex)
+				d = &f->tables[n];
+		if (!d || !node_addr_is_global(&a->addr))
+			continue;
+		f->subnets[f->n_subnets++] = (struct node_subnet){ { a->addr, a->bits },
+								   a->ifindex, d->value.mtu };
+		first = wag_addr_is_v4(&a->addr) ? &d->value.v4 : &d->value.v6;
+		if (wag_addr_is_zero(first) && is_primary(a))
+			*first = a->addr;
 	}
 	return 0;
 }
@@ -207,9 +262,10 @@ static void choose_main_addrs(struct reading *r)
 	for (size_t i = 0; i < f->n_addrs; i++) {
 		const struct sync_node_addr *a = &f->addrs[i];
 		bool v4 = wag_addr_is_v4(&a->addr);
-		unsigned *best = v4 ? &best4 : &best6, value = rank(r, a->value.ifindex);
+		unsigned *best = v4 ? &best4 : &best6;
+		unsigned value = rank(r, a->value.ifindex) * 2 + is_primary(&r->addrs[i]);
 
-		if (!node_addr_is_global(&a->addr) || value <= *best)
+		if (!node_addr_is_global(&a->addr) || value < 2 || value <= *best)
 			continue;
 		*best = value;
 		*(v4 ? &f->v4 : &f->v6) = a->addr;
@@ -223,7 +279,7 @@ int node_facts_read(struct node_facts *ret, struct nl *nl, const char *wanted)
 	int e = nl_link_list(nl, on_link, &r);
 
 	if (e == 0)
-		e = nl_addr_list(nl, on_addr, &r);
+		e = nl_addr_each(nl, on_addr, &r);
 	if (r.err < 0)
 		e = r.err;
 	if (e == 0) {
@@ -231,8 +287,11 @@ int node_facts_read(struct node_facts *ret, struct nl *nl, const char *wanted)
 		e = choose_devices(&r, wanted);
 	}
 	if (e == 0)
+		e = describe_devices(&r);
+	if (e == 0)
 		choose_main_addrs(&r);
 	free(r.links);
+	free(r.addrs);
 	if (e < 0)
 		node_facts_done(&f);
 	else
@@ -244,6 +303,8 @@ void node_facts_done(struct node_facts *f)
 {
 	free(f->addrs);
 	free(f->devices);
+	free(f->tables);
+	free(f->subnets);
 	*f = (struct node_facts){ 0 };
 }
 

@@ -7,14 +7,28 @@
 #include <stdint.h>
 #include <waggle/abi_maps.h>
 #include <waggle/netlink.h>
+#include "compile_node.h"
 #include "dataplane_bpf.h"
 #include "sync.h"
+
+#define NODE_ROUTERS_MAX 8
+
+/* What the datapath has to know of a served device. */
+struct node_device {
+	uint32_t ifindex;
+	struct wag_device value;
+};
 
 struct node_facts {
 	struct sync_node_addr *addrs; /* every address */
 	size_t n_addrs;
 	struct dp_device *devices; /* to be served */
+	struct node_device *tables; /* of the same devices, in the same order */
 	size_t n_devices;
+	struct node_subnet *subnets; /* behind them */
+	size_t n_subnets;
+	struct wag_addr routers[NODE_ROUTERS_MAX]; /* of default routes */
+	size_t n_routers;
 	char headerless[128]; /* names of those that could not be: no Ethernet header */
 	struct wag_addr v4, v6; /* the node's main ones; zero: none */
 	uint32_t mtu;		/* the smallest of the devices'; 0: no device */

@@ -29,6 +29,27 @@ static json_t *addr_json(const void *data)
 	return json_string(wag_addr_format(&addr, text));
 }
 
+void cidr_key_text(const struct wag_cidr_key *key, char *buf, size_t size)
+{
+	char text[WAG_ADDR_TEXT];
+	struct wag_addr addr;
+	bool v4;
+
+	memcpy(addr.w, key->addr, sizeof(addr.w));
+	v4 = key->bits >= 96 && wag_addr_is_v4(&addr);
+	snprintf(buf, size, "%s/%u", wag_addr_format(&addr, text), key->bits - (v4 ? 96 : 0));
+}
+
+static json_t *cidr_json(const void *data)
+{
+	struct wag_cidr_key key;
+	char text[WAG_ADDR_TEXT + 4];
+
+	memcpy(&key, data, sizeof(key));
+	cidr_key_text(&key, text, sizeof(text));
+	return json_string(text);
+}
+
 static json_t *string_json(const char *data, size_t size)
 {
 	size_t len = strnlen(data, size);
@@ -143,6 +164,9 @@ json_t *btf_to_json(const struct btf *btf, uint32_t type_id, const void *data, s
 		}
 		if (btf_is_struct(type) && strcmp(name, "wag_addr") == 0 && size == 16)
 			return addr_json(data);
+		if (btf_is_struct(type) && strcmp(name, "wag_cidr_key") == 0 &&
+		    size == sizeof(struct wag_cidr_key))
+			return cidr_json(data);
 		if (!btf_is_mod(type) && !btf_is_typedef(type))
 			break;
 		type = btf__type_by_id(btf, type->type);

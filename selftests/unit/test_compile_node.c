@@ -297,12 +297,12 @@ static char *joined(struct words *w)
 static void say_cidr(struct words *w, const struct node_cidr *c)
 {
 	static const char *const kinds[] = { "?", "pods", "node", "?", "keep" };
-	struct node_range range = { .bits = c->key.bits };
+	struct cidr_range range = { .bits = c->key.bits };
 	char text[WAG_ADDR_TEXT + 4], tunnel[WAG_ADDR_TEXT];
 
 	assert_in_range(c->value.flags, 1, 4);
 	memcpy(range.net.w, c->key.addr, sizeof(range.net.w));
-	node_range_format(&range, text, sizeof(text));
+	cidr_range_format(&range, text, sizeof(text));
 	if (wag_addr_is_zero(&c->value.tunnel)) {
 		assert_int_equal(c->value.mtu, 0);
 		say(w, "%s %s", text, kinds[c->value.flags]);
@@ -484,10 +484,10 @@ static void test_all_of_v6(void **state)
 
 		addr_of(a < N(v6) ? v6[a] : "10.1.2.3", &addr);
 		for (size_t i = 0; i < plan->n_cidrs; i++) {
-			struct node_range range = { .bits = plan->cidrs[i].key.bits };
+			struct cidr_range range = { .bits = plan->cidrs[i].key.bits };
 
 			memcpy(range.net.w, plan->cidrs[i].key.addr, sizeof(range.net.w));
-			hits += node_range_has(&range, &addr);
+			hits += cidr_range_has(&range, &addr);
 		}
 		assert_int_equal(hits, a < N(v6));
 	}
