@@ -20,6 +20,9 @@ struct cli {
 	const char *bin_dir, *source, *conf_dir;
 	bool all;     /* --all: also elements that are all zero */
 	bool expired; /* --expired: only flows that are past their time */
+	bool verbose; /* -v: each single one, too */
+	bool fix;     /* --fix: repair what can be repaired */
+	bool force;   /* --force: although somebody seems to need it */
 };
 
 /* A verb: argv holds its own arguments only. 0, or -errno with err filled; > 0 is an exit status
@@ -38,4 +41,7 @@ int cmd_init_bpffs(const struct cli *cli, int argc, char **argv, struct wag_err 
 int cmd_init_cgroup2(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 int cmd_init_cni(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 int cmd_init_uninstall_cni(const struct cli *cli, int argc, char **argv, struct wag_err *err);
+int cmd_ipam_show(const struct cli *cli, int argc, char **argv, struct wag_err *err);
+int cmd_ipam_check(const struct cli *cli, int argc, char **argv, struct wag_err *err);
+int cmd_ipam_release(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 int cmd_metrics(const struct cli *cli, int argc, char **argv, struct wag_err *err);

@@ -32,6 +32,9 @@ static const struct verb verbs[] = {
 	{ "bpf map list", cmd_bpf_map_list, 0, "", "pinned maps, their fill and memory" },
 	{ "bpf map dump", cmd_bpf_map_dump, 1, "NAME [--all]", "any map, read through its BTF" },
 	{ "bpf prog list", cmd_bpf_prog_list, 0, "", "loaded programs that use these maps" },
+	{ "ipam show", cmd_ipam_show, 0, "[-v]", "the node's pod ranges and how full they are" },
+	{ "ipam check", cmd_ipam_check, 0, "[--fix]", "leases, pods and datapath compared" },
+	{ "ipam release", cmd_ipam_release, 1, "IP [--force]", "take an address back" },
 	{ "metrics", cmd_metrics, 0, "", "the agent's metrics, or the datapath's counters" },
 	{ "init bpffs", cmd_init_bpffs, 0, "[--path P]", "mount the BPF file system" },
 	{ "init cgroup2", cmd_init_cgroup2, 0, "[--path P]", "mount the cgroup2 hierarchy" },
@@ -43,7 +46,7 @@ static const struct verb verbs[] = {
 #define N_VERBS (sizeof(verbs) / sizeof(verbs[0]))
 
 enum { OPT_ALL = 256, OPT_EXPIRED, OPT_VERSION, OPT_PATH, OPT_HOST_PROC, OPT_BIN_DIR, OPT_SOURCE,
-       OPT_CONF_DIR };
+       OPT_CONF_DIR, OPT_FIX, OPT_FORCE };
 
 static const struct option options[] = {
 	{ "pin-dir", required_argument, NULL, 'p' },
@@ -52,6 +55,9 @@ static const struct option options[] = {
 	{ "output", required_argument, NULL, 'o' },
 	{ "all", no_argument, NULL, OPT_ALL },
 	{ "expired", no_argument, NULL, OPT_EXPIRED },
+	{ "verbose", no_argument, NULL, 'v' },
+	{ "fix", no_argument, NULL, OPT_FIX },
+	{ "force", no_argument, NULL, OPT_FORCE },
 	{ "path", required_argument, NULL, OPT_PATH },
 	{ "host-proc", required_argument, NULL, OPT_HOST_PROC },
 	{ "bin-dir", required_argument, NULL, OPT_BIN_DIR },
@@ -75,13 +81,17 @@ static void usage(FILE *f)
 		"      --health-addr HOST:PORT    of the agent (default: 127.0.0.1:9879)\n"
 		"      --all                      map dump: also elements that are all zero\n"
 		"      --expired                  ct list: only flows past their time\n"
+		"  -v, --verbose                  ipam show: each lease, too\n"
+		"      --fix                      ipam check: repair what can be repaired\n"
+		"      --force                    ipam release: although a pod has the address\n"
 		"      --path PATH                init: where to mount\n"
 		"      --host-proc DIR            init: mount in the namespaces of its process 1\n"
 		"      --bin-dir DIR              init cni, uninstall-cni: the runtime's plugins\n"
 		"      --source FILE              init cni: what to install\n"
 		"      --conf-dir DIR             init uninstall-cni: the runtime's networks\n"
 		"\nOptions may stand before or after the command. Exit status: 0, or 1 on\n"
-		"error and when 'status' finds something not ready, or 2 for wrong usage.\n",
+		"error and when 'status' or 'ipam check' finds something wrong, or 2 for wrong\n"
+		"usage.\n",
 		WAG_PIN_DIR, WAG_STATE_DIR);
 }
 
@@ -158,6 +168,68 @@ static int run(const struct cli *cli, int argc, char **argv)
 	return unknown_command(argc, argv);
 }
 
+/* -1: taken; else the exit status. */
+static int take_option(struct cli *cli, int c)
+{
+	switch (c) {
+	case 'p':
+		cli->pin_dir = optarg;
+		break;
+	case 's':
+		cli->state_dir = optarg;
+		break;
+	case 'a':
+		cli->health_addr = optarg;
+		break;
+	case 'o':
+		if (output_format_parse(optarg, &cli->format) < 0) {
+			fprintf(stderr, "waggle: -o %s: one of table, json, yaml\n",
+				optarg);
+			return 2;
+		}
+		break;
+	case OPT_ALL:
+		cli->all = true;
+		break;
+	case OPT_EXPIRED:
+		cli->expired = true;
+		break;
+	case 'v':
+		cli->verbose = true;
+		break;
+	case OPT_FIX:
+		cli->fix = true;
+		break;
+	case OPT_FORCE:
+		cli->force = true;
+		break;
+	case OPT_PATH:
+		cli->path = optarg;
+		break;
+	case OPT_HOST_PROC:
+		cli->host_proc = optarg;
+		break;
+	case OPT_BIN_DIR:
+		cli->bin_dir = optarg;
+		break;
+	case OPT_SOURCE:
+		cli->source = optarg;
+		break;
+	case OPT_CONF_DIR:
+		cli->conf_dir = optarg;
+		break;
+	case OPT_VERSION:
+		return cmd_version(cli, 0, NULL, NULL);
+	case 'h':
+		usage(stdout);
+		return 0;
+	default:
+		fprintf(stderr, "'waggle --help' lists the options\n");
+		return 2;
+	}
+	return -1;
+}
+
 int main(int argc, char **argv)
 {
 	struct cli cli = {
@@ -165,58 +237,14 @@ int main(int argc, char **argv)
 		.state_dir = WAG_STATE_DIR,
 		.health_addr = "127.0.0.1:9879",
 	};
-	int c;
+	int c, r;
 
 	signal(SIGPIPE, SIG_IGN);
 	bpf_maps_init();
-	while ((c = getopt_long(argc, argv, "o:h", options, NULL)) != -1) {
-		switch (c) {
-		case 'p':
-			cli.pin_dir = optarg;
-			break;
-		case 's':
-			cli.state_dir = optarg;
-			break;
-		case 'a':
-			cli.health_addr = optarg;
-			break;
-		case 'o':
-			if (output_format_parse(optarg, &cli.format) < 0) {
-				fprintf(stderr, "waggle: -o %s: one of table, json, yaml\n",
-					optarg);
-				return 2;
-			}
-			break;
-		case OPT_ALL:
-			cli.all = true;
-			break;
-		case OPT_EXPIRED:
-			cli.expired = true;
-			break;
-		case OPT_PATH:
-			cli.path = optarg;
-			break;
-		case OPT_HOST_PROC:
-			cli.host_proc = optarg;
-			break;
-		case OPT_BIN_DIR:
-			cli.bin_dir = optarg;
-			break;
-		case OPT_SOURCE:
-			cli.source = optarg;
-			break;
-		case OPT_CONF_DIR:
-			cli.conf_dir = optarg;
-			break;
-		case OPT_VERSION:
-			return cmd_version(&cli, 0, NULL, NULL);
-		case 'h':
-			usage(stdout);
-			return 0;
-		default:
-			fprintf(stderr, "'waggle --help' lists the options\n");
-			return 2;
-		}
+	while ((c = getopt_long(argc, argv, "o:vh", options, NULL)) != -1) {
+		r = take_option(&cli, c);
+		if (r >= 0)
+			return r;
 	}
 	if (optind == argc) {
 		usage(stderr);
