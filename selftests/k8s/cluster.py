@@ -216,6 +216,8 @@ class MemoryPlane(Plane):
 class RealPlane(Plane):
     """kube-apiserver and etcd."""
     kind = "real"
+    authorization = "AlwaysAllow"
+    more_flags = ()
     ready_path = "/api/v1/namespaces/default/services/kubernetes"
 
     @property
@@ -247,9 +249,10 @@ class RealPlane(Plane):
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={self.file('sa.key')}",
             f"--service-account-signing-key-file={self.file('sa.key')}",
-            "--storage-media-type=application/json", "--authorization-mode=AlwaysAllow",
+            "--storage-media-type=application/json",
+            f"--authorization-mode={self.authorization}",
             "--disable-admission-plugins=ServiceAccount", "--max-requests-inflight=1000",
-            f"--cert-dir={self.dir}"], name="kube-apiserver")
+            f"--cert-dir={self.dir}", *self.more_flags], name="kube-apiserver")
         self.wait_up(120)
 
     def kill(self):

@@ -9,7 +9,7 @@ BUILD="gcc libc6-dev clang llvm meson ninja-build pkg-config python3 libbpf-dev 
 zlib1g-dev libjansson-dev libcurl4-openssl-dev libyaml-dev libevent-dev libnghttp2-dev
 libprotobuf-c-dev protobuf-c-compiler uthash-dev iproute2 util-linux procps"
 TEST="libcmocka-dev openssl iptables nftables ethtool iputils-ping qemu-system-x86 busybox-static
-cpio zstd curl ca-certificates shellcheck"
+cpio zstd curl ca-certificates shellcheck python3-yaml"
 
 # A machine just started may be installing updates.
 APT_WAIT=(-o DPkg::Lock::Timeout=120)

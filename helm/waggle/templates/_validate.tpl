@@ -63,6 +63,12 @@ not fit each other. All that is wrong is said at once.
 {{- if and .autoDirectNodeRoutes (eq .routingMode "tunnel") }}
 {{- $wrong = append $wrong "autoDirectNodeRoutes: routes go with routingMode=native; routingMode=auto sets them up itself" }}
 {{- end }}
+{{- if and .directRoutingSkipUnreachable (not .autoDirectNodeRoutes) }}
+{{- $wrong = append $wrong "directRoutingSkipUnreachable: goes with autoDirectNodeRoutes=true" }}
+{{- end }}
+{{- if and .cni.chainingTarget (eq .cni.chainingMode "none") }}
+{{- $wrong = append $wrong "cni.chainingTarget: goes with cni.chainingMode, such as generic-veth" }}
+{{- end }}
 {{- if and (eq .ipam.mode "cluster-pool") .ipv4.enabled (not .ipam.operator.clusterPoolIPv4PodCIDRList) }}
 {{- $wrong = append $wrong "ipam.operator.clusterPoolIPv4PodCIDRList: is empty: cluster-pool needs ranges (or set ipv4.enabled=false)" }}
 {{- end }}
