@@ -19,7 +19,7 @@ static void json_freep(json_t **j)
 }
 #define _cleanup_json_ _cleanup_(json_freep)
 
-static bool is_chained(const struct cni_conf_options *o)
+bool cni_conf_is_chained(const struct cni_conf_options *o)
 {
 	return o->chaining_mode && o->chaining_mode[0] && strcmp(o->chaining_mode, "none") != 0;
 }
@@ -34,7 +34,7 @@ static json_t *our_plugin(const struct cni_conf_options *o)
 		r = json_object_set_new(p, "pinDir", json_string(o->pin_dir));
 	if (r == 0 && strcmp(o->state_dir, WAG_STATE_DIR) != 0)
 		r = json_object_set_new(p, "stateDir", json_string(o->state_dir));
-	if (r == 0 && is_chained(o))
+	if (r == 0 && cni_conf_is_chained(o))
 		r = json_object_set_new(p, "chainingMode", json_string(o->chaining_mode));
 	else if (r == 0)
 		r = json_object_set_new(p, "capabilities",
@@ -173,7 +173,7 @@ static int put_file(const struct cni_conf_options *o, int dir_fd, struct wag_err
 	_cleanup_free_ char *text = NULL;
 	int r = 0;
 
-	if (is_chained(o))
+	if (cni_conf_is_chained(o))
 		r = chained_network(o, dir_fd, &network, err);
 	else
 		network = own_network(o);
@@ -230,7 +230,7 @@ int cni_conf_apply(const struct cni_conf_options *o, struct wag_err *err)
 				   strerror(r < 0 ? -r : errno));
 	/* Ours first: the runtime is never without a network. */
 	r = put_file(o, fd, err);
-	if (r >= 0 && o->exclusive && !is_chained(o))
+	if (r >= 0 && o->exclusive && !cni_conf_is_chained(o))
 		moved = others_aside(o, fd, err);
 	return moved < 0 ? moved : r < 0 ? r : r | moved;
 }

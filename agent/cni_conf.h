@@ -16,14 +16,18 @@ struct cni_conf_options {
 	bool exclusive; /* networks of others stand aside; never with chaining */
 };
 
+bool cni_conf_is_chained(const struct cni_conf_options *o);
 /*
  * Brings the folder in order: our file in place in one step, then others out of the way. Returns 1
  * if anything changed, 0 if all was so, or -errno; -ENOENT: the network to add to is not there yet.
  */
 int cni_conf_apply(const struct cni_conf_options *o, struct wag_err *err);
 
-/* Keeps the folder in order from cni_watch_begin() on: whatever others do in it is followed. What
- * cannot be done is logged, and tried again. options and its strings are borrowed. */
+/*
+ * Keeps the folder in order from cni_watch_begin() on, once the node's pod ranges are known:
+ * whatever others do in it is followed. What cannot be done is logged, and tried again. The strings
+ * of options are borrowed.
+ */
 int cni_watch_new(struct cni_watch **ret, struct event_base *base,
 		  const struct cni_conf_options *options, struct wag_err *err);
 void cni_watch_begin(struct cni_watch *w); /* NULL: no-op */

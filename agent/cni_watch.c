@@ -9,11 +9,13 @@
 #include <waggle/cleanup.h>
 #include <waggle/cni_dir.h>
 #include <waggle/log.h>
+#include <waggle/node_ranges.h>
 #include <waggle/pins.h>
 #include "cni_conf.h"
 
 #define DELAY_MS 50    /* files come in bursts */
 #define RETRY_MS 5000
+#define RANGES_MS 100
 #define CHANGES (IN_CREATE | IN_DELETE | IN_MOVED_TO | IN_MOVED_FROM | IN_CLOSE_WRITE)
 
 struct cni_watch {
@@ -31,12 +33,27 @@ static void start_timer(struct cni_watch *w, long ms)
 	event_add(w->timer, &tv);
 }
 
+/* Without them the plugin can only answer "try again". Who has none to give says so elsewhere. */
+static bool has_ranges(const struct cni_watch *w)
+{
+	_cleanup_free_ struct node_ranges *ranges = calloc(1, sizeof(*ranges));
+	struct wag_err ignored;
+
+	return ranges && node_ranges_read(w->options.state_dir, ranges, &ignored) == 0 &&
+	       ranges->family[0].n + ranges->family[1].n > 0;
+}
+
 static void on_timer(evutil_socket_t fd, short what, void *ctx)
 {
 	struct cni_watch *w = ctx;
 	struct wag_err err = { 0 };
-	int r = cni_conf_apply(&w->options, &err);
+	int r;
 
+	if (!cni_conf_is_chained(&w->options) && !has_ranges(w)) {
+		start_timer(w, RANGES_MS);
+		return;
+	}
+	r = cni_conf_apply(&w->options, &err);
 	if (r > 0)
 		log_info("%s/%s: the container runtime's network is Waggle's", w->options.dir,
 			 CNI_DIR_CONF);

@@ -48,6 +48,7 @@ struct config {
 	bool cni_exclusive, cni_uninstall;
 	uint32_t cni_chaining;	    /* 0: none, we wire the pods; config_chaining_name() */
 	char *cni_chaining_target;  /* NULL or empty: the first network */
+	bool enable_v4, enable_v6;  /* pods have addresses of the family */
 	uint32_t ipam;		    /* enum config_ipam */
 	char *pool_v4, *pool_v6;    /* comma-separated CIDRs; NULL or empty: none */
 	uint32_t pool_mask_v4, pool_mask_v6;

@@ -60,6 +60,10 @@ static int check_ipam(const struct config *c, struct wag_err *err)
 	struct ipam_pool pool[2];
 	int r;
 
+	if (!c->enable_v4 && !c->enable_v6)
+		return wag_err_set(err, -EINVAL,
+				   "--enable-ipv4 and --enable-ipv6 are both false: pods need "
+				   "addresses of one family");
 	if (c->ipam != CONFIG_IPAM_CLUSTER_POOL)
 		return 0;
 	if (c->manifests)
@@ -67,11 +71,11 @@ static int check_ipam(const struct config *c, struct wag_err *err)
 				   "--ipam=cluster-pool claims blocks from an API server, and "
 				   "--manifests has none: give --kubeconfig instead, or "
 				   "--ipam=kubernetes and a Node manifest with spec.podCIDRs");
-	r = ipam_pool_parse(&pool[0], false, c->pool_v4, c->pool_mask_v4, "cluster-pool-ipv4-cidr",
-			    err);
+	r = ipam_pool_parse(&pool[0], false, c->enable_v4 ? c->pool_v4 : NULL, c->pool_mask_v4,
+			    "cluster-pool-ipv4-cidr", err);
 	if (r == 0)
-		r = ipam_pool_parse(&pool[1], true, c->pool_v6, c->pool_mask_v6,
-				    "cluster-pool-ipv6-cidr", err);
+		r = ipam_pool_parse(&pool[1], true, c->enable_v6 ? c->pool_v6 : NULL,
+				    c->pool_mask_v6, "cluster-pool-ipv6-cidr", err);
 	if (r == 0 && !pool[0].total && !pool[1].total)
 		r = wag_err_set(err, -EINVAL,
 				"--ipam=cluster-pool without a pool: give --cluster-pool-ipv4-cidr "

@@ -96,10 +96,11 @@ static void no_range(struct ipam_node *n)
 		return;
 	n->told_no_range = true;
 	report(n, WAG_LOG_WARN,
-	       "Node %s has no spec.podCIDRs: start kube-controller-manager with "
+	       "Node %s has no spec.podCIDRs%s: start kube-controller-manager with "
 	       "--allocate-node-cidrs, or this agent with --ipam cluster-pool, or name ranges in "
 	       "the CNI configuration",
-	       n->node_name);
+	       n->node_name,
+	       n->o.without[1] ? " for IPv4" : n->o.without[0] ? " for IPv6" : "");
 }
 
 static void bad_range(struct ipam_node *n, const char *cidr, int r)
@@ -124,8 +125,10 @@ static bool ranges_of_node(struct ipam_node *n, struct node_ranges *ret)
 	if (n->cluster && node->published)
 		return false;
 	for (size_t i = 0; i < node->n_pod_cidrs; i++) {
-		int r = node_ranges_add(ret, node->pod_cidrs[i]);
+		int r = 0;
 
+		if (!n->o.without[strchr(node->pod_cidrs[i], ':') != NULL])
+			r = node_ranges_add(ret, node->pod_cidrs[i]);
 		if (r < 0)
 			bad_range(n, node->pod_cidrs[i], r);
 	}

@@ -21,6 +21,7 @@ struct ipam_node;
 struct ipam_node_options {
 	const char *state_dir, *node_name;
 	bool cluster_pool;
+	bool without[2];	  /* IPv4, IPv6: pods have no addresses of the family */
 	const char *ns;		  /* of the Leases */
 	const char *pool_cidrs[2]; /* IPv4, IPv6; comma separated; NULL or empty: none */
 	unsigned pool_masks[2];

@@ -484,7 +484,9 @@ static int start_ipam(struct loop *l, struct wag_err *err)
 		.node_name = c->node_name,
 		.cluster_pool = c->ipam == CONFIG_IPAM_CLUSTER_POOL,
 		.ns = c->ipam_namespace,
-		.pool_cidrs = { c->pool_v4, c->pool_v6 },
+		.without = { !c->enable_v4, !c->enable_v6 },
+		.pool_cidrs = { c->enable_v4 ? c->pool_v4 : NULL,
+				c->enable_v6 ? c->pool_v6 : NULL },
 		.pool_masks = { c->pool_mask_v4, c->pool_mask_v6 },
 		.reporter = { on_report, l },
 	};

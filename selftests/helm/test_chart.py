@@ -39,7 +39,7 @@ MATRIX = [
         "clusterPoolIPv4PodCIDRList": ["10.1.0.0/16", "10.3.0.0/16"],
         "clusterPoolIPv4MaskSize": 26}}},
      {"ipam": "cluster-pool", "cluster-pool-ipv4-cidr": "10.1.0.0/16,10.3.0.0/16",
-      "cluster-pool-ipv4-mask-size": "26", "cluster-pool-ipv6-cidr": None,
+      "cluster-pool-ipv4-mask-size": "26", "enable-ipv6": "false",
       "ipam-namespace": "kube-system"}),
     ("cluster-pool, dual stack", {"ipam": {"mode": "cluster-pool"}, "ipv6": {"enabled": True}},
      {"cluster-pool-ipv6-cidr": "fd00::/104", "cluster-pool-ipv6-mask-size": "120"}),

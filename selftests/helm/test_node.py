@@ -39,7 +39,7 @@ class World:
         self.plane.start()
         Client(self.plane).call("POST", "/api/v1/nodes", {
             "metadata": {"name": self.lab.node_name},
-            "spec": {"podCIDR": "10.244.0.0/24", "podCIDRs": ["10.244.0.0/24"]}})
+            "spec": {"podCIDR": "10.244.0.0/24", "podCIDRs": ["10.244.0.0/24", "fd00:10:244::/64"]}})
 
     def probe(self, kind):
         """The HTTP status of a probe as the DaemonSet describes it; 0: no answer."""
@@ -118,6 +118,8 @@ def test_ready_with_exactly_what_it_asks_for(world):
     with open(world.node.path(CONF), encoding="utf-8") as f:
         network = json.load(f)
     assert network["plugins"][0]["type"] == "waggle-cni", network
+    with open(world.node.path("/var/lib/waggle/ipam/node.json"), encoding="utf-8") as f:
+        assert json.load(f)["ranges"] == [["10.244.0.0/24"]], "ipv6.enabled is false"
     own, status = status_of("self"), status_of(world.node.child(world.agent))
     asked = world.node.spec["containers"][0]["securityContext"]["capabilities"]["add"]
     wanted = sum(1 << CAPS[c] for c in asked) & int(own["CapBnd"], 16)

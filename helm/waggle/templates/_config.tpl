@@ -38,14 +38,10 @@
 {{- $_ := set $c "ipam" .ipam.mode }}
 {{- if eq .ipam.mode "cluster-pool" }}
 {{- $_ := set $c "ipam-namespace" (include "waggle.namespace" $) }}
-{{- if .ipv4.enabled }}
 {{- $_ := set $c "cluster-pool-ipv4-cidr" (include "waggle.commas" .ipam.operator.clusterPoolIPv4PodCIDRList) }}
 {{- $_ := set $c "cluster-pool-ipv4-mask-size" (int .ipam.operator.clusterPoolIPv4MaskSize) }}
-{{- end }}
-{{- if .ipv6.enabled }}
 {{- $_ := set $c "cluster-pool-ipv6-cidr" (include "waggle.commas" .ipam.operator.clusterPoolIPv6PodCIDRList) }}
 {{- $_ := set $c "cluster-pool-ipv6-mask-size" (int .ipam.operator.clusterPoolIPv6MaskSize) }}
-{{- end }}
 {{- end }}
 
 {{- if and .cni.install (not .cni.customConf) }}
