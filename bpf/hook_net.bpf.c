@@ -19,6 +19,16 @@
 #include "stage_route.h"
 #include "stage_finish.h"
 
+/* Another node's packet to this node's tunnel device. */
+static __always_inline bool is_packed(const struct wag_pkt *pkt)
+{
+	const volatile struct wag_addr *node = pkt->flags & PKT_V6 ? &cfg.node_v6 : &cfg.node_v4;
+
+	return cfg.tunnel_ifindex && pkt->tuple.dport == cfg.tunnel_port &&
+	       pkt->tuple.proto == IPPROTO_UDP && pkt->tuple.daddr.d[1] == node->d[1] &&
+	       pkt->tuple.daddr.d[0] == node->d[0];
+}
+
 SEC("tc")
 int wag_from_net(struct __sk_buff *skb)
 {
@@ -32,6 +42,10 @@ int wag_from_net(struct __sk_buff *skb)
 		return DROP;
 	if ((v = stage_parse(skb, &s->pkt)) != NEXT)
 		goto out;
+	if (is_packed(&s->pkt)) {
+		v = PASS; /* wag_from_tunnel sees what is in it */
+		goto out;
+	}
 	if ((v = stage_track(skb, s)) != NEXT)
 		goto out;
 	if ((v = stage_service(skb, s)) != NEXT)
@@ -42,9 +56,11 @@ int wag_from_net(struct __sk_buff *skb)
 		goto out;
 	if ((v = stage_commit(skb, s)) != NEXT)
 		goto out;
+	if ((v = route_from_net(skb, s)) != NEXT)
+		goto out;
 	if ((v = stage_nat(skb, s)) != NEXT)
 		goto out;
-	v = route_from_net(skb, s);
+	v = s->verdict;
 out:
 	return stage_finish(skb, s, v);
 }
@@ -75,9 +91,11 @@ int wag_to_net(struct __sk_buff *skb)
 		goto out;
 	if ((v = stage_commit(skb, s)) != NEXT)
 		goto out;
+	if ((v = route_from_node(skb, s)) != NEXT)
+		goto out;
 	if ((v = stage_nat(skb, s)) != NEXT)
 		goto out;
-	v = route_to_net_local(skb, s);
+	v = s->verdict;
 out:
 	return stage_finish(skb, s, v);
 }

@@ -16,6 +16,14 @@
 #include "stage_route.h"
 #include "stage_finish.h"
 
+/* What no flow is made of goes to the stack, but not with somebody else's source address. */
+static __always_inline int untracked_from_pod(struct __sk_buff *skb, struct wag_scratch *s, int v)
+{
+	if (v != PASS || addr_is_zero(&s->pkt.tuple.saddr)) /* not IP */
+		return v;
+	return sender_is_pod(skb, s) ? v : wag_drop(&s->pkt, WAG_DROP_SPOOFED_SOURCE);
+}
+
 SEC("tc")
 int wag_from_pod(struct __sk_buff *skb)
 {
@@ -24,8 +32,10 @@ int wag_from_pod(struct __sk_buff *skb)
 
 	if (!s)
 		return DROP;
-	if ((v = stage_parse(skb, &s->pkt)) != NEXT)   /* headers -> pkt.tuple and offsets */
+	if ((v = stage_parse(skb, &s->pkt)) != NEXT) { /* headers -> pkt.tuple and offsets */
+		v = untracked_from_pod(skb, s, v);
 		goto out;
+	}
 	if ((v = stage_track(skb, s)) != NEXT)   /* a known flow brings its translation */
 		goto out;
 	if ((v = stage_service(skb, s)) != NEXT) /* new flow only: frontend -> backend */
@@ -36,9 +46,11 @@ int wag_from_pod(struct __sk_buff *skb)
 		goto out;
 	if ((v = stage_commit(skb, s)) != NEXT)  /* new flow only: remember it */
 		goto out;
-	if ((v = stage_nat(skb, s)) != NEXT)     /* addresses, ports, checksums */
+	if ((v = route_from_pod(skb, s)) != NEXT) /* another pod, another node, or the stack */
 		goto out;
-	v = route_from_pod(skb, &s->pkt);		    /* another pod, or the stack */
+	if ((v = stage_nat(skb, s)) != NEXT) /* addresses, ports, checksums */
+		goto out;
+	v = s->verdict;
 out:
 	return stage_finish(skb, s, v); /* counters and event, only here */
 }

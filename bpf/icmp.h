@@ -14,7 +14,10 @@
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETERPROB 12
 
-#define ICMP_PORT_UNREACH 3 /* a code of ICMP_DEST_UNREACH */
+/* Codes of ICMP_DEST_UNREACH. */
+#define ICMP_HOST_UNREACH 1
+#define ICMP_PORT_UNREACH 3
+#define ICMP_FRAG_NEEDED 4
 
 struct icmphdr {
 	__u8 type, code;

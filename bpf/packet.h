@@ -40,6 +40,8 @@ enum pkt_flags {
 	PKT_SYN = 1 << 11,   /* TCP, SYN without ACK */
 	PKT_NODE_PORT = 1 << 12,
 	PKT_PLAIN = 1 << 13, /* TCP or UDP right behind a bare IP header: L4 at a constant offset */
+	PKT_JUDGED = 1 << 14, /* a new flow whose two ends were looked up */
+	PKT_TO_POD = 1 << 15, /* and wag_scratch.to is the destination */
 };
 
 struct wag_pkt {
@@ -55,7 +57,7 @@ struct wag_pkt {
 	__u8 next;
 	__u8 tcp_flags;
 	__u8 icmp_type, icmp_code;
-	__u8 pad[2];
+	__u16 mtu; /* what the answer to a packet too big says */
 };
 
 /* A backend, and the Service it was chosen for; svc_id 0: a hostPort's pod. */
@@ -79,8 +81,14 @@ struct wag_scratch {
 	struct svc_choice choice;
 	struct wag_tuple outer, outer_new, inner, inner_new; /* ICMP errors */
 	__u8 quoted[128];				     /* refusals */
+	struct wag_pod to;    /* of a new flow, with PKT_TO_POD */
+	__u32 sender_ifindex; /* of a new flow: of the pod that sends it, 0: no pod */
+	int verdict;	      /* that stage_route found, for when the packet is translated */
+	__u32 len;	      /* of the packet for the next link's MTU */
 	struct bpf_fib_lookup fib;
 	struct bpf_sock_tuple sock;
+	struct bpf_redir_neigh neigh;
+	struct bpf_tunnel_key tunnel;
 	struct wag_cidr_key cidr;
 };
 
@@ -124,6 +132,14 @@ static __always_inline bool addr_is_loopback(const struct wag_addr *a)
 	return a->d[0] == 0 && a->w[2] == 0 && a->w[3] == bpf_htonl(1);
 }
 
+/* ::, 0.0.0.0 and fe80::/10: nobody forwards a packet from there. */
+static __always_inline bool addr_is_link_scoped(const struct wag_addr *a)
+{
+	if (a->b[0] == 0xfe && (a->b[1] & 0xc0) == 0x80)
+		return true;
+	return addr_is_zero(a) || (addr_is_v4(a) && !a->w[3]);
+}
+
 static __always_inline void tuple_reverse(struct wag_tuple *t)
 {
 	struct wag_addr addr = t->saddr;
@@ -146,3 +162,35 @@ static __always_inline bool tuple_has_ports(const struct wag_tuple *t)
 	return t->proto == IPPROTO_TCP || t->proto == IPPROTO_UDP || t->proto == IPPROTO_SCTP;
 }
 
+/* Where the packet goes, and from whom, once it is translated. */
+static __always_inline const struct wag_addr *pkt_dst(const struct wag_pkt *pkt)
+{
+	return pkt->flags & PKT_NAT ? &pkt->xlat.daddr : &pkt->tuple.daddr;
+}
+
+static __always_inline const struct wag_addr *pkt_src(const struct wag_pkt *pkt)
+{
+	return pkt->flags & PKT_NAT ? &pkt->xlat.saddr : &pkt->tuple.saddr;
+}
+
+/* Whether packets at this point come straight from their sender, untouched by us. */
+static __always_inline bool point_is_source(const struct wag_pkt *pkt)
+{
+	return pkt->point == WAG_POINT_FROM_POD || pkt->point == WAG_POINT_TO_NET ||
+	       pkt->point == WAG_POINT_TO_TUNNEL;
+}
+
+static __always_inline bool point_from_net(const struct wag_pkt *pkt)
+{
+	return pkt->point == WAG_POINT_FROM_NET || pkt->point == WAG_POINT_FROM_TUNNEL;
+}
+
+static __always_inline bool point_to_net(const struct wag_pkt *pkt)
+{
+	return pkt->point == WAG_POINT_TO_NET || pkt->point == WAG_POINT_TO_TUNNEL;
+}
+
+static __always_inline bool point_is_net(const struct wag_pkt *pkt)
+{
+	return point_from_net(pkt) || point_to_net(pkt);
+}

@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The answer for a Service without backends: a reset for TCP (RFC 9293, 3.10.7.1), "port
- * unreachable" for the rest (RFC 792; RFC 4443, 3.1 code 4). Not ICMP for TCP: it may come back
- * while connect() still holds the socket, which then only notes a soft error and sends the SYN
- * again a second later; a reset waits in the socket's backlog.
+ * The answer to a packet that is dropped, sent as it came: not translated yet.
+ *
+ * For a Service without backends a reset for TCP (RFC 9293, 3.10.7.1), "port unreachable" for the
+ * rest (RFC 792; RFC 4443, 3.1 code 4). Not ICMP for TCP: it may come back while connect() still
+ * holds the socket, which then only notes a soft error and sends the SYN again a second later; a
+ * reset waits in the socket's backlog.
+ *
+ * What a router answers (unreachable, time exceeded, too big: RFC 1812, 4.3 and 5.3; RFC 4443, 3)
+ * is the stack's to say, but for packets that leave with another source address: it would tell the
+ * wrong one.
  */
 #pragma once
 
@@ -14,6 +20,7 @@
 #include <stddef.h>
 #include "checksum.h"
 #include "icmp.h"
+#include "maps.h"
 #include "packet.h"
 
 #define REFUSE_QUOTE_SIZE 128 /* of wag_scratch.quoted */
@@ -25,7 +32,8 @@
  */
 static __always_inline __u32 refuse_quote_len(const struct wag_pkt *pkt)
 {
-	__u32 l4 = pkt->tuple.proto == IPPROTO_TCP ? 20 : pkt->tuple.proto == IPPROTO_UDP ? 8 : 12;
+	__u8 proto = pkt->tuple.proto;
+	__u32 l4 = proto == IPPROTO_TCP ? 20 : proto == IPPROTO_SCTP ? 12 : 8;
 
 	return pkt->l4_off - ETH_HLEN + l4;
 }
@@ -53,6 +61,32 @@ static __always_inline int refuse_ip(struct __sk_buff *skb, const struct wag_pkt
 	}
 }
 
+/* What is told, but for the checksum. */
+static __always_inline struct icmphdr refuse_words(const struct wag_pkt *pkt)
+{
+	bool v6 = pkt->flags & PKT_V6;
+	struct icmphdr icmp = {};
+
+	switch (pkt->reason) {
+	case WAG_DROP_TTL_EXCEEDED:
+		icmp.type = v6 ? ICMPV6_TIME_EXCEED : ICMP_TIME_EXCEEDED;
+		break;
+	case WAG_DROP_FRAG_NEEDED:
+		icmp.type = v6 ? ICMPV6_PKT_TOOBIG : ICMP_DEST_UNREACH;
+		icmp.code = v6 ? 0 : ICMP_FRAG_NEEDED;
+		icmp.un.rest = bpf_htonl(pkt->mtu);
+		break;
+	case WAG_DROP_FIB_FAILED:
+		icmp.type = v6 ? ICMPV6_DEST_UNREACH : ICMP_DEST_UNREACH;
+		icmp.code = v6 ? ICMPV6_NOROUTE : ICMP_HOST_UNREACH;
+		break;
+	default:
+		icmp.type = v6 ? ICMPV6_DEST_UNREACH : ICMP_DEST_UNREACH;
+		icmp.code = v6 ? ICMPV6_PORT_UNREACH : ICMP_PORT_UNREACH;
+	}
+	return icmp;
+}
+
 static __always_inline int refuse_icmp(struct __sk_buff *skb, struct wag_scratch *scratch,
 				       __u64 quote)
 {
@@ -60,12 +94,10 @@ static __always_inline int refuse_icmp(struct __sk_buff *skb, struct wag_scratch
 	__u8 *quoted = scratch->quoted;
 	bool v6 = pkt->flags & PKT_V6;
 	__u32 off = ETH_HLEN + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
-	struct icmphdr icmp = {};
+	struct icmphdr icmp = refuse_words(pkt);
 	__u64 sum = 0;
 
 	__builtin_memset(quoted, 0, REFUSE_QUOTE_SIZE);
-	icmp.type = v6 ? ICMPV6_DEST_UNREACH : ICMP_DEST_UNREACH;
-	icmp.code = v6 ? ICMPV6_PORT_UNREACH : ICMP_PORT_UNREACH;
 	/* 1..128 in a form that 5.10's verifier follows too ("R4 invalid zero-sized read"). */
 	quote = ((quote - 1) & (REFUSE_QUOTE_SIZE - 1)) + 1;
 	if (bpf_skb_load_bytes(skb, off + sizeof(icmp), quoted, quote) < 0)
@@ -133,6 +165,17 @@ static __always_inline int refuse_other(struct __sk_buff *skb, struct wag_scratc
 			 sizeof(struct icmphdr) + quote);
 }
 
+/* A router speaks for itself: traceroute wants to see it. */
+static __always_inline void refuse_as_router(struct wag_pkt *pkt)
+{
+	const volatile struct wag_addr *node = pkt->flags & PKT_V6 ? &cfg.node_v6 : &cfg.node_v4;
+
+	if (pkt->reason != WAG_DROP_TTL_EXCEEDED || !(node->d[0] | node->d[1]))
+		return;
+	pkt->tuple.daddr.d[0] = node->d[0];
+	pkt->tuple.daddr.d[1] = node->d[1];
+}
+
 /* Turns the packet into its own refusal and sends it back. Returns a verdict, DROP if it cannot. */
 static __noinline int refuse(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
@@ -142,14 +185,18 @@ static __noinline int refuse(struct __sk_buff *skb, struct wag_scratch *scratch)
 	if (!scratch)
 		return DROP;
 	pkt = &scratch->pkt;
-	/* A reset is never answered (RFC 9293), nor is what has no header to answer to. */
-	if (pkt->flags & PKT_FRAG_LATER || pkt->tcp_flags & TCP_RST)
+	/* A reset is never answered (RFC 9293), an error neither, nor what has no header. */
+	if (pkt->flags & (PKT_FRAG_LATER | PKT_RELATED) ||
+	    (pkt->reason == WAG_DROP_NO_BACKEND && pkt->tcp_flags & TCP_RST) ||
+	    pkt->point == WAG_POINT_TO_TUNNEL)
 		return DROP;
 	if (bpf_skb_load_bytes(skb, 0, macs, sizeof(macs)) < 0)
 		return DROP;
 	__builtin_memcpy(back, macs + ETH_ALEN, ETH_ALEN);
 	__builtin_memcpy(back + ETH_ALEN, macs, ETH_ALEN);
-	if ((pkt->tuple.proto != IPPROTO_TCP || refuse_tcp(skb, scratch)) &&
+	refuse_as_router(pkt);
+	if ((pkt->tuple.proto != IPPROTO_TCP || pkt->reason != WAG_DROP_NO_BACKEND ||
+	     refuse_tcp(skb, scratch)) &&
 	    refuse_other(skb, scratch))
 		return DROP;
 	if (bpf_skb_store_bytes(skb, 0, back, sizeof(back), 0))

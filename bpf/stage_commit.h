@@ -168,6 +168,7 @@ static __always_inline long commit_frontend(struct wag_pkt *pkt, struct wag_scra
 	*ct = scratch->ct;
 	ct->flags = (ct->flags & (WAG_CT_SNAT | WAG_CT_NODE_PORT)) | WAG_CT_REWRITE_ORIG |
 		    (hi ? WAG_CT_ORIG_HI : 0);
+	ct->reply_ifindex = 0; /* nobody sends from the frontend */
 	ct->xsaddr = pkt->xlat.saddr;
 	ct->xdaddr = pkt->xlat.daddr;
 	ct->xsport = pkt->xlat.sport;
@@ -179,6 +180,7 @@ static __always_inline long commit_frontend(struct wag_pkt *pkt, struct wag_scra
 		pkt->xlat.daddr = theirs->xdaddr;
 		pkt->xlat.sport = theirs->xsport;
 		pkt->xlat.dport = theirs->xdport;
+		pkt->flags &= ~(PKT_JUDGED | PKT_TO_POD);
 	}
 	return err;
 }
@@ -213,6 +215,8 @@ static __noinline int commit(struct __sk_buff *skb, struct wag_scratch *scratch,
 	ct->svc_index = pkt->svc_index;
 	ct->svc_id = pkt->svc_id;
 	ct->slot = slot;
+	ct->orig_ifindex = scratch->sender_ifindex;
+	ct->reply_ifindex = pkt->flags & PKT_TO_POD ? scratch->to.ifindex : 0;
 	err = commit_flow(skb, scratch);
 	if (err) {
 		ct_account(-need);
@@ -252,7 +256,8 @@ static __always_inline int stage_commit(struct __sk_buff *skb, struct wag_scratc
 
 	if (pkt->flags & PKT_TRACKED)
 		return NEXT;
-	if (point_is_net(pkt) && !(pkt->flags & (PKT_NAT | PKT_ALIAS)) && !node_claims(pkt))
+	if (point_is_net(pkt) && !(pkt->flags & (PKT_NAT | PKT_ALIAS | PKT_TO_POD)) &&
+	    !node_claims(pkt))
 		return PASS; /* neither a Service's nor a pod's */
 	if (!(pkt->flags & PKT_SYN) && ct_migrating())
 		return wag_drop(pkt, WAG_DROP_CT_MIGRATING);

@@ -269,23 +269,6 @@ static __always_inline int nat_plain(struct __sk_buff *skb, struct wag_pkt *pkt,
 	return 0;
 }
 
-/*
- * A pod's packet whose hops are used up, from an address that is not the pod's any more: the stack
- * answers with "time exceeded", and to the pod only if it sees the packet as the pod sent it.
- */
-static __always_inline bool ends_here(struct __sk_buff *skb, const struct wag_pkt *pkt)
-{
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	struct ipv6hdr *ip6 = data + ETH_HLEN;
-	struct iphdr *ip = data + ETH_HLEN;
-
-	if (pkt->point != WAG_POINT_FROM_POD || addr_equal(&pkt->xlat.saddr, &pkt->tuple.saddr))
-		return false;
-	if (pkt->flags & PKT_V6)
-		return (void *)(ip6 + 1) <= end && ip6->hop_limit <= 1;
-	return (void *)(ip + 1) <= end && ip->ttl <= 1;
-}
-
 static __always_inline int stage_nat(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
 	struct wag_pkt *pkt = &scratch->pkt;
@@ -294,11 +277,6 @@ static __always_inline int stage_nat(struct __sk_buff *skb, struct wag_scratch *
 
 	if (!(pkt->flags & PKT_NAT))
 		return NEXT;
-	if (ends_here(skb, pkt)) {
-		pkt->flags &= ~PKT_NAT;
-		pkt->next = WAG_NEXT_STACK;
-		return PASS;
-	}
 	pkt->xlat.proto = pkt->tuple.proto;
 	if (pkt->flags & PKT_PLAIN)
 		return (pkt->flags & PKT_V6 ? nat_plain(skb, pkt, true)

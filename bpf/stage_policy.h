@@ -1,13 +1,68 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* May this new flow be? A known one has been judged before: stage_track only asks who sends it. */
+/*
+ * May this new flow be? Both ends that are pods of this node are judged here, once: a packet handed
+ * straight into a pod meets no other hook. A known flow was judged when it began; stage_track only
+ * asks who sends it.
+ */
 #pragma once
 
 #include "maps.h"
 #include "packet.h"
 
+static __always_inline bool is_node(const struct wag_addr *addr)
+{
+	return bpf_map_lookup_elem(&wag_node_addr, addr);
+}
+
+/* Does the source address belong to who sends here? PASS: not a packet that is ever forwarded. */
+static __always_inline int policy_sender(struct __sk_buff *skb, struct wag_pkt *pkt,
+					 const struct wag_pod *from)
+{
+	if (pkt->point == WAG_POINT_FROM_POD) {
+		if (from && from->ifindex == skb->ifindex)
+			return NEXT;
+		if (addr_is_link_scoped(&pkt->tuple.saddr))
+			return PASS;
+		return wag_drop(pkt, WAG_DROP_SPOOFED_SOURCE);
+	}
+	return from ? wag_drop(pkt, WAG_DROP_SPOOFED_SOURCE) : NEXT;
+}
+
+/* What a pod's policy is may not be known yet: only its own node talks to it then (probes). */
+static __always_inline bool policy_pending(const struct wag_pod *pod, const struct wag_addr *other)
+{
+	return pod && pod->flags & WAG_POD_PENDING && !is_node(other);
+}
+
 static __always_inline int stage_policy(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
-	if (scratch->pkt.flags & PKT_TRACKED)
+	struct wag_pod *from = NULL, *to;
+	struct wag_pkt *pkt = &scratch->pkt;
+	int v;
+
+	if (pkt->flags & PKT_TRACKED)
 		return NEXT;
+	scratch->sender_ifindex = 0;
+	if (point_to_net(pkt) && !(pkt->flags & PKT_NAT))
+		return NEXT; /* the node's own, and no Service's */
+	if (pkt->point == WAG_POINT_FROM_POD || point_from_net(pkt)) {
+		from = bpf_map_lookup_elem(&wag_pods, &pkt->tuple.saddr);
+		if ((v = policy_sender(skb, pkt, from)) != NEXT)
+			return v;
+		if (from)
+			scratch->sender_ifindex = from->ifindex;
+	}
+	to = bpf_map_lookup_elem(&wag_pods, pkt_dst(pkt));
+	pkt->flags |= PKT_JUDGED;
+	if (to) {
+		scratch->to = *to;
+		pkt->flags |= PKT_TO_POD;
+	}
+	/* The stack, which this packet goes past, would call it a martian. */
+	if (point_from_net(pkt) && pkt->flags & (PKT_NAT | PKT_TO_POD) &&
+	    is_node(&pkt->tuple.saddr))
+		return wag_drop(pkt, WAG_DROP_SPOOFED_SOURCE);
+	if (policy_pending(from, pkt_dst(pkt)) || policy_pending(to, &pkt->tuple.saddr))
+		return wag_drop(pkt, WAG_DROP_POLICY_PENDING);
 	return NEXT;
 }

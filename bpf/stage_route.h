@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Where the packet goes next: a pod of this node, the network, or the node's stack. */
+/*
+ * Where the packet goes next: a pod of this node, another machine, or the node's stack. Decided
+ * before the packet is translated, so that what cannot go on is answered for as its sender made it;
+ * the verdict waits in wag_scratch. The stack answers where it can: for a packet that keeps its
+ * source address, and that is not the stack's own.
+ */
 #pragma once
 
 #include <linux/if_ether.h>
@@ -7,6 +12,7 @@
 #include <linux/ipv6.h>
 #include <stddef.h>
 #include "checksum.h"
+#include "cidr.h"
 #include "maps.h"
 #include "packet.h"
 
@@ -51,131 +57,288 @@ static __always_inline int route_macs(struct __sk_buff *skb, const __u8 *dst, co
 	return 0;
 }
 
-/* Straight into the pod, past the host side's egress hook: the sender's hook has judged both ends.
- */
-static __always_inline int route_to_pod_peer(struct __sk_buff *skb, struct wag_pkt *pkt,
-					     const struct wag_pod *pod)
+/* The packet goes on by this verdict, as soon as it is translated. */
+static __always_inline int route_by(struct wag_scratch *scratch, enum wag_next next, int verdict)
 {
-	__u32 ifindex = pod->ifindex;
+	scratch->pkt.next = next;
+	scratch->verdict = verdict;
+	return NEXT;
+}
 
-	if (!route_ttl(skb, pkt->flags & PKT_V6)) {
-		pkt->next = WAG_NEXT_STACK;
-		return PASS;
+static __always_inline int route_to_stack(struct wag_scratch *scratch)
+{
+	return route_by(scratch, WAG_NEXT_STACK, PASS);
+}
+
+static __always_inline bool source_changes(const struct wag_pkt *pkt)
+{
+	return pkt->flags & PKT_NAT && !addr_equal(&pkt->xlat.saddr, &pkt->tuple.saddr);
+}
+
+/* Its journey ends here, and the sender is told so: by the stack, or by us (refuse.h). */
+static __always_inline int route_ends(struct wag_scratch *scratch, enum wag_reason why, __u32 line)
+{
+	struct wag_pkt *pkt = &scratch->pkt;
+
+	if (!source_changes(pkt) && !point_to_net(pkt))
+		return route_to_stack(scratch);
+	if (why == WAG_DROP_TTL_EXCEEDED && pkt->point == WAG_POINT_FROM_POD) {
+		pkt->flags &= ~PKT_NAT; /* wherever it goes to, the stack sees that it is over */
+		return route_to_stack(scratch);
 	}
+	pkt->flags |= PKT_REFUSED;
+	return drop_at(pkt, why, line);
+}
+
+/* Of the packet as the next link sees it: the longest one it will be cut into. */
+static __always_inline __u32 route_len(struct __sk_buff *skb, const struct wag_pkt *pkt)
+{
+	__u32 headers = pkt->l4_off - ETH_HLEN + sizeof(struct udphdr);
+	__u32 segment = skb->gso_size;
+	__u8 offset = 0;
+
+	/* Read once: "dereference of modified ctx ptr". */
+	asm volatile("" : "+r"(segment));
+	if (!segment)
+		return skb->len - ETH_HLEN;
+	if (pkt->tuple.proto == IPPROTO_TCP &&
+	    !bpf_skb_load_bytes(skb, pkt->l4_off + offsetof(struct tcphdr, ack_seq) + 4, &offset,
+				1))
+		headers += (offset >> 4) * 4 - sizeof(struct udphdr);
+	return headers + segment;
+}
+
+/* What wag_to_net and wag_to_tunnel need not look at. */
+static __always_inline void route_mark(struct __sk_buff *skb)
+{
+	__u32 mark = (skb->mark & ~WAG_MARK_MASK) | WAG_MARK_TRANSLATED;
+
+	/* Else the compiler stores one byte only: "invalid bpf_context access off=11 size=1". */
+	asm volatile("" : "+r"(mark));
+	skb->mark = mark;
+}
+
+/* The destination, if it is a pod of this node. */
+static __always_inline const struct wag_pod *route_pod(struct wag_scratch *scratch)
+{
+	const struct wag_pkt *pkt = &scratch->pkt;
+
+	if (pkt->flags & PKT_JUDGED)
+		return pkt->flags & PKT_TO_POD ? &scratch->to : NULL;
+	return bpf_map_lookup_elem(&wag_pods, pkt_dst(pkt));
+}
+
+/*
+ * Straight into the pod, past the host side's egress hook: the sender's hook has judged both ends.
+ * Not past it if something there must see the packet.
+ */
+static __always_inline int route_to_pod(struct __sk_buff *skb, struct wag_scratch *scratch,
+					const struct wag_pod *pod)
+{
+	__u32 ifindex = pod->ifindex, flags = pod->flags;
+	struct wag_pkt *pkt = &scratch->pkt;
+
+	if (!cfg.host_routing || flags & WAG_POD_CHAINED)
+		return route_to_stack(scratch);
+	if (!route_ttl(skb, pkt->flags & PKT_V6))
+		return route_ends(scratch, WAG_DROP_TTL_EXCEEDED, __LINE__);
 	if (route_macs(skb, pod->mac, pod->host_mac))
 		return wag_drop(pkt, WAG_DROP_WRITE_ERROR);
-	pkt->next = WAG_NEXT_POD;
-	return cfg.dry_run ? PASS : bpf_redirect_peer(ifindex, 0);
-}
-
-static __always_inline const struct wag_addr *route_dst(const struct wag_pkt *pkt)
-{
-	return pkt->flags & PKT_NAT ? &pkt->xlat.daddr : &pkt->tuple.daddr;
-}
-
-/* Out to another machine by the node's own routes. */
-static __always_inline int route_to_net(struct __sk_buff *skb, struct wag_scratch *scratch)
-{
-	struct bpf_fib_lookup *fib = &scratch->fib;
-	struct wag_pkt *pkt = &scratch->pkt;
-	long r;
-
-	__builtin_memset(fib, 0, sizeof(*fib));
-	fib->ifindex = skb->ifindex;
-	fib->l4_protocol = pkt->tuple.proto;
-	if (pkt->flags & PKT_V6) {
-		fib->family = AF_INET6;
-		__builtin_memcpy(fib->ipv6_src, &pkt->xlat.saddr, sizeof(fib->ipv6_src));
-		__builtin_memcpy(fib->ipv6_dst, &pkt->xlat.daddr, sizeof(fib->ipv6_dst));
-	} else {
-		fib->family = AF_INET;
-		fib->ipv4_src = pkt->xlat.saddr.w[3];
-		fib->ipv4_dst = pkt->xlat.daddr.w[3];
-	}
-	/* As if forwarded from here: BPF_FIB_LOOKUP_OUTPUT would keep it on this device. */
-	r = bpf_fib_lookup(skb, fib, sizeof(*fib), 0);
-	if (r != BPF_FIB_LKUP_RET_SUCCESS && r != BPF_FIB_LKUP_RET_NO_NEIGH)
-		return wag_drop(pkt, WAG_DROP_FIB_FAILED);
-	pkt->next = WAG_NEXT_NET;
-	/* The kernel's own neighbour entry for the route fills the L2 header. */
-	return cfg.dry_run ? PASS : bpf_redirect_neigh(fib->ifindex, NULL, 0, 0);
-}
-
-/* From a pod: everything but another pod is the stack's to forward. */
-static __always_inline int route_from_pod(struct __sk_buff *skb, struct wag_pkt *pkt)
-{
-	struct wag_pod *pod = bpf_map_lookup_elem(&wag_pods, route_dst(pkt));
-
-	if (pod)
-		return route_to_pod_peer(skb, pkt, pod);
-	pkt->next = WAG_NEXT_STACK;
-	return PASS;
+	if (cfg.dry_run)
+		return route_by(scratch, WAG_NEXT_POD, PASS);
+	return route_by(scratch, WAG_NEXT_POD, flags & WAG_POD_NO_PEER ?
+						       bpf_redirect(ifindex, 0) :
+						       bpf_redirect_peer(ifindex, 0));
 }
 
 /* To the node's own stack, as if it came from the node itself. */
-static __always_inline int route_to_host(struct __sk_buff *skb, struct wag_pkt *pkt)
+static __always_inline int route_to_host(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
 	const __u8 zero[ETH_ALEN] = {}; /* lo's own address */
 
-	pkt->next = WAG_NEXT_HOST;
 	if (route_macs(skb, zero, zero))
-		return wag_drop(pkt, WAG_DROP_WRITE_ERROR);
-	return cfg.dry_run ? PASS : bpf_redirect(IFINDEX_LO, BPF_F_INGRESS);
+		return wag_drop(&scratch->pkt, WAG_DROP_WRITE_ERROR);
+	return route_by(scratch, WAG_NEXT_HOST,
+			cfg.dry_run ? PASS : bpf_redirect(IFINDEX_LO, BPF_F_INGRESS));
 }
 
-/* From outside: only what we translated is ours to route; the rest the stack forwards. */
-static __always_inline int route_from_net(struct __sk_buff *skb, struct wag_scratch *scratch)
+/*
+ * A pod's own packets are routed by its address even where they leave with the node's, as the
+ * kernel does it; what is sent on in somebody's place, and replies, by the address they leave with.
+ */
+static __always_inline void link_fib(struct __sk_buff *skb, struct wag_scratch *scratch)
+{
+	struct bpf_fib_lookup *fib = &scratch->fib;
+	const struct wag_pkt *pkt = &scratch->pkt;
+	const struct wag_addr *src, *dst = pkt_dst(pkt);
+
+	src = pkt->point == WAG_POINT_FROM_POD && !(pkt->flags & PKT_REPLY) ? &pkt->tuple.saddr :
+										 pkt_src(pkt);
+	__builtin_memset(fib, 0, sizeof(*fib));
+	fib->ifindex = skb->ifindex;
+	fib->l4_protocol = pkt->tuple.proto;
+	fib->tot_len = scratch->len;
+	if (pkt->flags & PKT_V6) {
+		fib->family = AF_INET6;
+		__builtin_memcpy(fib->ipv6_src, src, sizeof(fib->ipv6_src));
+		__builtin_memcpy(fib->ipv6_dst, dst, sizeof(fib->ipv6_dst));
+	} else {
+		fib->family = AF_INET;
+		fib->ipv4_src = src->w[3];
+		fib->ipv4_dst = dst->w[3];
+	}
+}
+
+/* A router's MTU for the answer; Linux 5.10 does not tell it: then the least, or in IPv4 none. */
+static __always_inline int link_too_big(struct wag_scratch *scratch, __u32 mtu)
 {
 	struct wag_pkt *pkt = &scratch->pkt;
-	const struct wag_addr *dst = route_dst(pkt);
-	struct wag_pod *pod;
 
-	pkt->next = WAG_NEXT_STACK;
-	if (!(pkt->flags & PKT_NAT))
-		return PASS;
-	pod = bpf_map_lookup_elem(&wag_pods, dst);
-	if (pod)
-		return route_to_pod_peer(skb, pkt, pod);
-	if (bpf_map_lookup_elem(&wag_node_addr, dst)) {
-		/* The node's own NodePort answers it from afar: the stack takes such a source from
-		 * lo only. */
-		if (bpf_map_lookup_elem(&wag_node_addr, &pkt->xlat.saddr))
-			return route_to_host(skb, pkt);
-		return PASS;
+	pkt->mtu = mtu < scratch->len ? mtu : pkt->flags & PKT_V6 ? 1280 : 0;
+	return route_ends(scratch, WAG_DROP_FRAG_NEEDED, __LINE__);
+}
+
+/* Where no route leads, or one that is not for us to follow. */
+static __always_inline int link_none(struct wag_scratch *scratch, long why)
+{
+	bool no_way = why == BPF_FIB_LKUP_RET_BLACKHOLE || why == BPF_FIB_LKUP_RET_UNREACHABLE ||
+		      why == BPF_FIB_LKUP_RET_PROHIBIT;
+
+	/* The stack takes the node's own source address from a pod's interface, and no other. */
+	if (no_way || scratch->pkt.point != WAG_POINT_FROM_POD)
+		return route_ends(scratch, WAG_DROP_FIB_FAILED, __LINE__);
+	return route_to_stack(scratch);
+}
+
+/* By the node's own routes; the kernel's neighbour entry of the next hop fills the L2 header. */
+static __always_inline int link_direct(struct __sk_buff *skb, struct wag_scratch *scratch)
+{
+	struct bpf_fib_lookup *fib = &scratch->fib;
+	struct bpf_redir_neigh *neigh = &scratch->neigh;
+	struct wag_pkt *pkt = &scratch->pkt;
+	long r;
+
+	link_fib(skb, scratch);
+	/* As if forwarded from here: BPF_FIB_LOOKUP_OUTPUT would keep it on this device. */
+	r = bpf_fib_lookup(skb, fib, sizeof(*fib), 0);
+	if (r == BPF_FIB_LKUP_RET_FRAG_NEEDED)
+		return link_too_big(scratch, fib->mtu_result);
+	if (r != BPF_FIB_LKUP_RET_SUCCESS && r != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return link_none(scratch, r);
+	if (cfg.tunnel_ifindex && fib->ifindex == cfg.tunnel_ifindex)
+		return route_to_stack(scratch); /* wag_to_tunnel says what is wrong */
+	if (!point_to_net(pkt) && !route_ttl(skb, pkt->flags & PKT_V6))
+		return route_ends(scratch, WAG_DROP_TTL_EXCEEDED, __LINE__);
+	if (cfg.dry_run)
+		return route_by(scratch, WAG_NEXT_NET, PASS);
+	neigh->nh_family = fib->family; /* the next hop's, which may be the other one */
+	__builtin_memcpy(neigh->ipv6_nh, fib->ipv6_dst, sizeof(neigh->ipv6_nh));
+	route_mark(skb);
+	return route_by(scratch, WAG_NEXT_NET,
+			bpf_redirect_neigh(fib->ifindex, neigh, sizeof(*neigh), 0));
+}
+
+/* How bpf_tunnel_key looked in Linux 5.10, which takes no other length. */
+#define TUNNEL_KEY_SIZE offsetof(struct bpf_tunnel_key, local_ipv4)
+
+/* To be packed for that node. Returns 0 or a negative error. */
+static __always_inline int tunnel_set_key(struct __sk_buff *skb, struct wag_scratch *scratch,
+					  const struct wag_cidr *cidr)
+{
+	struct bpf_tunnel_key *key = &scratch->tunnel;
+
+	__builtin_memset(key, 0, sizeof(*key));
+	key->tunnel_id = cfg.tunnel_vni;
+	if (addr_is_v4(&cidr->tunnel)) {
+		key->remote_ipv4 = bpf_ntohl(cidr->tunnel.w[3]);
+		/* IPv4 needs no checksum around one that the packet has (RFC 7348, 5). */
+		return bpf_skb_set_tunnel_key(skb, key, TUNNEL_KEY_SIZE, BPF_F_ZERO_CSUM_TX);
 	}
-	/* The source is ours now: the stack would call it a martian. */
-	if (!route_ttl(skb, pkt->flags & PKT_V6))
-		return PASS;
-	return route_to_net(skb, scratch);
+	__builtin_memcpy(key->remote_ipv6, &cidr->tunnel, sizeof(key->remote_ipv6));
+	return bpf_skb_set_tunnel_key(skb, key, TUNNEL_KEY_SIZE, BPF_F_TUNINFO_IPV6);
+}
+
+/* Packed to the node that has the destination, by the one tunnel device. */
+static __always_inline int link_tunnel(struct __sk_buff *skb, struct wag_scratch *scratch,
+				       const struct wag_cidr *cidr)
+{
+	struct wag_pkt *pkt = &scratch->pkt;
+
+	if (scratch->len > cidr->mtu)
+		return link_too_big(scratch, cidr->mtu);
+	if (!point_to_net(pkt) && !route_ttl(skb, pkt->flags & PKT_V6))
+		return route_ends(scratch, WAG_DROP_TTL_EXCEEDED, __LINE__);
+	if (cfg.dry_run)
+		return route_by(scratch, WAG_NEXT_TUNNEL, PASS);
+	if (tunnel_set_key(skb, scratch, cidr))
+		return wag_drop(pkt, WAG_DROP_NO_TUNNEL_ENDPOINT);
+	route_mark(skb);
+	return route_by(scratch, WAG_NEXT_TUNNEL, bpf_redirect(cfg.tunnel_ifindex, 0));
+}
+
+/* To another machine: the one place where the link to it is chosen. */
+static __always_inline int route_to_node(struct __sk_buff *skb, struct wag_scratch *scratch)
+{
+	const struct wag_cidr *cidr =
+		cfg.tunnel_ifindex ? cidr_find(scratch, pkt_dst(&scratch->pkt)) : NULL;
+
+	scratch->len = route_len(skb, &scratch->pkt);
+	if (cidr && !addr_is_zero(&cidr->tunnel))
+		return link_tunnel(skb, scratch, cidr);
+	return link_direct(skb, scratch);
+}
+
+static __always_inline int route_from_pod(struct __sk_buff *skb, struct wag_scratch *scratch)
+{
+	const struct wag_pod *pod = route_pod(scratch);
+
+	if (pod)
+		return route_to_pod(skb, scratch, pod);
+	if (!cfg.host_routing || addr_is_link_scoped(pkt_dst(&scratch->pkt)))
+		return route_to_stack(scratch);
+	return route_to_node(skb, scratch);
+}
+
+/* From outside: to a pod, or on to where we translated it to; the rest is the stack's. */
+static __always_inline int route_from_net(struct __sk_buff *skb, struct wag_scratch *scratch)
+{
+	const struct wag_pod *pod = route_pod(scratch);
+	struct wag_pkt *pkt = &scratch->pkt;
+
+	if (pod)
+		return route_to_pod(skb, scratch, pod);
+	if (!(pkt->flags & PKT_NAT))
+		return route_to_stack(scratch);
+	if (!bpf_map_lookup_elem(&wag_node_addr, &pkt->xlat.daddr))
+		/* The source is ours now: the stack would call it a martian. */
+		return route_to_node(skb, scratch);
+	/* The node's own NodePort answers it from afar: the stack takes such a source from lo only.
+	 */
+	if (bpf_map_lookup_elem(&wag_node_addr, &pkt->xlat.saddr))
+		return route_to_host(skb, scratch);
+	return route_to_stack(scratch);
 }
 
 /* From the node itself, already routed by its stack for the address it knew. */
-static __always_inline int route_to_net_local(struct __sk_buff *skb, struct wag_scratch *scratch)
+static __always_inline int route_from_node(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
 	struct wag_pkt *pkt = &scratch->pkt;
-	const struct wag_addr *dst = route_dst(pkt);
-	struct wag_pod *pod;
-	__u32 mark;
+	const struct wag_pod *pod;
 
-	pkt->next = WAG_NEXT_NET;
-	if (!(pkt->flags & PKT_NAT) || addr_equal(dst, &pkt->tuple.daddr))
-		return PASS; /* the route stands */
-	pod = bpf_map_lookup_elem(&wag_pods, dst);
+	if (!(pkt->flags & PKT_NAT) || addr_equal(&pkt->xlat.daddr, &pkt->tuple.daddr))
+		return route_by(scratch, WAG_NEXT_NET, PASS); /* the route stands */
+	pod = route_pod(scratch);
 	if (pod) {
 		__u32 ifindex = pod->ifindex;
 
 		if (route_macs(skb, pod->mac, pod->host_mac))
 			return wag_drop(pkt, WAG_DROP_WRITE_ERROR);
-		pkt->next = WAG_NEXT_POD;
-		return cfg.dry_run ? PASS : bpf_redirect(ifindex, 0);
+		return route_by(scratch, WAG_NEXT_POD,
+				cfg.dry_run ? PASS : bpf_redirect(ifindex, 0));
 	}
-	if (bpf_map_lookup_elem(&wag_node_addr, dst)) {
-		pkt->next = WAG_NEXT_HOST;
-		return skb->ifindex == IFINDEX_LO ? PASS : route_to_host(skb, pkt);
-	}
-	mark = (skb->mark & ~WAG_MARK_MASK) | WAG_MARK_TRANSLATED;
-	/* Else the compiler stores one byte only: "invalid bpf_context access off=11 size=1". */
-	asm volatile("" : "+r"(mark));
-	skb->mark = mark;
-	return route_to_net(skb, scratch);
+	if (!bpf_map_lookup_elem(&wag_node_addr, &pkt->xlat.daddr))
+		return route_to_node(skb, scratch);
+	if (skb->ifindex == IFINDEX_LO)
+		return route_by(scratch, WAG_NEXT_HOST, PASS);
+	return route_to_host(skb, scratch);
 }

@@ -5,6 +5,9 @@
  */
 #pragma once
 
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <stddef.h>
 #include "conntrack.h"
 #include "maps.h"
 #include "packet.h"
@@ -94,15 +97,72 @@ static __always_inline bool ct_stale(struct wag_pkt *pkt, const struct wag_ct_ke
 	return flags & (WAG_CT_RST | WAG_CT_FIN_ORIG | WAG_CT_FIN_REPLY);
 }
 
-/* Whether packets at this point come straight from their sender, untouched by us. */
-static __always_inline bool point_is_source(const struct wag_pkt *pkt)
+/* Of an ICMP error the tuple is its flow's: who sends it, only the packet says. */
+static __always_inline int error_sender(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
-	return pkt->point == WAG_POINT_FROM_POD || pkt->point == WAG_POINT_TO_NET;
+	struct wag_addr *addr = &scratch->outer.saddr;
+
+	if (scratch->pkt.flags & PKT_V6)
+		return bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, saddr), addr,
+					  sizeof(*addr));
+	addr_from_v4(addr, 0);
+	return bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct iphdr, saddr), &addr->w[3],
+				  sizeof(addr->w[3]));
 }
 
-static __always_inline bool point_is_net(const struct wag_pkt *pkt)
+/* Is the packet's source address one of the pod behind this interface? */
+static __always_inline bool sender_is_pod(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
-	return pkt->point == WAG_POINT_FROM_NET || pkt->point == WAG_POINT_TO_NET;
+	const struct wag_addr *addr = &scratch->pkt.tuple.saddr;
+	struct wag_pod *pod;
+
+	if (scratch->pkt.flags & PKT_RELATED) {
+		if (error_sender(skb, scratch))
+			return false;
+		addr = &scratch->outer.saddr;
+	}
+	pod = bpf_map_lookup_elem(&wag_pods, addr);
+	return (pod && pod->ifindex == skb->ifindex) || addr_is_link_scoped(addr);
+}
+
+/*
+ * Who sends a packet of a known flow? The entry remembers the interface of a side that is a pod of
+ * this node, so that it need not be looked up again; from the network that side never comes.
+ */
+static __always_inline int track_sender(struct __sk_buff *skb, struct wag_scratch *scratch,
+					struct wag_ct *ct, bool reply)
+{
+	__u32 known = reply ? ct->reply_ifindex : ct->orig_ifindex;
+	struct wag_pkt *pkt = &scratch->pkt;
+
+	if (pkt->point == WAG_POINT_FROM_POD) {
+		if (known == skb->ifindex && !(pkt->flags & PKT_RELATED))
+			return NEXT;
+		if (!sender_is_pod(skb, scratch))
+			return wag_drop(pkt, WAG_DROP_SPOOFED_SOURCE);
+		if (cfg.dry_run || pkt->flags & PKT_RELATED)
+			return NEXT;
+		if (reply)
+			ct->reply_ifindex = skb->ifindex;
+		else
+			ct->orig_ifindex = skb->ifindex;
+		return NEXT;
+	}
+	if (known && point_from_net(pkt) && !(pkt->flags & PKT_RELATED))
+		return wag_drop(pkt, WAG_DROP_SPOOFED_SOURCE);
+	return NEXT;
+}
+
+/* An ICMP error of a flow nobody knows is the stack's, if it is the sender's own. */
+static __always_inline int track_unknown(struct __sk_buff *skb, struct wag_scratch *scratch)
+{
+	struct wag_pkt *pkt = &scratch->pkt;
+
+	if (!(pkt->flags & PKT_RELATED))
+		return NEXT;
+	if (pkt->point == WAG_POINT_FROM_POD && !sender_is_pod(skb, scratch))
+		return wag_drop(pkt, WAG_DROP_SPOOFED_SOURCE);
+	return PASS;
 }
 
 static __always_inline int stage_track(struct __sk_buff *skb, struct wag_scratch *scratch)
@@ -111,6 +171,7 @@ static __always_inline int stage_track(struct __sk_buff *skb, struct wag_scratch
 	struct wag_pkt *pkt = &scratch->pkt;
 	bool hi, reply, rewrite;
 	struct wag_ct *ct;
+	int v;
 
 	hi = ct_key_of(key, &pkt->tuple);
 	ct = bpf_map_lookup_elem(&wag_ct, key);
@@ -122,10 +183,12 @@ static __always_inline int stage_track(struct __sk_buff *skb, struct wag_scratch
 		ct = bpf_map_lookup_elem(&wag_ct, key);
 	}
 	if (!ct)
-		return pkt->flags & PKT_RELATED ? PASS : NEXT;
+		return track_unknown(skb, scratch);
 	reply = hi != !!(ct->flags & WAG_CT_ORIG_HI);
 	rewrite = ct->flags & (reply ? WAG_CT_REWRITE_REPLY : WAG_CT_REWRITE_ORIG);
-	if (!rewrite && (pkt->flags & PKT_RELATED || point_is_net(pkt)))
+	if ((v = track_sender(skb, scratch, ct, reply)) != NEXT)
+		return v;
+	if (!rewrite && (pkt->flags & PKT_RELATED || point_to_net(pkt)))
 		return PASS; /* the pod's own hooks follow it */
 	if (ct_stale(pkt, key, &scratch->pair, ct, reply)) {
 		if (!cfg.dry_run)

@@ -30,6 +30,7 @@
 #define SVC_BASE 0x0a600000U	/* 10.96.0.0 */
 #define POD_BASE 0x0af40100U	/* 10.244.1.0 */
 #define MORE_CLIENTS 0x0af48000U /* 10.244.128.0 */
+#define CLIENTS 1024 /* of FLOWS_PER_ADDR flows each */
 #define PORT 80
 #define TARGET_PORT 8080
 
@@ -89,17 +90,24 @@ static int add_service(struct hook_pod *h, uint32_t i, uint32_t services)
 	return r ? r : put(h->maps.wag_svc, &key, &svc);
 }
 
+static int add_pod(struct hook_pod *h, uint32_t addr, uint32_t ep_id)
+{
+	struct wag_pod pod = { .ifindex = 1, .ep_id = ep_id };
+	struct wag_addr key = v4(addr);
+
+	return put(h->maps.wag_pods, &key, &pod);
+}
+
+/* The backends, the client, and clients enough for the flows of every round. */
 static int add_pods(struct hook_pod *h)
 {
-	for (uint32_t i = 0; i <= BACKENDS; i++) {
-		struct wag_addr addr = v4(POD_BASE + (i == BACKENDS ? 10 : 2 + i));
-		struct wag_pod pod = { .ifindex = 1, .ep_id = i + 1 };
-		int r = put(h->maps.wag_pods, &addr, &pod);
+	int r = add_pod(h, POD_BASE + 10, BACKENDS + 1);
 
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	for (uint32_t i = 0; r == 0 && i < BACKENDS; i++)
+		r = add_pod(h, POD_BASE + 2 + i, i + 1);
+	for (uint32_t i = 0; r == 0 && i < CLIENTS; i++)
+		r = add_pod(h, MORE_CLIENTS + i, BACKENDS + 2 + i);
+	return r;
 }
 
 static int load_hook(struct bench *b)
@@ -113,6 +121,7 @@ static int load_hook(struct bench *b)
 		.other_ns = 60 * SEC_NS,
 		.ct_entries = b->table,
 		.events = 1,
+		.host_routing = 1,
 	};
 	int r;
 

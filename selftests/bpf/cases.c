@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <stdio.h>
 #include <endian.h>
+#include <net/if.h>
 #include <string.h>
 
 #include "cases.h"
@@ -78,6 +79,11 @@ static bool same_tuple(const struct wag_tuple *a, const struct wag_tuple *b)
 	return !memcmp(a, b, sizeof(*a));
 }
 
+static __u32 step_ifindex(const struct step *step)
+{
+	return step->elsewhere ? if_nametoindex("wag_out") : world_ifindex(step->hook);
+}
+
 static void check_event(struct world *w, const struct step *step, const struct spec *in,
 			const struct spec *out, __u32 len)
 {
@@ -97,7 +103,7 @@ static void check_event(struct world *w, const struct step *step, const struct s
 	expect(!!e->line == !!step->reason, "event line %u", e->line);
 	expect(!!(e->flags & WAG_EVENT_F_IPV6) == w->v6, "event flags 0x%x", e->flags);
 	expect(e->len == len, "event length %u, not %u", e->len, len);
-	expect(e->ifindex == world_ifindex(step->hook), "event device %u", e->ifindex);
+	expect(e->ifindex == step_ifindex(step), "event device %u", e->ifindex);
 	if (step->reason)
 		return;
 	expect(e->ct == step->news, "event says conntrack %u, not %u", e->ct, step->news);
@@ -113,7 +119,7 @@ static void check_event(struct world *w, const struct step *step, const struct s
 
 void run_step(struct world *w, const struct step *step)
 {
-	struct __sk_buff ctx = { .ifindex = world_ifindex(step->hook),
+	struct __sk_buff ctx = { .ifindex = step_ifindex(step),
 				 .ingress_ifindex = step->ingress,
 				 .mark = step->mark };
 	struct frame in, out, want;
@@ -173,4 +179,5 @@ void suite_cases(struct world *w)
 	cases_parse(w);
 	cases_flow(w);
 	cases_hostport(w);
+	cases_route(w);
 }

@@ -9,6 +9,20 @@
 #define ONLY_V4 1
 #define ONLY_V6 2
 
+#define NEW .news = WAG_EVENT_CT_NEW
+#define FIRST_REPLY .news = WAG_EVENT_CT_REPLY
+#define TO(POD) .verdict = V_REDIRECT, .into = POD, .hops = 1
+/* On through a device of the node, as a router does it. */
+#define ON .verdict = V_REDIRECT, .hops = 1
+#define T(S, SP, D, DP, FLAGS)                                                                     \
+	{                                                                                          \
+		S, D, SP, DP, IPPROTO_TCP, FLAGS, .payload = 11                                    \
+	}
+#define U(S, SP, D, DP)                                                                            \
+	{                                                                                          \
+		S, D, SP, DP, IPPROTO_UDP, .payload = 10                                           \
+	}
+
 /* A packet and its fate. What is zero is as in the packet that came. */
 struct step {
 	enum hook hook;
@@ -27,6 +41,7 @@ struct step {
 	bool uncounted;
 	__u8 entries; /* in conntrack afterwards */
 	__u32 ingress, mark;
+	bool elsewhere; /* comes in at another device: wag_out */
 	void (*before)(struct world *w);
 };
 
@@ -41,8 +56,13 @@ void run_cases(struct world *w, const struct one_case *cases, unsigned n);
 void run_step(struct world *w, const struct step *step);
 
 void services_tcp(struct world *w);
+/* VIP:80 or, for ANYBODY, NodePort 30080 -> who:8080, as Service number index. */
+void one_service(struct world *w, enum who vip, __u8 proto, __u32 index, enum who who);
+void to_remote(struct world *w);
+void to_unrouted(struct world *w);
 
 void cases_parse(struct world *w);
 void cases_flow(struct world *w);
 void cases_masq(struct world *w);
 void cases_hostport(struct world *w);
+void cases_route(struct world *w);

@@ -3,11 +3,6 @@
 #include <bpf/bpf.h>
 #include "cases.h"
 
-#define NEW .news = WAG_EVENT_CT_NEW
-#define FIRST_REPLY .news = WAG_EVENT_CT_REPLY
-#define TO(POD) .verdict = V_REDIRECT, .into = POD, .hops = 1
-#define T(S, SP, D, DP, FLAGS) { S, D, SP, DP, IPPROTO_TCP, FLAGS, .payload = 11 }
-#define U(S, SP, D, DP) { S, D, SP, DP, IPPROTO_UDP, .payload = 10 }
 #define SCTP(S, SP, D, DP) { S, D, SP, DP, IPPROTO_SCTP, .payload = 10 }
 
 static void everywhere(struct world *w)
@@ -50,7 +45,7 @@ static const struct one_case cases[] = {
 	  everywhere,
 	  { { FROM_NET, T(OUTSIDE, 4000, NODE, 8000, F_SYN), TO(POD_B), .dst = POD_B, .dport = 80,
 	      NEW, .entries = 2 },
-	    { FROM_POD, T(POD_B, 80, OUTSIDE, 4000, F_SYN | F_ACK), .verdict = V_PASS, .src = NODE,
+	    { FROM_POD, T(POD_B, 80, OUTSIDE, 4000, F_SYN | F_ACK), ON, .src = NODE,
 	      .sport = 8000, FIRST_REPLY, .entries = 2 },
 	    { FROM_NET, T(OUTSIDE, 4000, NODE, 8000, F_ACK), TO(POD_B), .dst = POD_B, .dport = 80,
 	      .entries = 2 },

@@ -3,14 +3,9 @@
 #include <bpf/bpf.h>
 #include "cases.h"
 
-#define NEW .news = WAG_EVENT_CT_NEW
-#define FIRST_REPLY .news = WAG_EVENT_CT_REPLY
-#define TO(POD) .verdict = V_REDIRECT, .into = POD, .hops = 1
-#define OUT .verdict = V_PASS, .src = EGRESS
+#define OUT ON, .src = EGRESS
 #define GRE 47
 #define UDPLITE 136
-#define T(S, SP, D, DP, FLAGS) { S, D, SP, DP, IPPROTO_TCP, FLAGS, .payload = 11 }
-#define U(S, SP, D, DP) { S, D, SP, DP, IPPROTO_UDP, .payload = 10 }
 #define PING4(S, D, ID) { S, D, ID, .proto = IPPROTO_ICMP, .icmp_type = 8, .payload = 9 }
 #define PONG4(S, D, ID) { S, D, 0, ID, .proto = IPPROTO_ICMP, .payload = 9 }
 #define PING6(S, D, ID) { S, D, ID, .proto = IPPROTO_ICMP, .icmp_type = 128, .payload = 9 }
@@ -179,14 +174,12 @@ static const struct one_case cases[] = {
 	{ "what is said to be reached without",
 	  0,
 	  no_masquerade,
-	  { { FROM_POD, T(POD_A, 4000, OUTSIDE, 80, F_SYN), .verdict = V_PASS, NEW,
-	      .entries = 1 } } },
+	  { { FROM_POD, T(POD_A, 4000, OUTSIDE, 80, F_SYN), ON, NEW, .entries = 1 } } },
 	{ "other nodes and their pods",
 	  0,
 	  everywhere_but,
-	  { { FROM_POD, T(POD_A, 4000, OUTSIDE, 80, F_SYN), .verdict = V_PASS, NEW, .entries = 1 },
-	    { FROM_POD, T(POD_A, 4000, REMOTE, 80, F_SYN), .verdict = V_PASS, NEW,
-	      .entries = 2 } } },
+	  { { FROM_POD, T(POD_A, 4000, OUTSIDE, 80, F_SYN), ON, NEW, .entries = 1 },
+	    { FROM_POD, T(POD_A, 4000, REMOTE, 80, F_SYN), ON, NEW, .entries = 2 } } },
 	{ "the node and its pods",
 	  0,
 	  device,
@@ -204,12 +197,13 @@ static const struct one_case cases[] = {
 	{ "a device without an address of its own: the node's",
 	  0,
 	  NULL,
-	  { { FROM_POD, T(POD_A, 4000, OUTSIDE, 80, F_SYN), .verdict = V_PASS, .src = NODE, NEW,
+	  { { FROM_POD, T(POD_A, 4000, OUTSIDE, 80, F_SYN), ON, .src = NODE, NEW,
 	      .entries = 2 } } },
-	{ "no route: the node's",
+	{ "no route: the pod is told",
 	  0,
 	  device,
-	  { { FROM_POD, T(POD_A, 4000, UNROUTED, 80, F_SYN), .verdict = V_PASS, .src = NODE, NEW,
+	  { { FROM_POD, T(POD_A, 4000, UNROUTED, 80, F_SYN), .verdict = V_REDIRECT,
+	      .reason = WAG_DROP_FIB_FAILED,
 	      .entries = 2 } } },
 	{ "a protocol without ports: one pod per destination",
 	  0,
@@ -228,7 +222,8 @@ static const struct one_case cases[] = {
 	  { { TO_NET, P(EGRESS, OUTSIDE, GRE), .verdict = V_PASS, NEW, .entries = 1 },
 	    { FROM_POD, P(POD_A, OUTSIDE, GRE), .verdict = V_DROP,
 	      .reason = WAG_DROP_MASQUERADE_PROTO, .entries = 1 },
-	    { FROM_NET, P(OUTSIDE, EGRESS, GRE), .verdict = V_PASS, .entries = 1 } } },
+	    { FROM_NET, P(OUTSIDE, EGRESS, GRE), .verdict = V_PASS, FIRST_REPLY,
+	      .entries = 1 } } },
 	{ "a protocol with a checksum that is not corrected here",
 	  0,
 	  device,
@@ -239,7 +234,8 @@ static const struct one_case cases[] = {
 	  device,
 	  { { TO_NET, PING4(EGRESS, OUTSIDE, 9), .verdict = V_PASS, NEW, .entries = 1 },
 	    { FROM_POD, PING4(POD_A, OUTSIDE, 9), OUT, .any_sport = true, NEW, .entries = 3 },
-	    { FROM_NET, PONG4(OUTSIDE, EGRESS, 9), .verdict = V_PASS, .entries = 3 },
+	    { FROM_NET, PONG4(OUTSIDE, EGRESS, 9), .verdict = V_PASS, FIRST_REPLY,
+	      .entries = 3 },
 	    { FROM_NET, PONG4(OUTSIDE, EGRESS, 1), .to_chosen_port = true, TO(POD_A), .dst = POD_A,
 	      .dport = 9, FIRST_REPLY, .entries = 3 } } },
 	{ "the node pings with the identifier that a pod uses",
@@ -274,8 +270,8 @@ static const struct one_case cases[] = {
 	  remote_by_route,
 	  { { FROM_NET, T(ROUTER, 4000, NODE, 30080, F_SYN), .verdict = V_REDIRECT, .hops = 1,
 	      .src = EGRESS, .dst = OUTSIDE, .dport = 8080, NEW, .entries = 2 },
-	    { FROM_NET, T(OUTSIDE, 8080, EGRESS, 4000, F_SYN | F_ACK), .verdict = V_DROP,
-	      .reason = WAG_DROP_FIB_FAILED, .entries = 2 } } },
+	    { FROM_NET, T(OUTSIDE, 8080, EGRESS, 4000, F_SYN | F_ACK),
+	      .verdict = V_REDIRECT, .reason = WAG_DROP_FIB_FAILED, .entries = 2 } } },
 	{ "fragments: later ones follow the first",
 	  0,
 	  device,

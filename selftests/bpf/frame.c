@@ -20,6 +20,7 @@ static const char *const v4_addrs[WHOS] = {
 	[ROUTER] = "203.0.113.1", [UNROUTED] = "10.9.9.9",    [MULTICAST] = "224.0.0.251",
 	[LOOPBACK] = "127.0.0.1", [ANYBODY] = "0.0.0.0",      [EGRESS] = "172.16.0.2",
 	[LINK_LOCAL] = "169.254.169.254",
+	[LINK] = "0.0.0.0",
 };
 
 static const char *const v6_addrs[WHOS] = {
@@ -31,6 +32,7 @@ static const char *const v6_addrs[WHOS] = {
 	[UNROUTED] = "fd00:9::9", [MULTICAST] = "ff02::fb",
 	[LOOPBACK] = "::1",	  [ANYBODY] = "::",
 	[EGRESS] = "fd00:172::2", [LINK_LOCAL] = "fe80::99",
+	[LINK] = "fe80::a",
 };
 
 struct wag_addr addr_of(enum who who, bool v6)
@@ -202,6 +204,7 @@ static void put_l4(struct frame *f, const struct spec *s)
 		put(f, sctp, sizeof(sctp));
 		break;
 	case IPPROTO_ICMP:
+		icmp.un.gateway = htobe32(s->icmp_rest);
 		if (!s->quote)
 			icmp.un.echo.id = htobe16(s->sport ? s->sport : s->dport);
 		put(f, &icmp, sizeof(icmp));

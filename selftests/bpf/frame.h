@@ -29,6 +29,7 @@ enum who {
 	ANYBODY, /* the unspecified address: of NodePort frontends */
 	EGRESS,	 /* the node's, on the device that leads outside */
 	LINK_LOCAL,
+	LINK,	 /* IPv6: a link-local address; IPv4: 0.0.0.0 */
 	WHOS,
 };
 
@@ -47,6 +48,7 @@ struct spec {
 	__u32 seq, ack;
 	__u16 window;
 	__u8 icmp_type, icmp_code;
+	__u32 icmp_rest; /* of an error: its second word */
 	__u16 payload; /* bytes behind the L4 header */
 	__u8 options;  /* IPv4: words of IP options; IPv6: destination option headers */
 	__u16 frag;    /* fragment offset, in units of 8 bytes */

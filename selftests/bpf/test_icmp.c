@@ -23,7 +23,7 @@ struct error_case {
 static const struct error_case errors[] = {
 	{ "the backend's pod, to the client", FROM_POD, POD_B, false, 0, 3, 3, 1, 4, V_REDIRECT,
 	  VIP, POD_A },
-	{ "a router on the way, 8 bytes quoted", FROM_POD, ROUTER, false, 8, 3, 4, 2, 0, V_REDIRECT,
+	{ "a router on the way, 8 bytes quoted", FROM_NET, ROUTER, false, 8, 3, 4, 2, 0, V_REDIRECT,
 	  ROUTER, POD_A },
 	{ "through the stack to the client's pod", TO_POD, ROUTER, false, 8, 11, 0, 3, 0, V_PASS,
 	  ROUTER, NOBODY },
@@ -35,6 +35,8 @@ static const struct error_case errors[] = {
 	  V_REDIRECT, POD_A, POD_B },
 	{ "too little is quoted", FROM_POD, POD_B, false, 3, 3, 3, 1, 4, V_PASS, POD_B, NOBODY,
 	  .untouched = true },
+	{ "a router behind a pod's interface", FROM_POD, ROUTER, false, 8, 3, 4, 2, 0, V_DROP,
+	  ROUTER, NOBODY, .untouched = true },
 	{ "a question, not an error", FROM_POD, POD_B, false, 0, 13, 0, 144, 0, V_PASS, POD_B,
 	  NOBODY, .untouched = true },
 };

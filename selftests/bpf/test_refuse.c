@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/* A Service without backends answers at once: a reset for TCP, "port unreachable" for the rest. */
+/*
+ * A Service without backends answers at once: a reset for TCP, "port unreachable" for the rest. And
+ * what a router says, where the stack would say it to the wrong one.
+ */
 #include <endian.h>
 #include <string.h>
 
@@ -12,6 +15,11 @@ struct refusal {
 	struct spec in;
 	bool reset; /* else ICMP */
 	bool none;  /* dropped without an answer */
+	enum wag_reason why; /* 0: NO_BACKEND */
+	__u8 types[2], codes[2]; /* by family */
+	__u32 mtu;
+	void (*setup)(struct world *w);
+	__u8 entries;
 };
 
 static const struct refusal refusals[] = {
@@ -56,6 +64,52 @@ static const struct refusal refusals[] = {
 	  FROM_POD,
 	  { POD_A, VIP, 4000, 80, IPPROTO_TCP, F_RST, .seq = 7 },
 	  .none = true },
+	{ "no route to the backend, TCP",
+	  0,
+	  FROM_NET,
+	  { OUTSIDE, NODE, 4000, 30080, IPPROTO_TCP, F_SYN, .seq = 9 },
+	  .why = WAG_DROP_FIB_FAILED,
+	  .types = { 3, 1 },
+	  .codes = { 1, 0 },
+	  .setup = to_unrouted,
+	  .entries = 2 },
+	{ "no route to the backend, from the node",
+	  0,
+	  TO_NET,
+	  { NODE, VIP, 4000, 80, IPPROTO_TCP, F_SYN, .seq = 9 },
+	  .why = WAG_DROP_FIB_FAILED,
+	  .types = { 3, 1 },
+	  .codes = { 1, 0 },
+	  .setup = to_unrouted,
+	  .entries = 2 },
+	{ "a used up TTL, where the source would change",
+	  0,
+	  FROM_NET,
+	  { OUTSIDE, NODE, 4000, 30080, IPPROTO_TCP, F_SYN, .seq = 9, .ttl = 1 },
+	  .why = WAG_DROP_TTL_EXCEEDED,
+	  .types = { 11, 3 },
+	  .setup = to_remote,
+	  .entries = 2 },
+	{ "too big, where the source would change",
+	  0,
+	  FROM_NET,
+	  { OUTSIDE, NODE, 4000, 30080, IPPROTO_TCP, F_SYN, .seq = 9, .payload = 1600 },
+	  .why = WAG_DROP_FRAG_NEEDED,
+	  .types = { 3, 2 },
+	  .codes = { 4, 0 },
+	  .mtu = 1500,
+	  .setup = to_remote,
+	  .entries = 2 },
+	{ "too big, from the node",
+	  0,
+	  TO_NET,
+	  { NODE, VIP, 4000, 80, IPPROTO_TCP, F_SYN, .seq = 9, .payload = 1600 },
+	  .why = WAG_DROP_FRAG_NEEDED,
+	  .types = { 3, 2 },
+	  .codes = { 4, 0 },
+	  .mtu = 1500,
+	  .setup = to_remote,
+	  .entries = 2 },
 };
 
 static void setup(struct world *w)
@@ -74,7 +128,7 @@ static void setup(struct world *w)
 static void answer(struct frame *f, const struct refusal *r, const struct frame *in, bool v6)
 {
 	struct spec s = {
-		.src = r->in.dst,
+		.src = r->why == WAG_DROP_TTL_EXCEEDED ? NODE : r->in.dst,
 		.dst = r->in.src,
 		.macs_back = true,
 	};
@@ -94,8 +148,9 @@ static void answer(struct frame *f, const struct refusal *r, const struct frame 
 		}
 	} else {
 		s.proto = IPPROTO_ICMP;
-		s.icmp_type = v6 ? 1 : 3;
-		s.icmp_code = v6 ? 4 : 3;
+		s.icmp_type = r->why ? r->types[v6] : v6 ? 1 : 3;
+		s.icmp_code = r->why ? r->codes[v6] : v6 ? 4 : 3;
+		s.icmp_rest = r->mtu;
 		s.quote = in->data + FRAME_L3;
 		s.quote_len = in->l4 - FRAME_L3 + l4;
 	}
@@ -106,6 +161,7 @@ static void refuse_one(struct world *w, const struct refusal *r)
 {
 	const enum wag_point points[] = { WAG_POINT_FROM_POD, WAG_POINT_TO_POD, WAG_POINT_FROM_NET,
 					  WAG_POINT_TO_NET };
+	const enum wag_reason why = r->why ? r->why : WAG_DROP_NO_BACKEND;
 	struct frame in, out, want;
 	struct stats stats;
 	const char *wrong;
@@ -116,13 +172,14 @@ static void refuse_one(struct world *w, const struct refusal *r)
 	world_stats(w, points[r->hook], &stats);
 	world_drain(w);
 	expect(verdict == (r->none ? V_DROP : V_REDIRECT), "verdict %d", verdict);
-	expect(stats.packets[WAG_DROP_NO_BACKEND] == 1 && !stats.packets[WAG_DROP_FORWARDED],
-	       "counted %llu times", stats.packets[WAG_DROP_NO_BACKEND]);
+	expect(stats.packets[why] == 1 && !stats.packets[WAG_DROP_FORWARDED],
+	       "counted %llu times", stats.packets[why]);
 	expect(w->n_events == 1 && w->events[0].type == WAG_EVENT_DROP &&
-		       w->events[0].reason == WAG_DROP_NO_BACKEND &&
+		       w->events[0].reason == why &&
 		       w->events[0].flags & WAG_EVENT_F_REFUSED && w->events[0].svc_id >= 1001,
 	       "%u events, of the first: reason %u", w->n_events, w->events[0].reason);
-	expect(!world_ct_count(w) && !world_ct_used(w), "a refused packet is remembered");
+	expect(world_ct_count(w) == r->entries && world_ct_used(w) == r->entries,
+	       "%u entries remembered", world_ct_count(w));
 	if (r->none || test_failed())
 		return;
 	answer(&want, r, &in, w->v6);
@@ -141,7 +198,7 @@ void suite_refuse(struct world *w)
 		for (int v6 = 0; v6 < 2; v6++) {
 			test_begin();
 			world_reset(w, v6);
-			setup(w);
+			(refusals[i].setup ? refusals[i].setup : setup)(w);
 			refuse_one(w, &refusals[i]);
 			test_end("refused: %s, %s", refusals[i].name, v6 ? "IPv6" : "IPv4");
 		}

@@ -73,6 +73,7 @@ void world_defaults(struct wag_config *cfg)
 		.ct_entries = 1024,
 		.socket_lb = WAG_SOCKET_LB_OFF,
 		.events = 1,
+		.host_routing = 1,
 	};
 }
 
@@ -192,6 +193,19 @@ static void add_pod(struct world *w, enum who who)
 	for (int v6 = 0; v6 < 2; v6++) {
 		struct wag_addr addr = addr_of(who, v6);
 
+		bpf_map_update_elem(w->pods, &addr, &pod, BPF_ANY);
+	}
+}
+
+void world_pod_flags(struct world *w, enum who who, __u32 flags)
+{
+	for (int v6 = 0; v6 < 2; v6++) {
+		struct wag_addr addr = addr_of(who, v6);
+		struct wag_pod pod;
+
+		if (bpf_map_lookup_elem(w->pods, &addr, &pod))
+			continue;
+		pod.flags = flags;
 		bpf_map_update_elem(w->pods, &addr, &pod, BPF_ANY);
 	}
 }

@@ -74,6 +74,7 @@ void world_device(struct world *w, enum who who);
 void world_cidr(struct world *w, enum who who, unsigned bits, __u32 flags, enum who tunnel);
 void world_hostport(struct world *w, enum who at, __u16 port, __u8 proto, enum who pod,
 		    __u16 pod_port);
+void world_pod_flags(struct world *w, enum who who, __u32 flags);
 void world_runtime(struct world *w, bool trace, bool migrating);
 
 void world_stats(struct world *w, enum wag_point point, struct stats *ret_stats);

@@ -24,4 +24,7 @@ struct wag_config {
 	__u8 pad;
 	__u32 tunnel_ifindex; /* the collect-metadata device; 0: no tunnels */
 	__u32 tunnel_vni;
+	__be16 tunnel_port; /* UDP, of what the device has packed */
+	__u16 pad2;
+	__u32 pad3;
 };

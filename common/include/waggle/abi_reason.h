@@ -46,7 +46,9 @@ enum wag_point {
 	X(UNKNOWN_TUNNEL_SOURCE, 172, "Unknown sender")                                        \
 	X(NO_TUNNEL_ENDPOINT, 160, "No tunnel/encapsulation endpoint")                         \
 	X(MASQUERADE_PROTO, 168, "Unsupported protocol for NAT masquerade")                    \
-	X(BANDWIDTH, 162, "Reached EDT rate-limiting drop horizon")
+	X(BANDWIDTH, 162, "Reached EDT rate-limiting drop horizon")                            \
+	X(FRAG_NEEDED, 157, "Packet too big for its path")                                     \
+	X(TTL_EXCEEDED, 196, "TTL exceeded")
 
 enum wag_reason {
 #define WAG_REASON_ENUM(name, hubble, text) WAG_DROP_##name,
