@@ -14,6 +14,7 @@
 
 #include <waggle/addr.h>
 #include <waggle/cleanup.h>
+#include <waggle/file.h>
 #include <waggle/ipam.h>
 #include <waggle/pins.h>
 
@@ -114,9 +115,7 @@ static int lease_write(const struct store *s, const char *name, bool leased,
 	if (write(fd, text, n) != n)
 		return -ENOSPC;
 	/* No fsync: a lease only has to outlive this process, not this boot (docs/adr/0006). */
-	if (renameat(s->dir_fd, "lease.tmp", s->leases_fd, name) < 0)
-		return -errno;
-	return 0;
+	return file_replace(s->dir_fd, "lease.tmp", s->leases_fd, name);
 }
 
 static bool lease_owned(const struct ipam_lease *lease, const struct ipam_owner *owner)

@@ -13,6 +13,7 @@
 
 #include <waggle/addr.h>
 #include <waggle/cleanup.h>
+#include <waggle/file.h>
 #include <waggle/pins.h>
 #include <waggle/record.h>
 
@@ -454,7 +455,7 @@ int record_write(const char *state_dir, const struct record *rec)
 	if (n != (ssize_t)len)
 		return n < 0 ? -errno : -ENOSPC;
 	/* No fsync: a record only has to outlive this process, not this boot (docs/adr/0006). */
-	return rename(temp, path) < 0 ? -errno : 0;
+	return file_replace(AT_FDCWD, temp, AT_FDCWD, path);
 }
 
 int record_remove(const char *state_dir, const struct record *rec)
