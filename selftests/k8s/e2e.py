@@ -3,7 +3,7 @@
 """The agent on a node of network namespaces, with its Services from an API server: the one in
 memory always, kube-apiserver and etcd where they are (docs/testing.md).
 
-e2e.py [--plane memory,real] [--build DIR] [--services N] [--socket-lb M]
+e2e.py [--plane memory,real] [--test PART] [--build DIR] [--services N] [--socket-lb M]
 """
 import argparse
 import contextlib
@@ -21,6 +21,7 @@ sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
+import e2e_ipam                                                         # noqa: E402
 import real_apiserver                                                   # noqa: E402
 from cluster import (API_VIP, SLICE_API, SERVICE_API, Client, KubeLab, MemoryPlane,  # noqa: E402
                      RealPlane, Watcher, rss_kib, service, slice_of)
@@ -97,6 +98,8 @@ class Suite:
         yield self.in_cluster
         yield self.services_of_both_families
         yield self.changes_are_live
+        yield self.claims_of_the_agent
+        yield self.twenty_agents_claim
         yield self.many_services
         yield self.changes_are_live_among_many
         yield self.memory_of_many
@@ -105,6 +108,12 @@ class Suite:
             yield self.changes_during_an_outage
             yield self.agent_restart_without_api_server
         yield self.cold_start_with_many
+
+    def claims_of_the_agent(self):
+        return e2e_ipam.claims_of_the_agent(self)
+
+    def twenty_agents_claim(self):
+        return e2e_ipam.twenty_agents_claim(self)
 
     # ---- starting ----
 
@@ -391,6 +400,8 @@ def run_plane(plane, opts):
         suite = Suite(lab, opts.services, opts.socket_lb)
         suite.set_up()
         for test in suite.tests():
+            if test != suite.cold_start and opts.test not in test.__name__:
+                continue
             start = time.monotonic()
             measured, why = run_test(test)
             name = f"k8s/{plane.kind}/{test.__name__}"
@@ -408,6 +419,7 @@ def run_plane(plane, opts):
 def main():
     parser = argparse.ArgumentParser(prog="selftests/k8s/e2e.py", description=__doc__)
     parser.add_argument("--plane", default="memory,real")
+    parser.add_argument("--test", default="", help="only tests with this in their name")
     parser.add_argument("--build", default=None)
     parser.add_argument("--services", type=int, default=10000)
     parser.add_argument("--socket-lb", default="full")
