@@ -11,6 +11,7 @@
 #include <waggle/addr.h>
 #include <waggle/bpfsys.h>
 #include <waggle/cleanup.h>
+#include <waggle/sysctl.h>
 #include "node_addr.h"
 
 #ifndef SO_NETNS_COOKIE
@@ -308,30 +309,6 @@ void node_facts_done(struct node_facts *f)
 	*f = (struct node_facts){ 0 };
 }
 
-/* A container sees its own /proc/sys read-only, and may be given the node's below /host. */
-static int write_sysctl(const char *path, struct wag_err *err)
-{
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-	char now = 0, host[256];
-
-	if (fd < 0)
-		return errno == ENOENT ? 0 : /* no IPv6 in this kernel */
-			       wag_err_set(err, -errno, "%s: %s", path, strerror(errno));
-	if (read(fd, &now, 1) == 1 && now == '1')
-		return 0;
-	closep(&fd);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0 && errno == EROFS) {
-		snprintf(host, sizeof(host), "/host%s", path);
-		fd = open(host, O_WRONLY | O_CLOEXEC);
-		errno = fd < 0 ? EROFS : 0;
-	}
-	if (fd < 0 || write(fd, "1", 1) != 1)
-		return wag_err_set(err, -errno, "%s: %s (pods need it to be 1: set it with sysctl)",
-				   path, strerror(errno));
-	return 0;
-}
-
 int node_sysctls(struct wag_err *err)
 {
 	static const char *const paths[] = {
@@ -339,11 +316,15 @@ int node_sysctls(struct wag_err *err)
 		"/proc/sys/net/ipv6/conf/all/forwarding",
 		"/proc/sys/net/ipv4/conf/lo/accept_local",
 	};
-	int r = 0;
 
-	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]) && r == 0; i++)
-		r = write_sysctl(paths[i], err);
-	return r;
+	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
+		int r = sysctl_ensure(paths[i], '1');
+		if (r < 0 && r != -ENOENT) /* no IPv6 in this kernel */
+			return wag_err_set(err, r,
+					   "%s: %s (pods need it to be 1: set it with sysctl)",
+					   paths[i], strerror(-r));
+	}
+	return 0;
 }
 
 /* Before Linux 5.14 only BPF sees the cookie: see wag_netns_learn in abi_maps.h. */

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 #include <waggle/cleanup.h>
+#include <waggle/sysctl.h>
 #include "tunnel_dev.h"
 
 static const char *const names[] = { "waggle_vxlan", "waggle_geneve" };
@@ -21,18 +22,14 @@ static int read_sysctl(const char *path)
 static int write_sysctl(const char *family, const char *dev, const char *key, char value,
 			struct wag_err *err)
 {
-	_cleanup_close_ int fd = -1;
 	char path[128];
+	int r;
 
 	snprintf(path, sizeof(path), "/proc/sys/net/%s/conf/%s/%s", family, dev, key);
-	if (read_sysctl(path) == value)
-		return 0;
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0 && errno == ENOENT)
-		return 0; /* no IPv6 in this kernel */
-	if (fd < 0 || write(fd, &value, 1) != 1)
-		return wag_err_set(err, -errno, "%s: %s (the tunnel needs it to be %c)", path,
-				   strerror(errno), value);
+	r = sysctl_ensure(path, value);
+	if (r < 0 && r != -ENOENT) /* no IPv6 in this kernel */
+		return wag_err_set(err, r, "%s: %s (the tunnel needs it to be %c)", path,
+				   strerror(-r), value);
 	return 0;
 }
 

@@ -39,7 +39,8 @@ class World:
         self.plane.start()
         Client(self.plane).call("POST", "/api/v1/nodes", {
             "metadata": {"name": self.lab.node_name},
-            "spec": {"podCIDR": "10.244.0.0/24", "podCIDRs": ["10.244.0.0/24", "fd00:10:244::/64"]}})
+            "spec": {"podCIDR": "10.244.0.0/24",
+                     "podCIDRs": ["10.244.0.0/24", "fd00:10:244::/64"]}})
 
     def probe(self, kind):
         """The HTTP status of a probe as the DaemonSet describes it; 0: no answer."""
