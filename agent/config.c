@@ -42,9 +42,9 @@ static const struct choice attaches[] = { { "auto", CONFIG_ATTACH_AUTO },
 					  { "tcx", WAG_ATTACH_TCX },
 					  { "clsact", WAG_ATTACH_CLSACT },
 					  { NULL, 0 } };
-static const struct choice routings[] = { { "native", CONFIG_ROUTING_NATIVE },
-					  { "tunnel", CONFIG_ROUTING_TUNNEL },
-					  { "auto", CONFIG_ROUTING_AUTO },
+static const struct choice routings[] = { { "native", WAG_ROUTING_NATIVE },
+					  { "tunnel", WAG_ROUTING_TUNNEL },
+					  { "auto", WAG_ROUTING_AUTO },
 					  { NULL, 0 } };
 static const struct choice tunnels[] = { { "vxlan", CONFIG_TUNNEL_VXLAN },
 					 { "geneve", CONFIG_TUNNEL_GENEVE },

@@ -11,7 +11,6 @@
 
 #define CONFIG_ATTACH_AUTO 0U
 
-enum config_routing { CONFIG_ROUTING_NATIVE, CONFIG_ROUTING_TUNNEL, CONFIG_ROUTING_AUTO };
 enum config_tunnel { CONFIG_TUNNEL_VXLAN, CONFIG_TUNNEL_GENEVE };
 enum config_underlay { CONFIG_UNDERLAY_AUTO = 0, CONFIG_UNDERLAY_V4 = 4, CONFIG_UNDERLAY_V6 = 6 };
 enum config_ipam { CONFIG_IPAM_KUBERNETES, CONFIG_IPAM_CLUSTER_POOL };
@@ -32,7 +31,7 @@ struct config {
 	uint32_t attach;    /* enum wag_attach or CONFIG_ATTACH_AUTO */
 	uint32_t ct_max, svc_max, slot_max;
 	uint32_t mtu; /* between nodes; 0: of the node devices, the smallest */
-	uint32_t routing_mode;	      /* enum config_routing */
+	uint32_t routing_mode;	      /* enum wag_routing */
 	uint32_t tunnel_protocol;     /* enum config_tunnel */
 	uint32_t tunnel_port;	      /* never 0 once parsed */
 	uint32_t underlay;	      /* enum config_underlay */

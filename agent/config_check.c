@@ -20,7 +20,7 @@ static int check_sources(const struct config *c, struct wag_err *err)
 
 static int check_routing(const struct config *c, struct wag_err *err)
 {
-	if (c->auto_direct_node_routes && c->routing_mode == CONFIG_ROUTING_TUNNEL)
+	if (c->auto_direct_node_routes && c->routing_mode == WAG_ROUTING_TUNNEL)
 		return wag_err_set(err, -EINVAL,
 				   "--auto-direct-node-routes makes routes past the tunnel of "
 				   "--routing-mode=tunnel: give --routing-mode=native, or auto for "
@@ -50,7 +50,7 @@ static int check_cni(struct config *c, struct wag_err *err)
 	/* What another network does for its pods already. */
 	c->host_routing = 0;
 	c->masquerade_v4 = c->masquerade_v6 = false;
-	c->routing_mode = CONFIG_ROUTING_NATIVE;
+	c->routing_mode = WAG_ROUTING_NATIVE;
 	c->auto_direct_node_routes = c->skip_unreachable = false;
 	return 0;
 }

@@ -446,6 +446,7 @@ static int write_meta(struct dataplane *dp, const struct dataplane_options *o, s
 		.agent_pid = (uint32_t)getpid(),
 		.mtu = o->mtu,
 		.route_mtu = o->route_mtu,
+		.routing = o->routing,
 		.node_v4 = o->node_v4,
 		.node_v6 = o->node_v6,
 	};

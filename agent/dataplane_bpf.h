@@ -16,8 +16,9 @@ struct dataplane_options {
 	uint32_t attach; /* enum wag_attach; 0: the better one for each kind of device */
 	uint32_t socket_lb;
 	uint32_t ct_max, svc_max, slot_max;
-	uint32_t mtu, route_mtu; /* as in wag_meta */
+	uint32_t mtu, route_mtu, routing; /* as in wag_meta */
 	uint32_t tunnel_vni;
+	uint16_t tunnel_port; /* host order */
 	struct dp_device tunnel; /* ifindex 0: no tunnels */
 	bool host_routing;	 /* packets are forwarded by the programs, not by the stack */
 	bool masquerade_v4, masquerade_v6;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The objects, and which map each of them works on. */
+#include <arpa/inet.h>
 #include <bpf/bpf.h>
 #include <bpf/btf.h>
 #include <errno.h>
@@ -161,6 +162,7 @@ static struct wag_config make_config(const struct dataplane_options *o)
 		.masquerade_v6 = o->masquerade_v6,
 		.tunnel_ifindex = o->tunnel.ifindex,
 		.tunnel_vni = o->tunnel_vni,
+		.tunnel_port = htons(o->tunnel_port),
 	};
 }
 

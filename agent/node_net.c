@@ -43,7 +43,7 @@ struct node_net {
 
 static bool wants_tunnel(const struct config *c)
 {
-	return c->routing_mode != CONFIG_ROUTING_NATIVE;
+	return c->routing_mode != WAG_ROUTING_NATIVE;
 }
 
 void node_net_mtu(const struct config *c, const struct node_facts *f, uint32_t *ret_mtu,
@@ -267,7 +267,7 @@ static int compile(struct node_net *n, const struct model *m, struct node_plan *
 	struct nodes nodes = { .list = list };
 	struct node_compile in = {
 		.node_name = c->node_name,
-		.direct = c->routing_mode == CONFIG_ROUTING_AUTO || c->auto_direct_node_routes,
+		.direct = c->routing_mode == WAG_ROUTING_AUTO || c->auto_direct_node_routes,
 		.tunnel = wants_tunnel(c),
 		.quiet = c->skip_unreachable,
 		.underlay = c->underlay,

@@ -32,6 +32,7 @@ typedef int (*cmd_fn)(const struct cli *cli, int argc, char **argv, struct wag_e
 int cmd_status(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 int cmd_service_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 int cmd_endpoint_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);
+int cmd_node_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 int cmd_bpf_lb_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 int cmd_bpf_ct_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 int cmd_bpf_map_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);

@@ -6,18 +6,21 @@
 #include <time.h>
 #include <waggle/addr.h>
 #include <waggle/cleanup.h>
+#include <waggle/netlink.h>
 #include "bpf_maps.h"
 #include "http_get.h"
 #include "bpf_features.h"
+#include "nodes.h"
 
 #define NSEC_PER_SEC 1000000000ULL
+#define NODES_SHOWN 10
 
 static const struct output_column columns[] = { { "WHAT", "what" }, { "STATUS", "status" } };
 
 /* Maps whose fill is worth a line: those that can run full. */
 static const char *const filling[] = {
 	"wag_svc", "wag_backend", "wag_svc_name", "wag_ct", "wag_sock", "wag_pods", "wag_endpoint",
-	"wag_netns",
+	"wag_netns", "wag_cidr", "wag_nodes",
 };
 
 static json_t *lines_of(char *text)
@@ -67,6 +70,30 @@ static json_t *meta_json(const struct wag_meta *meta)
 		"nodeIPv6",
 		wag_addr_is_zero(&meta->node_v6) ? "" : wag_addr_format(&meta->node_v6, v6), "mtu",
 		(int)meta->mtu, "startedSecondsAgo", up, "synced", meta->synced_ns != 0);
+}
+
+/* {mode, device, deviceMTU, mtu, podRouteMTU}; the device is "" where there is no tunnel. */
+static json_t *routing_json(const struct wag_meta *meta)
+{
+	static const char *const modes[] = { "native", "tunnel", "auto" };
+	static const char *const names[] = { "waggle_vxlan", "waggle_geneve" };
+	_cleanup_(nl_freep) struct nl *nl = NULL;
+	struct nl_link link = { 0 };
+
+	for (int i = 0; i < 2 && !link.ifindex; i++)
+		if (nl || nl_new(&nl) == 0)
+			(void)nl_link_get(nl, names[i], &link);
+	return json_pack("{s:s, s:s, s:i, s:i, s:i}", "mode",
+			 meta->routing < 3 ? modes[meta->routing] : "?", "device", link.name,
+			 "deviceMTU", (int)link.mtu, "mtu", (int)meta->mtu, "podRouteMTU",
+			 (int)(meta->route_mtu ? meta->route_mtu : meta->mtu));
+}
+
+static json_t *nodes_json(const struct cli *cli)
+{
+	json_t *list;
+
+	return nodes_read(cli, &list, NULL) == 0 ? list : json_array();
 }
 
 /* Conntrack counts itself; walking a quarter of a million flows for a status line would not do. */
@@ -163,6 +190,37 @@ static void add_meta_rows(json_t *rows, const json_t *meta)
 		(int)json_integer_value(json_object_get(meta, "mtu"))));
 }
 
+static void add_routing_rows(json_t *rows, const json_t *routing, const json_t *nodes)
+{
+	const char *device = json_string_value(json_object_get(routing, "device"));
+	json_t *lines = json_array(), *node;
+	char tunnel[64] = "";
+	size_t i, more;
+
+	if (*device)
+		snprintf(tunnel, sizeof(tunnel), " by %s, MTU %d", device,
+			 (int)json_integer_value(json_object_get(routing, "deviceMTU")));
+	add_row(rows, "Routing", json_sprintf("%s%s; MTU between nodes %d, of pods' routes %d",
+		json_string_value(json_object_get(routing, "mode")), tunnel,
+		(int)json_integer_value(json_object_get(routing, "mtu")),
+		(int)json_integer_value(json_object_get(routing, "podRouteMTU"))));
+	json_array_foreach((json_t *)nodes, i, node) {
+		const char *addr = json_string_value(
+			json_array_get(json_object_get(node, "addresses"), 0));
+		_cleanup_json_ json_t *way = node_way(node);
+
+		if (i < NODES_SHOWN)
+			json_array_append_new(lines, json_sprintf("%s: %s", addr ? addr : "?",
+				json_string_value(way)));
+	}
+	more = json_array_size(nodes) > NODES_SHOWN ? json_array_size(nodes) - NODES_SHOWN : 0;
+	if (more)
+		json_array_append_new(lines, json_sprintf("and %zu more: waggle node list", more));
+	if (json_array_size(lines) == 0)
+		json_array_append_new(lines, json_string("none known"));
+	add_row(rows, "Other nodes", lines);
+}
+
 static json_t *table_of(const json_t *doc)
 {
 	const json_t *kernel = json_object_get(doc, "kernel"), *value;
@@ -174,6 +232,9 @@ static json_t *table_of(const json_t *doc)
 	add_agent_rows(rows, json_object_get(doc, "agent"));
 	if (json_is_object(meta))
 		add_meta_rows(rows, meta);
+	if (json_is_object(meta))
+		add_routing_rows(rows, json_object_get(doc, "routing"),
+				 json_object_get(doc, "nodes"));
 	json_object_foreach((json_t *)kernel, key, value)
 		json_array_append_new(lines, json_is_string(value) ?
 			json_incref((json_t *)value) :
@@ -215,8 +276,10 @@ int cmd_status(const struct cli *cli, int argc, char **argv, struct wag_err *err
 	agent = agent_json(cli);
 	good = r == 0 && json_is_true(json_object_get(agent, "healthy")) &&
 	       json_is_true(json_object_get(agent, "ready"));
-	doc = json_pack("{s:b, s:o, s:o, s:o, s:o, s:o}", "ok", good, "agent", agent, "datapath",
-			r == 0 ? meta_json(&meta) : json_null(), "kernel", kernel_features(),
+	doc = json_pack("{s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "ok", good, "agent", agent,
+			"datapath", r == 0 ? meta_json(&meta) : json_null(), "routing",
+			r == 0 ? routing_json(&meta) : json_null(), "nodes",
+			r == 0 ? nodes_json(cli) : json_array(), "kernel", kernel_features(),
 			"maps", r == 0 ? maps_json(cli) : json_array(), "drops",
 			r == 0 ? drops_json(cli) : json_array());
 	if (!doc)

@@ -27,6 +27,7 @@ static const struct verb verbs[] = {
 	{ "status", cmd_status, 0, "", "is the agent ready, what is not, how full are the maps" },
 	{ "service list", cmd_service_list, 0, "", "Services with their backends" },
 	{ "endpoint list", cmd_endpoint_list, 0, "", "pods of this node" },
+	{ "node list", cmd_node_list, 0, "", "other nodes and the way packets take to them" },
 	{ "bpf lb list", cmd_bpf_lb_list, 0, "", "load-balancing tables of the datapath" },
 	{ "bpf ct list", cmd_bpf_ct_list, 0, "[--expired]", "tracked flows" },
 	{ "bpf map list", cmd_bpf_map_list, 0, "", "pinned maps, their fill and memory" },

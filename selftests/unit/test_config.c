@@ -213,7 +213,7 @@ static void test_routing_defaults(void **state)
 
 	assert_int_equal(config_init(&c), 0);
 	assert_int_equal(config_parse(&c, 2, argv, &err), 0);
-	assert_int_equal(c.routing_mode, CONFIG_ROUTING_NATIVE);
+	assert_int_equal(c.routing_mode, WAG_ROUTING_NATIVE);
 	assert_int_equal(c.tunnel_port, 8472);
 	assert_true(c.masquerade_v4 && c.masquerade_v6);
 	assert_int_equal(c.host_routing, 1);

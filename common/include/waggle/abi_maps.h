@@ -22,6 +22,8 @@
 enum wag_attach { WAG_ATTACH_TCX = 1, WAG_ATTACH_CLSACT = 2 };
 enum wag_socket_lb { WAG_SOCKET_LB_OFF = 0, WAG_SOCKET_LB_HOST = 1, WAG_SOCKET_LB_FULL = 2 };
 
+enum wag_routing { WAG_ROUTING_NATIVE = 0, WAG_ROUTING_TUNNEL = 1, WAG_ROUTING_AUTO = 2 };
+
 struct wag_meta {
 	__u32 magic;
 	__u32 abi;
@@ -30,7 +32,7 @@ struct wag_meta {
 	__u32 agent_pid; /* of the last agent that ran; may be dead */
 	__u32 mtu;	 /* of pod interfaces */
 	__u32 route_mtu; /* of a pod's default route, where less fits through a tunnel; 0: mtu */
-	__u32 pad;
+	__u32 routing;	 /* enum wag_routing in force */
 	__u64 started_ns; /* when that agent started */
 	__u64 synced_ns;  /* when it last had synced every watch; 0: never */
 	struct wag_addr node_v4, node_v6; /* zero: the node has none */

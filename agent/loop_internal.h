@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Between loop.c and loop_node.c: all that runs, and what both make happen. */
+#pragma once
+
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "cni_conf.h"
+#include "config.h"
+#include "dataplane_bpf.h"
+#include "endpoint.h"
+#include "endpoint_watch.h"
+#include "flow.h"
+#include "health.h"
+#include "ipam_node.h"
+#include "masquerade.h"
+#include "metrics.h"
+#include "model.h"
+#include "node_addr.h"
+#include "node_net.h"
+#include "policy_sync.h"
+#include "source.h"
+#include "sync.h"
+
+struct loop {
+	const struct config *config;
+	struct event_base *base;
+	struct event *sync_timer, *node_timer, *trim_timer, *monitor, *routes;
+	struct event *sigterm, *sigint;
+	struct nl *nl;
+	int monitor_fd, routes_fd;
+	struct node_facts facts;
+	struct dp_device tunnel; /* ifindex 0: none */
+	struct node_net *net;
+	struct masq_watch *masq; /* NULL: no --ip-masq-agent-config */
+	struct dataplane *dp;
+	struct model *model;
+	struct sync *sync;
+	struct policy_sync policies;
+	struct endpoint_watch *endpoints;
+	struct source *source;
+	struct ipam_node *ipam;
+	struct names *names;
+	struct flow_server *flow;
+	struct health *health, *metrics;
+	struct cni_watch *cni;
+	struct agent_view view;
+	uint64_t last_run_ms, last_cost_ms;
+	bool sync_due, restart, told_to_end, policies_told;
+};
+
+/* loop.c */
+void loop_start_timer(struct event *timer, uint64_t ms);
+static inline void loop_free_event(struct event *e)
+{
+	if (e)
+		event_free(e);
+}
+void loop_schedule_sync(struct loop *l);
+void loop_report(void *ctx, enum wag_log_level level, const char *msg);
+
+/* loop_node.c: the node's devices, addresses and routes, followed. */
+void loop_log_devices(const struct node_facts *f, uint32_t socket_lb);
+int loop_node_events(struct loop *l, struct wag_err *err); /* before the first listing */
+int loop_node_start(struct loop *l, struct wag_err *err);  /* the ways to other nodes */
+void loop_node_stop(struct loop *l);
