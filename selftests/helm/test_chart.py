@@ -339,7 +339,8 @@ def test_roles_are_what_the_agent_uses(helm):
     assert ("Role", "waggle-ipam") not in objects
     pool = helm.render({"ipam": {"mode": "cluster-pool"}})
     assert granted(pool["Role", "waggle-ipam"]) == \
-        {("coordination.k8s.io", "leases"): {"list", "create", "update", "delete"}}
+        {("coordination.k8s.io", "leases"): {"get", "list", "create", "update", "delete"}}
+    assert granted(pool["ClusterRole", "waggle"])["", "nodes"] == {"get", "patch"}
     for binding in ("ClusterRoleBinding", "waggle"), ("RoleBinding", "waggle-ipam"):
         assert pool[binding]["subjects"] == [{"kind": "ServiceAccount", "name": "waggle",
                                              "namespace": "kube-system"}]
