@@ -160,7 +160,8 @@ def nodes_come_change_and_go(lab):
     wait_for("the new address", lambda: [e["key"] for e in table(lab, "wag_nodes")] ==
              ["10.91.0.3"])
     expect("10.91.0.2" not in json.dumps(table(lab, "wag_cidr")), table(lab, "wag_cidr"))
-    expect(monitor.lines() == [], "routes were touched")
+    touched = monitor.lines()
+    expect(touched == [], "touched:", touched)
     # another range
     node(lab, "far", ["10.91.0.3"], ["10.244.8.0/24"])
     wait_routes(lab, {"10.244.8.0/24": f"dev {TUNNEL} src {NODE4} mtu 1450"})
@@ -182,7 +183,8 @@ def a_restart_touches_nothing(lab):
     lab.start_agent(*lab.agent_args)
     status, metrics = lab.http("/metrics")
     expect("waggle_node_routes 2\n" in metrics, status, metrics[-500:])
-    expect(monitor.lines() == [], "touched:", monitor.lines)
+    touched = monitor.lines()
+    expect(touched == [], "touched:", touched)
     expect(routes(lab) == FAR and link(lab, TUNNEL)["ifindex"] == index, "changed")
     after = table(lab, "wag_cidr"), table(lab, "wag_nodes"), table(lab, "wag_device")
     expect(after == before, before, after)
