@@ -239,7 +239,7 @@ class Cluster:
         for node in self.nodes.values():
             node.start_agent(*args, wait=False)
         for node in self.nodes.values():
-            node.wait_ready()
+            node.wait_ready(60)
 
     def router_routes(self, verb="add"):
         """What a network that routes natively knows: where each node's pods are."""

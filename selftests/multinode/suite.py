@@ -200,7 +200,7 @@ class Env:
         """A test that failed half-way may have left an agent dead."""
         for node in self.nodes:
             if node.agent and node.agent.poll() is not None:
-                node.start_agent(*self.agent_args)
+                node.start_agent(*self.agent_args, seconds=60)
 
 
 def ask(lab, net, mode, targets, *args):

@@ -111,6 +111,9 @@ def a_node_changes_its_address(env):
                     node, "n3-a", node.pods["n3-a"][f], o.pods[p][f]))
         env.meet()
         every_pod_pair(env)
+        # its agent starts anew, and only then knows the address as the node's own
+        wait_for("the node's agent", lambda: node.http("/readyz")[0] == 200 and node.addr(
+            env.underlay[0]) in node.cli("bpf", "map", "dump", "wag_node_addr"), 20)
         pods_and_nodes(env)
 
 
@@ -128,7 +131,7 @@ def agents_restart(env):
         for node in env.nodes:
             node.start_agent(*env.agent_args, wait=False)
         for node in env.nodes:
-            node.wait_ready()
+            node.wait_ready(60)
         every_pod_pair(env)
     for node, watch in zip(env.nodes, watches):
         node.stop(watch)

@@ -68,14 +68,14 @@ def pods_come_and_go_without_the_agent(env):
         many = many[MANY // 2:]
         expect_all_reached(env, node, many)
         held = node.routes(), ports_of(node)
-        node.start_agent(*env.agent_args)
+        node.start_agent(*env.agent_args, seconds=60)
         expect_all_reached(env, node, many)
         expect(endpoints(node) == sorted([*before[2], *many]), "endpoints:", endpoints(node))
         expect((node.routes(), ports_of(node)) == held, "the agent touched what it found:",
                set(node.routes()) ^ set(held[0]), ports_of(node) ^ held[1])
         node.kill_agent()
         in_parallel(node.del_pod, many)
-        node.start_agent(*env.agent_args)
+        node.start_agent(*env.agent_args, seconds=60)
     after = node.routes(), ports_of(node), endpoints(node)
     expect(after == before, "something was left behind:", set(after[0]) ^ set(before[0]),
            after[1] ^ before[1], after[2])
@@ -136,14 +136,14 @@ def what_is_pinned_decides_without_the_agent(env):
                 expect_ok(ask(node, "node", "connect", [(node.pods[pod][family], 8080)])[0], pod)
         reason = pending_reason(node)
         expect(reason and dropped(node, reason) > 0, "no drop was counted as pending")
-        node.start_agent(*env.agent_args)
+        node.start_agent(*env.agent_args, seconds=60)
         for pod in ("in-guarded", "in-unknown"):
             for family in env.families:
                 wait_for(f"{pod} to be released", lambda p=pod, f=family: node.connect(
                     p, target[f], 8080, timeout_ms=200)["is"] == "ok", 10)
     finally:
         if node.agent.poll() is not None:
-            node.start_agent(*env.agent_args)
+            node.start_agent(*env.agent_args, seconds=60)
         env.cluster.remove("policies.yaml")
         for pod in [p for p in node.pods if p.startswith("in-")]:
             node.del_pod(pod, pod[3:])
@@ -161,7 +161,7 @@ def a_node_reboots(env):
     expect(code == 11, "ADD before the agent's first run should answer 11:", answer)
     code, answer = reply(node, "STATUS")
     expect(code == 50, "STATUS before the agent's first run should answer 50:", answer)
-    node.start_agent(*env.agent_args)
+    node.start_agent(*env.agent_args, seconds=60)
     code, answer = reply(node, "STATUS")
     expect(code == 0, "STATUS with an agent:", answer)
     for pod in old:  # kubelet clears away what was before it makes anew
