@@ -16,7 +16,7 @@ import uuid
 
 from netlab import Lab, LabError, service_objects, port
 
-VXLAN_PORT = 8472
+VXLAN_PORT, TUNNEL_VNI = 8472, 1
 SUBNETS = {"lan": ("10.90.0.", "fd90::"), "wan": ("10.91.0.", "fd91::"),
            "out": ("10.92.0.", "fd92::"), "far": ("10.93.0.", "fd93::")}
 PLACES = {"n1": ("lan", 1), "n2": ("lan", 2), "n3": ("wan", 3)}
@@ -169,6 +169,7 @@ class ClusterNode(Lab):
             if proc.poll() is None:
                 proc.kill()
             proc.wait()
+        self.cluster.outside.ip("router", f"link del {self.node_name}")
         for net in reversed(self.nets):
             self.run(["ip", "netns", "del", self.ns(net)])
         self.nets, self.pods = [], {}

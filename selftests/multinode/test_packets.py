@@ -5,7 +5,7 @@ import socket
 import struct
 
 from suite import ask, expect, expect_ok, host_port, observed, test, wait_for
-from multinode import FAR_MTU, VXLAN_PORT
+from multinode import FAR_MTU, TUNNEL_VNI, VXLAN_PORT
 
 ALL = ("plain", "some", "paths", "full")
 WAGGLE = ("some", "paths", "full")
@@ -195,7 +195,7 @@ def tunnels_of_strangers_are_refused(env):
     """A tunnelled packet from a host that is no node."""
     node = env.nodes[0]
     src, dst = env.nodes[1].pods["n2-a"][4], node.pods["n1-a"][4]
-    frame = vxlan_frame(src, dst, env.tunnel_vni)
+    frame = vxlan_frame(src, dst, TUNNEL_VNI)
     family = env.underlay[0]
     code = (f"import socket; s = socket.socket(socket.AF_INET{'6' * (family == 6)}, "
             f"socket.SOCK_DGRAM); s.sendto({frame!r}, ({node.addr(family)!r}, {VXLAN_PORT}))")
