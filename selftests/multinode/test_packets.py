@@ -174,7 +174,7 @@ def spoofed_sources_are_dropped(env):
         for family in env.families:
             node.wagtest(pod, "synflood", "--src", victim[family], "--dst",
                          host_port(target[family], 8080), "--rate", 100, "--ms", 50)
-            drop_shown(node, "SPOOFED_SOURCE", source=victim[family])
+            drop_shown(node, "INVALID_SOURCE_IP", source=victim[family])
 
 
 def vxlan_frame(src, dst, vni):
@@ -200,4 +200,4 @@ def tunnels_of_strangers_are_refused(env):
     code = (f"import socket; s = socket.socket(socket.AF_INET{'6' * (family == 6)}, "
             f"socket.SOCK_DGRAM); s.sendto({frame!r}, ({node.addr(family)!r}, {VXLAN_PORT}))")
     env.outside.sh("rogue", ["python3", "-c", code])
-    drop_shown(node, "UNKNOWN_TUNNEL_SOURCE", source=src)
+    drop_shown(node, "UNKNOWN_SENDER", source=src)
