@@ -16,6 +16,7 @@
 
 #define SETTLE_MS 500
 #define AGAIN_MS 10000 /* what time alone changes: quarantine, draining; and what has failed */
+#define SAME_TEXT_MS 60000
 #define SAME_PATCH_MS 60000 /* the watch may be slow to show what was published */
 
 static const char *const family_names[2] = { "IPv4", "IPv6" };
@@ -40,7 +41,7 @@ struct ipam_node {
 	char *sent; /* what was published last, and of which Node */
 	uint64_t sent_ms;
 	unsigned patch_backoff_ms;
-	uint64_t patch_after_ms;
+	uint64_t patch_after_ms, told_patch_ms;
 	bool told_no_range;
 	char told_bad[IPAM_RANGE_KEY];
 };
@@ -245,13 +246,17 @@ static void on_patched(void *ctx, const struct kube_answer *answer)
 
 	if (kube_answer_ok(answer)) {
 		n->patch_backoff_ms = 0;
+		n->told_patch_ms = 0;
 		return;
 	}
 	free(n->sent);
 	n->sent = NULL;
 	n->patch_after_ms = now_ms() + kube_backoff_ms(n->cluster, &n->patch_backoff_ms);
-	report(n, WAG_LOG_WARN, "other nodes are not told of this node's pod ranges: %s",
-	       answer->error);
+	if (!n->told_patch_ms || now_ms() - n->told_patch_ms >= SAME_TEXT_MS) {
+		n->told_patch_ms = now_ms();
+		report(n, WAG_LOG_WARN, "other nodes are not told of this node's pod ranges: %s",
+		       answer->error);
+	}
 	arm(n, n->patch_backoff_ms);
 }
 
@@ -290,12 +295,13 @@ static void on_event(void *ctx, const struct kube_answer *answer)
 {
 	struct ipam_node *n = ctx;
 
-	if (!kube_answer_ok(answer)) {
+	if (!kube_answer_ok(answer))
 		report(n, WAG_LOG_WARN, "no Event could be made of it: %s", answer->error);
+	/* What is refused once is refused again. */
+	if (answer->status >= 200 && answer->status < 500 && answer->status != 429)
+		n->event_due[n->event_family] = false;
+	else
 		arm(n, AGAIN_MS);
-		return;
-	}
-	n->event_due[n->event_family] = false;
 }
 
 static void send_event(struct ipam_node *n, int family, const char *text)

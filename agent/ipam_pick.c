@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <waggle/addr.h>
 
 #include "ipam_pick.h"
@@ -28,18 +29,35 @@ static int holds_service(const struct object *obj, void *ctx)
 	return 0;
 }
 
+struct look {
+	const struct ipam_range *block;
+	const char *own_node;
+};
+
+/* A Node's address, or its pods': what another mode or a controller gave it is its own as well. */
 static int holds_node(const struct object *obj, void *ctx)
 {
-	const struct ipam_range *block = ctx;
+	const struct look *look = ctx;
 
 	for (size_t i = 0; i < obj->node.n_addrs; i++)
-		if (wag_addr_in_cidr(&obj->node.addrs[i], &block->subnet, block->bits))
+		if (wag_addr_in_cidr(&obj->node.addrs[i], &look->block->subnet, look->block->bits))
 			return 1;
+	if (strcmp(obj->name, look->own_node) == 0)
+		return 0;
+	for (size_t i = 0; i < obj->node.n_pod_cidrs; i++) {
+		struct ipam_range range;
+
+		if (wag_cidr_parse(obj->node.pod_cidrs[i], &range.subnet, &range.bits) == 0 &&
+		    ipam_ranges_overlap(look->block, &range))
+			return 1;
+	}
 	return 0;
 }
 
 static bool usable(const struct ipam_pick *pick, struct ipam_range *block)
 {
+	struct look look = { block, pick->node };
+
 	for (size_t i = 0; i < pick->mine->n; i++)
 		if (ipam_ranges_overlap(block, &pick->mine->at[i]))
 			return false;
@@ -47,7 +65,7 @@ static bool usable(const struct ipam_pick *pick, struct ipam_range *block)
 		if (ipam_ranges_overlap(block, &pick->taken->at[i]))
 			return false;
 	return !model_visit(pick->model, MODEL_SERVICE, holds_service, block) &&
-	       !model_visit(pick->model, MODEL_NODE, holds_node, block);
+	       !model_visit(pick->model, MODEL_NODE, holds_node, &look);
 }
 
 /*

@@ -137,6 +137,21 @@ static void add_object(struct model *m, enum model_kind kind, const char *name, 
 	assert_true(model_upsert(m, obj) >= 0);
 }
 
+static void add_pod_cidr(struct model *m, const char *name, const char *cidr)
+{
+	struct object *obj = object_new(MODEL_NODE, "", name);
+	char **at;
+
+	assert_non_null(obj);
+	at = array_grow(&obj->node.pod_cidrs, &obj->node.n_pod_cidrs, sizeof(*at));
+	*at = strdup(cidr);
+	assert_int_equal(wag_addr_parse("10.5.0.7", array_grow(&obj->node.addrs,
+							       &obj->node.n_addrs,
+							       sizeof(struct wag_addr))),
+			 0);
+	assert_true(model_upsert(m, obj) >= 0);
+}
+
 static void test_pick(void **state)
 {
 	struct ipam_pool pool = pool_of("10.5.0.0/22", 24); /* 4 blocks */
@@ -162,6 +177,13 @@ static void test_pick(void **state)
 	assert_true(node_range_has(&(struct node_range_list){ .at = { range_of("10.5.3.0/24") },
 							      .n = 1 },
 				   &block));
+	/* What a Node has for its pods is taken too, unless it is our own. */
+	add_pod_cidr(m, "n1", "10.5.3.0/24");
+	assert_int_equal(ipam_pick(&pick, &attempt, &block), 0);
+	add_pod_cidr(m, "n2", "10.5.2.0/23");
+	assert_int_equal(ipam_pick(&pick, &attempt, &block), -ENOSPC);
+	assert_true(model_delete(m, MODEL_NODE, "", "n2") >= 0);
+	assert_int_equal(ipam_pick(&pick, &attempt, &block), 0);
 	assert_int_equal(node_range_add(&mine, &block), 0);
 	assert_int_equal(ipam_pick(&pick, &attempt, &block), -ENOSPC);
 	free(taken.at);
