@@ -254,6 +254,7 @@ static __always_inline int sock_forward(struct bpf_sock_addr *ctx, struct sock_c
 {
 	struct svc_choice choice = {};
 	struct svc_frontend front;
+	bool loopback;
 	__u64 cookie;
 
 	if (ctx->protocol != IPPROTO_TCP && ctx->protocol != IPPROTO_UDP)
@@ -261,9 +262,10 @@ static __always_inline int sock_forward(struct bpf_sock_addr *ctx, struct sock_c
 	if (!sock_is_ours(ctx, call) || (call->point == WAG_POINT_CONNECT && sock_is_bound(ctx)))
 		return SYS_PROCEED;
 	sock_get_addr(ctx, call, v6);
-	/* A pod's loopback is its own. */
-	svc_lookup(&front, &call->addr, call->port, call->proto,
-		   call->host && addr_is_loopback(&call->addr));
+	loopback = addr_is_loopback(&call->addr);
+	if (loopback && !call->host)
+		return SYS_PROCEED; /* a pod's loopback is its own */
+	svc_lookup(&front, &call->addr, call->port, call->proto, loopback);
 	if (front.of_node)
 		hostport_lookup(&front, &call->addr, call->port, call->proto);
 	cookie = bpf_get_socket_cookie(ctx);
