@@ -37,13 +37,12 @@ static __always_inline bool node_source(const struct wag_pkt *pkt, struct wag_ad
 	return !addr_is_zero(addr);
 }
 
-/* The address of the device that the node's routes choose, else the node's. */
-static __always_inline bool device_source(struct __sk_buff *skb, struct wag_scratch *scratch,
-					  struct wag_addr *addr)
+/* The served device that the node's routes choose; NULL: another one, or no route. */
+static __always_inline struct wag_device *egress_device(struct __sk_buff *skb,
+							struct wag_scratch *scratch)
 {
 	struct bpf_fib_lookup *fib = &scratch->fib;
 	struct wag_pkt *pkt = &scratch->pkt;
-	struct wag_device *device;
 	long r;
 
 	__builtin_memset(fib, 0, sizeof(*fib));
@@ -59,13 +58,19 @@ static __always_inline bool device_source(struct __sk_buff *skb, struct wag_scra
 		fib->ipv4_dst = pkt->xlat.daddr.w[3];
 	}
 	r = bpf_fib_lookup(skb, fib, sizeof(*fib), 0);
-	if (r == BPF_FIB_LKUP_RET_SUCCESS || r == BPF_FIB_LKUP_RET_NO_NEIGH) {
-		device = bpf_map_lookup_elem(&wag_device, &fib->ifindex);
-		if (device) {
-			*addr = pkt->flags & PKT_V6 ? device->v6 : device->v4;
-			if (!addr_is_zero(addr))
-				return true;
-		}
+	if (r != BPF_FIB_LKUP_RET_SUCCESS && r != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return NULL;
+	return bpf_map_lookup_elem(&wag_device, &fib->ifindex);
+}
+
+/* The device's address, else the node's. */
+static __always_inline bool device_source(const struct wag_pkt *pkt,
+					  const struct wag_device *device, struct wag_addr *addr)
+{
+	if (device) {
+		*addr = pkt->flags & PKT_V6 ? device->v6 : device->v4;
+		if (!addr_is_zero(addr))
+			return true;
 	}
 	return node_source(pkt, addr);
 }
@@ -113,6 +118,7 @@ static __always_inline bool proto_forbids(__u8 proto)
 
 static __noinline int masquerade(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
+	struct wag_device *device;
 	struct wag_pkt *pkt;
 	bool found;
 
@@ -126,7 +132,11 @@ static __noinline int masquerade(struct __sk_buff *skb, struct wag_scratch *scra
 		found = node_source(pkt, &pkt->xlat.saddr);
 		break;
 	case AS_DEVICE:
-		found = device_source(skb, scratch, &pkt->xlat.saddr);
+		device = egress_device(skb, scratch);
+		/* The reply must meet a program of ours, or the pod is better off as it is. */
+		if (!device && pkt->point == WAG_POINT_FROM_POD)
+			return NEXT;
+		found = device_source(pkt, device, &pkt->xlat.saddr);
 		break;
 	default:
 		return NEXT;

@@ -27,6 +27,11 @@ static void device(struct world *w)
 	world_device(w, EGRESS);
 }
 
+static void device_without_address(struct world *w)
+{
+	world_device(w, NOBODY);
+}
+
 static void external_backend(struct world *w)
 {
 	device(w);
@@ -196,14 +201,14 @@ static const struct one_case cases[] = {
 	      .entries = 1 } } },
 	{ "a device without an address of its own: the node's",
 	  0,
-	  NULL,
+	  device_without_address,
 	  { { FROM_POD, T(POD_A, 4000, OUTSIDE, 80, F_SYN), ON, .src = NODE, NEW,
 	      .entries = 2 } } },
-	{ "no route: the pod is told",
+	{ "a device that is not served, and no route",
 	  0,
 	  device,
-	  { { FROM_POD, T(POD_A, 4000, UNROUTED, 80, F_SYN), .verdict = V_REDIRECT,
-	      .reason = WAG_DROP_FIB_FAILED,
+	  { { FROM_POD, T(POD_A, 4000, REMOTE, 80, F_SYN), ON, NEW, .entries = 1 },
+	    { FROM_POD, T(POD_A, 4000, UNROUTED, 80, F_SYN), .verdict = V_PASS, NEW,
 	      .entries = 2 } } },
 	{ "a protocol without ports: one pod per destination",
 	  0,

@@ -328,8 +328,13 @@ void world_backends(struct world *w, __u32 index, __u8 proto, const struct backe
 
 void world_device(struct world *w, enum who who)
 {
-	struct wag_device device = { .v4 = addr_of(who, false), .v6 = addr_of(who, true) };
 	__u32 ifindex = world_ifindex(FROM_NET);
+	struct wag_device device = {};
+
+	if (who) {
+		device.v4 = addr_of(who, false);
+		device.v6 = addr_of(who, true);
+	}
 
 	bpf_map_update_elem(w->device, &ifindex, &device, BPF_ANY);
 }

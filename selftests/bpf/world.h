@@ -68,7 +68,7 @@ void world_service(struct world *w, __u32 index, enum who who, __u16 port, __u8 
 void world_backends(struct world *w, __u32 index, __u8 proto, const struct backend *backends,
 		    unsigned n);
 void world_backend_gone(struct world *w, __u32 index, __u8 proto, enum who who, __u16 port);
-/* Where pods leave for outside: their source address there. */
+/* Where pods leave for outside: their source address there; NOBODY: the device has none. */
 void world_device(struct world *w, enum who who);
 /* bits of the 128; tunnel NOBODY: none. */
 void world_cidr(struct world *w, enum who who, unsigned bits, __u32 flags, enum who tunnel);

@@ -18,6 +18,8 @@ MODES = {
     "clsact": ["--socket-lb=full", "--attach=clsact"],
     "tcx": ["--socket-lb=full", "--attach=tcx"],
     "host": ["--socket-lb=host"],
+    "kept": ["--socket-lb=off", "--non-masquerade-cidrs=10.91.0.0/24,fd91::/64"],
+    "unmasked": ["--socket-lb=full", "--enable-ipv4-masquerade=false"],
 }
 SUITE_MODES = ("full", "off", "clsact")
 
