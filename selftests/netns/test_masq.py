@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What pods send out of the cluster, and ports of the node that are a pod's."""
 import json
+import os
 
 from suite import FAMILIES, expect, expect_ok, fields, host_port, port, test, wait_for
 from netlab import FAR4, FAR6, NODE4, NODE6, OUT4, OUT6
@@ -157,13 +158,33 @@ def some_destinations_keep_the_pods_address(env):
 
 @test("kept")
 def ip_masq_agents_file_is_followed(env):
-    def outside_sees(wanted):
-        return lambda: addr_of(env.lab.connect("client", OUT4, 8080).get("seen", "")) == wanted
+    """New connections follow it; what flags say stays."""
+    lab, path = env.lab, env.lab.path("ip-masq-agent")
+    mine = lab.pods["client"][0]
 
-    env.lab.write_masq(["10.90.0.0/24"])
-    wait_for("outside to see the pod", outside_sees(env.lab.pods["client"][0]), 10)
-    env.lab.write_masq([])
-    wait_for("outside to see the node", outside_sees(NODE4), 10)
+    def write(cidrs):
+        with open(path + ".new", "w", encoding="utf-8") as f:
+            json.dump({"nonMasqueradeCIDRs": cidrs, "resyncInterval": "200ms"}, f)
+        os.rename(path + ".new", path)
+
+    def sees(server):
+        return addr_of(lab.connect("client", server, 8080).get("seen", ""))
+
+    write([])
+    args = lab.agent_args
+    lab.kill_agent()
+    lab.start_agent(*args, f"--ip-masq-agent-config={path}")
+    try:
+        wait_for("outside to see the node", lambda: sees(OUT4) == NODE4)
+        write(["10.90.0.0/24"])
+        wait_for("outside to see the pod", lambda: sees(OUT4) == mine)
+        expect(sees(FAR4) == mine, "--non-masquerade-cidrs holds no more")
+        write([])
+        wait_for("outside to see the node again", lambda: sees(OUT4) == NODE4)
+        expect(sees(FAR4) == mine, "--non-masquerade-cidrs holds no more")
+    finally:
+        lab.kill_agent()
+        lab.start_agent(*args)
 
 
 @test("unmasked")
