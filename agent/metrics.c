@@ -103,7 +103,8 @@ static void simple(struct text *t, const char *name, const char *type, const cha
 
 static const char *direction(unsigned point)
 {
-	return point == WAG_POINT_TO_POD || point == WAG_POINT_FROM_NET || point == WAG_POINT_XDP
+	return point == WAG_POINT_TO_POD || point == WAG_POINT_FROM_NET ||
+			       point == WAG_POINT_FROM_TUNNEL || point == WAG_POINT_XDP
 		       ? "INGRESS"
 		       : "EGRESS";
 }

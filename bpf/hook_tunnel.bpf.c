@@ -6,6 +6,7 @@
  */
 #include <asm-generic/errno-base.h>
 #include <linux/bpf.h>
+#include <linux/if_packet.h>
 #include <bpf/bpf_helpers.h>
 #include "maps.h"
 #include "packet.h"
@@ -20,16 +21,102 @@
 #include "stage_route.h"
 #include "stage_finish.h"
 
+/* Only the cluster's nodes are believed; of a stranger's packet the event shows the outside. */
+static __always_inline int unpack(struct __sk_buff *skb, struct wag_scratch *scratch)
+{
+	struct bpf_tunnel_key *key = &scratch->tunnel;
+	struct wag_pkt *pkt = &scratch->pkt;
+	struct wag_tuple *t = &pkt->tuple;
+
+	if (!bpf_skb_get_tunnel_key(skb, key, TUNNEL_KEY_SIZE, 0)) {
+		addr_from_v4(&t->saddr, bpf_htonl(key->remote_ipv4));
+	} else if (!bpf_skb_get_tunnel_key(skb, key, TUNNEL_KEY_SIZE, BPF_F_TUNINFO_IPV6)) {
+		__builtin_memcpy(&t->saddr, key->remote_ipv6, sizeof(t->saddr));
+	} else {
+		return wag_drop(pkt, WAG_DROP_UNKNOWN_TUNNEL_SOURCE);
+	}
+	if (key->tunnel_id == cfg.tunnel_vni && bpf_map_lookup_elem(&wag_nodes, &t->saddr))
+		return NEXT;
+	pkt->flags |= addr_is_v4(&t->saddr) ? 0 : PKT_V6;
+	node_source(pkt, &t->daddr);
+	t->proto = IPPROTO_UDP;
+	t->dport = cfg.tunnel_port;
+	return wag_drop(pkt, WAG_DROP_UNKNOWN_TUNNEL_SOURCE);
+}
+
 SEC("tc")
 int wag_from_tunnel(struct __sk_buff *skb)
 {
-	return PASS;
+	struct wag_scratch *s = scratch_get(WAG_POINT_FROM_TUNNEL);
+	int v;
+
+	if (!s)
+		return DROP;
+	if ((v = unpack(skb, s)) != NEXT) /* who packed it? */
+		goto out;
+	if ((v = stage_parse(skb, &s->pkt)) != NEXT)
+		goto out;
+	if ((v = stage_track(skb, s)) != NEXT)
+		goto out;
+	if ((v = stage_service(skb, s)) != NEXT)
+		goto out;
+	if ((v = stage_policy(skb, s)) != NEXT)
+		goto out;
+	if ((v = stage_masquerade(skb, s)) != NEXT)
+		goto out;
+	if ((v = stage_commit(skb, s)) != NEXT)
+		goto out;
+	if ((v = route_from_net(skb, s)) != NEXT)
+		goto out;
+	if ((v = stage_nat(skb, s)) != NEXT)
+		goto out;
+	v = s->verdict;
+out:
+	/* The stack looks at the Ethernet address, which is the sender's pod's to fill. */
+	if (v == PASS)
+		bpf_skb_change_type(skb, PACKET_HOST);
+	return stage_finish(skb, s, v);
+}
+
+/* The node's own packets meet their Services here, as at any other device. */
+static __always_inline int from_node(struct __sk_buff *skb, struct wag_scratch *s)
+{
+	int v;
+
+	if ((v = stage_track(skb, s)) != NEXT)
+		return v;
+	if ((v = stage_service(skb, s)) != NEXT)
+		return v;
+	if ((v = stage_policy(skb, s)) != NEXT)
+		return v;
+	return stage_commit(skb, s);
 }
 
 SEC("tc")
 int wag_to_tunnel(struct __sk_buff *skb)
 {
-	return PASS;
+	struct wag_scratch *s;
+	int v;
+
+	if ((skb->mark & WAG_MARK_MASK) == WAG_MARK_TRANSLATED)
+		return PASS; /* it has its key */
+	s = scratch_get(WAG_POINT_TO_TUNNEL);
+	if (!s)
+		return DROP;
+	if ((v = stage_parse(skb, &s->pkt)) == DROP)
+		goto out;
+	/* Forwarded packets met their hook where they came in. */
+	if (v == NEXT && !skb->ingress_ifindex)
+		v = from_node(skb, s);
+	if (v == DROP)
+		goto out;
+	if ((v = route_to_tunnel(skb, s)) != NEXT)
+		goto out;
+	if ((v = stage_nat(skb, s)) != NEXT)
+		goto out;
+	v = s->verdict;
+out:
+	return stage_finish(skb, s, v);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -342,3 +342,21 @@ static __always_inline int route_from_node(struct __sk_buff *skb, struct wag_scr
 		return route_by(scratch, WAG_NEXT_HOST, PASS);
 	return route_to_host(skb, scratch);
 }
+
+/* At the tunnel device's egress, where the node's routes led: to which node? */
+static __always_inline int route_to_tunnel(struct __sk_buff *skb, struct wag_scratch *scratch)
+{
+	struct wag_pkt *pkt = &scratch->pkt;
+	const struct wag_addr *dst = pkt_dst(pkt);
+	const struct wag_cidr *cidr;
+
+	if (addr_is_zero(dst) || is_multicast(&pkt->tuple, pkt->flags & PKT_V6))
+		return PASS; /* ARP, neighbour discovery: the device drops them, having no peers */
+	if (pkt->flags & PKT_NAT && !addr_equal(dst, &pkt->tuple.daddr))
+		return route_from_node(skb, scratch);
+	cidr = cidr_find(scratch, dst);
+	if (!cidr || addr_is_zero(&cidr->tunnel) ||
+	    (!cfg.dry_run && tunnel_set_key(skb, scratch, cidr)))
+		return wag_drop(pkt, WAG_DROP_NO_TUNNEL_ENDPOINT);
+	return route_by(scratch, WAG_NEXT_TUNNEL, PASS);
+}

@@ -163,7 +163,9 @@ const char *wag_point_name(unsigned point)
 {
 	static const char *const names[] = { "none",	"from-pod",   "to-pod",	 "from-net",
 					     "to-net",	"xdp",	      "connect", "sendmsg",
-					     "recvmsg", "getpeername" };
+					     "recvmsg", "getpeername",
+					     [WAG_POINT_FROM_TUNNEL] = "from-tunnel",
+					     [WAG_POINT_TO_TUNNEL] = "to-tunnel" };
 
 	return point < sizeof(names) / sizeof(names[0]) ? names[point] : "unknown";
 }

@@ -252,6 +252,12 @@ static int trace_point(const struct flow_record *rec)
 		return FLOW__TRACE_OBSERVATION_POINT__TO_ENDPOINT;
 	case WAG_POINT_TO_NET:
 		return FLOW__TRACE_OBSERVATION_POINT__TO_NETWORK;
+	case WAG_POINT_TO_TUNNEL:
+		return FLOW__TRACE_OBSERVATION_POINT__TO_OVERLAY;
+	case WAG_POINT_FROM_TUNNEL:
+		if (rec->kind != FLOW_RECORD_POST)
+			return FLOW__TRACE_OBSERVATION_POINT__FROM_OVERLAY;
+		break;
 	case WAG_POINT_FROM_NET:
 	case WAG_POINT_XDP:
 		if (rec->kind != FLOW_RECORD_POST)
@@ -267,6 +273,8 @@ static int trace_point(const struct flow_record *rec)
 		return FLOW__TRACE_OBSERVATION_POINT__TO_ENDPOINT;
 	case WAG_NEXT_NET:
 		return FLOW__TRACE_OBSERVATION_POINT__TO_NETWORK;
+	case WAG_NEXT_TUNNEL:
+		return FLOW__TRACE_OBSERVATION_POINT__TO_OVERLAY;
 	case WAG_NEXT_HOST:
 		return FLOW__TRACE_OBSERVATION_POINT__TO_HOST;
 	}
@@ -285,6 +293,11 @@ static int direction(const struct wag_event *event)
 	case WAG_POINT_FROM_POD:
 		return is_reverse(event) ? FLOW__TRAFFIC_DIRECTION__INGRESS
 					 : FLOW__TRAFFIC_DIRECTION__EGRESS;
+	case WAG_POINT_FROM_NET:
+	case WAG_POINT_FROM_TUNNEL:
+		if (event->next != WAG_NEXT_POD)
+			break;
+		/* fallthrough */
 	case WAG_POINT_TO_POD:
 		return is_reverse(event) ? FLOW__TRAFFIC_DIRECTION__EGRESS
 					 : FLOW__TRAFFIC_DIRECTION__INGRESS;
@@ -309,8 +322,15 @@ static const char *drop_file(const struct wag_event *event)
 		return "stage_commit.h";
 	case WAG_DROP_CSUM_ERROR:
 		return "stage_nat.h";
+	case WAG_DROP_POLICY_PENDING:
+		return "stage_policy.h";
 	case WAG_DROP_FIB_FAILED:
+	case WAG_DROP_TTL_EXCEEDED:
+	case WAG_DROP_FRAG_NEEDED:
+	case WAG_DROP_NO_TUNNEL_ENDPOINT:
 		return "stage_route.h";
+	case WAG_DROP_UNKNOWN_TUNNEL_SOURCE:
+		return "hook_tunnel.bpf.c";
 	}
 	return wag_point_name(event->point);
 }
@@ -319,7 +339,8 @@ static const char *drop_file(const struct wag_event *event)
 static bool drops_first(unsigned reason)
 {
 	return reason == WAG_DROP_NO_BACKEND || reason == WAG_DROP_SLOT_MISMATCH ||
-	       reason == WAG_DROP_CT_FULL || reason == WAG_DROP_SNAT_EXHAUSTED;
+	       reason == WAG_DROP_CT_FULL || reason == WAG_DROP_SNAT_EXHAUSTED ||
+	       reason == WAG_DROP_POLICY_PENDING;
 }
 
 static void build_drop(struct flow_msg *msg, const struct wag_event *event)

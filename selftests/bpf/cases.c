@@ -11,6 +11,8 @@ static const enum wag_point points[] = {
 	[TO_POD] = WAG_POINT_TO_POD,
 	[FROM_NET] = WAG_POINT_FROM_NET,
 	[TO_NET] = WAG_POINT_TO_NET,
+	[FROM_TUNNEL] = WAG_POINT_FROM_TUNNEL,
+	[TO_TUNNEL] = WAG_POINT_TO_TUNNEL,
 };
 
 static void compare(const struct frame *got, const struct frame *want)
@@ -117,6 +119,19 @@ static void check_event(struct world *w, const struct step *step, const struct s
 		       "event's translated tuple is wrong");
 }
 
+static void check_key(struct world *w, const struct step *step)
+{
+	struct wag_addr want = addr_of(step->packed, w->v6);
+	struct bpf_tunnel_key key;
+	bool same;
+
+	world_tunnel_key(w, step->hook, &key);
+	same = w->v6 ? !memcmp(key.remote_ipv6, &want, sizeof(want)) :
+		       key.remote_ipv4 == be32toh(want.w[3]);
+	expect(same && key.tunnel_id == TUNNEL_VNI, "packed for 0x%x, network %u",
+	       w->v6 ? be32toh(key.remote_ipv6[3]) : key.remote_ipv4, key.tunnel_id);
+}
+
 void run_step(struct world *w, const struct step *step)
 {
 	struct __sk_buff ctx = { .ifindex = step_ifindex(step),
@@ -144,6 +159,8 @@ void run_step(struct world *w, const struct step *step)
 	check_event(w, step, &spec, &left, in.len);
 	if (!step->reason)
 		compare(&out, &want);
+	if (step->packed)
+		check_key(w, step);
 	expect(world_ct_count(w) == step->entries, "%u conntrack entries, not %u",
 	       world_ct_count(w), step->entries);
 	expect(world_ct_used(w) == world_ct_count(w), "%u entries used, %u there", world_ct_used(w),

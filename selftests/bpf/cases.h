@@ -41,7 +41,8 @@ struct step {
 	bool uncounted;
 	__u8 entries; /* in conntrack afterwards */
 	__u32 ingress, mark;
-	bool elsewhere; /* comes in at another device: wag_out */
+	enum who packed; /* with a tunnel key for this node */
+	bool elsewhere;	 /* comes in at another device: wag_out */
 	void (*before)(struct world *w);
 };
 

@@ -20,7 +20,7 @@ static const char *const v4_addrs[WHOS] = {
 	[ROUTER] = "203.0.113.1", [UNROUTED] = "10.9.9.9",    [MULTICAST] = "224.0.0.251",
 	[LOOPBACK] = "127.0.0.1", [ANYBODY] = "0.0.0.0",      [EGRESS] = "172.16.0.2",
 	[LINK_LOCAL] = "169.254.169.254",
-	[LINK] = "0.0.0.0",
+	[PEER] = "172.16.0.3",	  [PEER2] = "172.16.0.4",     [LINK] = "0.0.0.0",
 };
 
 static const char *const v6_addrs[WHOS] = {
@@ -32,6 +32,7 @@ static const char *const v6_addrs[WHOS] = {
 	[UNROUTED] = "fd00:9::9", [MULTICAST] = "ff02::fb",
 	[LOOPBACK] = "::1",	  [ANYBODY] = "::",
 	[EGRESS] = "fd00:172::2", [LINK_LOCAL] = "fe80::99",
+	[PEER] = "fd00:172::3",	  [PEER2] = "fd00:172::4",
 	[LINK] = "fe80::a",
 };
 

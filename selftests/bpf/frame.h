@@ -29,6 +29,8 @@ enum who {
 	ANYBODY, /* the unspecified address: of NodePort frontends */
 	EGRESS,	 /* the node's, on the device that leads outside */
 	LINK_LOCAL,
+	PEER,	 /* another node */
+	PEER2,	 /* and the one that packed what comes in by the tunnel */
 	LINK,	 /* IPv6: a link-local address; IPv4: 0.0.0.0 */
 	WHOS,
 };

@@ -74,6 +74,7 @@ int main(void)
 	suite_random(&w);
 	world_close(&w);
 	suite_conntrack();
+	suite_tunnel();
 	suite_masquerade();
 	return failed ? 1 : 0;
 }

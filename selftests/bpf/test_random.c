@@ -73,7 +73,8 @@ static bool is_loopback(const struct frame *f)
 static __u64 counted(struct world *w, enum hook hook)
 {
 	const enum wag_point points[] = { WAG_POINT_FROM_POD, WAG_POINT_TO_POD, WAG_POINT_FROM_NET,
-					  WAG_POINT_TO_NET };
+					  WAG_POINT_TO_NET, WAG_POINT_FROM_TUNNEL,
+					  WAG_POINT_TO_TUNNEL };
 	struct stats stats;
 	__u64 sum = 0;
 
@@ -150,19 +151,24 @@ static void one_hook(struct world *w, enum hook hook)
 	       world_ct_count(w));
 }
 
+void random_hook(struct world *w, enum hook hook, const char *name, void (*setup)(struct world *))
+{
+	for (int v6 = 0; v6 < 2; v6++) {
+		test_begin();
+		seed = SEED + hook * 2 + v6;
+		world_reset(w, v6);
+		if (setup)
+			setup(w);
+		one_hook(w, hook);
+		test_end("random: %d packets %s, %s", PACKETS, name, v6 ? "IPv6" : "IPv4");
+	}
+}
+
 void suite_random(struct world *w)
 {
 	const char *const names[] = { "from a pod", "to a pod", "from the network",
 				      "to the network" };
 
-	for (enum hook hook = FROM_POD; hook <= TO_NET; hook++) {
-		for (int v6 = 0; v6 < 2; v6++) {
-			test_begin();
-			seed = SEED + hook * 2 + v6;
-			world_reset(w, v6);
-			one_hook(w, hook);
-			test_end("random: %d packets %s, %s", PACKETS, names[hook],
-				 v6 ? "IPv6" : "IPv4");
-		}
-	}
+	for (enum hook hook = FROM_POD; hook <= TO_NET; hook++)
+		random_hook(w, hook, names[hook], NULL);
 }

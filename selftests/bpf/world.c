@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <endian.h>
@@ -16,14 +17,16 @@
 /* They name struct wag_config. */
 #include "hook_net.skel.h"
 #include "hook_pod.skel.h"
+#include "hook_tunnel.skel.h"
+#include "packed.skel.h"
 
 #define SLOTS_PER_SERVICE 8
 
-/* wag_pod stands for a pod's host side, wag_net and wag_out for devices of the node. */
+/* wag_pod stands for a pod's host side, wag_net and wag_out for devices, wag_tun for the tunnel. */
 static const char setup[] =
 	"PATH=$PATH:/usr/sbin:/sbin; set -e\n"
 	"ip link set lo up\n"
-	"for d in wag_pod wag_net wag_out; do\n"
+	"for d in wag_pod wag_net wag_out wag_tun; do\n"
 	"	ip link add $d type veth peer name ${d}1\n"
 	"	echo 0 >/proc/sys/net/ipv6/conf/$d/accept_dad\n"
 	"	ip link set $d up; ip link set ${d}1 up\n"
@@ -93,12 +96,12 @@ void world_drain(struct world *w)
 	ring_buffer__consume(w->ring);
 }
 
-/* hook_net uses hook_pod's maps; the scratch and .rodata are an object's own. */
-static int share_maps(struct world *w)
+/* Other objects use hook_pod's maps; the scratch and .rodata are an object's own. */
+static int share_maps(struct world *w, struct bpf_object *obj)
 {
 	struct bpf_map *map, *theirs;
 
-	bpf_object__for_each_map(map, w->net->obj)
+	bpf_object__for_each_map(map, obj)
 	{
 		const char *name = bpf_map__name(map);
 
@@ -111,8 +114,20 @@ static int share_maps(struct world *w)
 	return 0;
 }
 
+/* What comes in by the tunnel gets a tunnel key before it meets the hook. */
+static int aim_packed(struct world *w)
+{
+	int target = bpf_map__fd(w->packed->maps.target);
+	int fd = bpf_program__fd(w->tunnel->progs.wag_from_tunnel);
+	__u32 zero = 0;
+
+	return bpf_map_update_elem(target, &zero, &fd, BPF_ANY) ? -errno : 0;
+}
+
 static void find_fds(struct world *w)
 {
+	w->prog[FROM_TUNNEL] = bpf_program__fd(w->packed->progs.packed);
+	w->prog[TO_TUNNEL] = bpf_program__fd(w->tunnel->progs.wag_to_tunnel);
 	w->prog[FROM_POD] = bpf_program__fd(w->pod->progs.wag_from_pod);
 	w->prog[TO_POD] = bpf_program__fd(w->pod->progs.wag_to_pod);
 	w->prog[ADOPT] = bpf_program__fd(w->pod->progs.wag_ct_adopt);
@@ -144,8 +159,11 @@ int world_open(struct world *w, const struct wag_config *cfg)
 	w->cfg = *cfg;
 	w->pod = hook_pod__open();
 	w->net = hook_net__open();
-	if (!w->pod || !w->net)
+	w->tunnel = hook_tunnel__open();
+	w->packed = packed__open_and_load();
+	if (!w->pod || !w->net || !w->tunnel || !w->packed)
 		return -EIO;
+	memcpy((void *)&w->tunnel->rodata->cfg, cfg, sizeof(*cfg));
 	memcpy((void *)&w->pod->rodata->cfg, cfg, sizeof(*cfg));
 	memcpy((void *)&w->net->rodata->cfg, cfg, sizeof(*cfg));
 	bpf_object__for_each_map(map, w->pod->obj) if (bpf_map__type(map) != BPF_MAP_TYPE_RINGBUF &&
@@ -153,7 +171,9 @@ int world_open(struct world *w, const struct wag_config *cfg)
 		bpf_map__set_max_entries(map, 4096);
 	bpf_map__set_max_entries(w->pod->maps.wag_ct, cfg->ct_entries);
 	bpf_map__set_max_entries(w->pod->maps.wag_ct_ring, cfg->ct_entries);
-	if (hook_pod__load(w->pod) < 0 || share_maps(w) < 0 || hook_net__load(w->net) < 0)
+	if (hook_pod__load(w->pod) < 0 || share_maps(w, w->net->obj) < 0 ||
+	    hook_net__load(w->net) < 0 || share_maps(w, w->tunnel->obj) < 0 ||
+	    hook_tunnel__load(w->tunnel) < 0 || aim_packed(w) < 0)
 		return -errno;
 	find_fds(w);
 	w->ring = ring_buffer__new(bpf_map__fd(w->pod->maps.wag_events), on_event, w, NULL);
@@ -163,6 +183,8 @@ int world_open(struct world *w, const struct wag_config *cfg)
 void world_close(struct world *w)
 {
 	ring_buffer__free(w->ring);
+	packed__destroy(w->packed);
+	hook_tunnel__destroy(w->tunnel);
 	hook_net__destroy(w->net);
 	hook_pod__destroy(w->pod);
 }
@@ -235,13 +257,81 @@ void world_reset(struct world *w, bool v6)
 
 		bpf_map_update_elem(w->node_addr, &addr, &node, BPF_ANY);
 	}
+	clear_hash(bpf_map__fd(w->pod->maps.wag_nodes));
 	w->v6 = v6;
 	w->port = 0;
+	w->packer = PEER2;
+	w->packer_vni = TUNNEL_VNI;
+	w->plain = false;
 }
 
 __u32 world_ifindex(enum hook hook)
 {
-	return if_nametoindex(hook == FROM_POD || hook == TO_POD ? "wag_pod" : "wag_net");
+	return if_nametoindex(hook == FROM_POD || hook == TO_POD	  ? "wag_pod" :
+			      hook == FROM_TUNNEL || hook == TO_TUNNEL ? "wag_tun" :
+									 "wag_net");
+}
+
+/* local_*: in the kernel's view of a packet that arrived, the other end. */
+static void pack(struct world *w)
+{
+	struct bpf_tunnel_key key = { .tunnel_id = w->packer_vni };
+	struct wag_addr from = addr_of(w->packer, w->v6);
+
+	if (w->v6)
+		memcpy(key.local_ipv6, &from, sizeof(from));
+	else
+		key.local_ipv4 = be32toh(from.w[3]);
+	w->packed->bss->key = key;
+	w->packed->bss->flags = w->v6 ? BPF_F_TUNINFO_IPV6 : 0;
+	w->packed->bss->plain = w->plain;
+}
+
+static int scratch_of(struct world *w, enum hook hook)
+{
+	switch (hook) {
+	case FROM_NET:
+	case TO_NET:
+		return bpf_map__fd(w->net->maps.wag_scratch);
+	case FROM_TUNNEL:
+	case TO_TUNNEL:
+		return bpf_map__fd(w->tunnel->maps.wag_scratch);
+	default:
+		return bpf_map__fd(w->pod->maps.wag_scratch);
+	}
+}
+
+static size_t sizeof_scratch(struct world *w)
+{
+	return bpf_map__value_size(w->pod->maps.wag_scratch);
+}
+
+/* Where a packet's working memory holds the key, by its BTF. */
+static __u32 key_offset(struct world *w)
+{
+	const struct btf *btf = bpf_object__btf(w->pod->obj);
+	int id = bpf_map__btf_value_type_id(w->pod->maps.wag_scratch);
+	const struct btf_type *t = btf__type_by_id(btf, id);
+	const struct btf_member *m = btf_members(t);
+
+	for (unsigned i = 0; i < btf_vlen(t); i++)
+		if (!strcmp(btf__name_by_offset(btf, m[i].name_off), "tunnel"))
+			return m[i].offset / 8;
+	abort();
+}
+
+void world_tunnel_key(struct world *w, enum hook hook, struct bpf_tunnel_key *ret_key)
+{
+	size_t size = (sizeof_scratch(w) + 7) & ~7UL;
+	int cpus = libbpf_num_possible_cpus();
+	__u8 *each = calloc(cpus, size);
+	__u32 zero = 0;
+
+	memset(ret_key, 0, sizeof(*ret_key));
+	if (each && !bpf_map_lookup_elem(scratch_of(w, hook), &zero, each))
+		for (int cpu = 0; cpu < cpus && !ret_key->tunnel_id; cpu++)
+			memcpy(ret_key, each + cpu * size + key_offset(w), sizeof(*ret_key));
+	free(each);
 }
 
 int world_run_ctx(struct world *w, enum hook hook, const struct frame *in, struct frame *ret_out,
@@ -250,6 +340,8 @@ int world_run_ctx(struct world *w, enum hook hook, const struct frame *in, struc
 	LIBBPF_OPTS(bpf_test_run_opts, opts);
 	struct __sk_buff ctx_out = {};
 
+	pack(w);
+	clear_array(scratch_of(w, hook), 1, sizeof_scratch(w));
 	opts.data_in = in->data;
 	opts.data_size_in = in->len;
 	opts.data_out = ret_out->data;
@@ -339,11 +431,25 @@ void world_device(struct world *w, enum who who)
 	bpf_map_update_elem(w->device, &ifindex, &device, BPF_ANY);
 }
 
+void world_node(struct world *w, enum who underlay)
+{
+	struct wag_addr addr = addr_of(underlay, w->v6);
+	const struct wag_node node = {};
+
+	bpf_map_update_elem(bpf_map__fd(w->pod->maps.wag_nodes), &addr, &node, BPF_ANY);
+}
+
 void world_cidr(struct world *w, enum who who, unsigned bits, __u32 flags, enum who tunnel)
+{
+	world_cidr_mtu(w, who, bits, flags, tunnel, 0);
+}
+
+void world_cidr_mtu(struct world *w, enum who who, unsigned bits, __u32 flags, enum who tunnel,
+		    __u32 mtu)
 {
 	struct wag_cidr_key key = { .bits = bits };
 	struct wag_addr addr = addr_of(who, w->v6);
-	struct wag_cidr cidr = { .flags = flags };
+	struct wag_cidr cidr = { .flags = flags, .mtu = mtu };
 
 	memcpy(key.addr, addr.w, sizeof(key.addr));
 	if (tunnel)

@@ -17,10 +17,15 @@
 #define SEC_NS 1000000000ULL
 #define EVENTS_KEPT 64
 
-enum hook { FROM_POD, TO_POD, FROM_NET, TO_NET, ADOPT, HOOKS };
+#define TUNNEL_VNI 1
+#define TUNNEL_PORT 8472
+
+enum hook { FROM_POD, TO_POD, FROM_NET, TO_NET, FROM_TUNNEL, TO_TUNNEL, ADOPT, HOOKS };
 
 struct hook_pod;
 struct hook_net;
+struct hook_tunnel;
+struct packed;
 struct ring_buffer;
 
 struct world {
@@ -28,12 +33,18 @@ struct world {
 	bool v6; /* the family of the test that runs */
 	struct hook_pod *pod;
 	struct hook_net *net;
+	struct hook_tunnel *tunnel;
+	struct packed *packed;
 	struct ring_buffer *ring;
 	struct wag_event events[EVENTS_KEPT]; /* since the last world_drain */
 	unsigned n_events;
 	int prog[HOOKS];
 	int ct, ct_ring, ct_clock, svc, svc_state, slot, backend, pods, node_addr, cidr, device,
 		hostport, frag, stats, map_errors, runtime;
+	/* Of what comes in by the tunnel: who packed it, or (plain) that nobody did. */
+	enum who packer;
+	__u32 packer_vni;
+	bool plain;
 	__u16 port; /* the source port the programs chose last */
 	__u32 mark; /* of the last packet */
 };
@@ -72,6 +83,11 @@ void world_backend_gone(struct world *w, __u32 index, __u8 proto, enum who who, 
 void world_device(struct world *w, enum who who);
 /* bits of the 128; tunnel NOBODY: none. */
 void world_cidr(struct world *w, enum who who, unsigned bits, __u32 flags, enum who tunnel);
+void world_cidr_mtu(struct world *w, enum who who, unsigned bits, __u32 flags, enum who tunnel,
+		    __u32 mtu);
+void world_node(struct world *w, enum who underlay);
+/* The tunnel key that the hook's last packet was given. */
+void world_tunnel_key(struct world *w, enum hook hook, struct bpf_tunnel_key *ret_key);
 void world_hostport(struct world *w, enum who at, __u16 port, __u8 proto, enum who pod,
 		    __u16 pod_port);
 void world_pod_flags(struct world *w, enum who who, __u32 flags);
@@ -102,5 +118,7 @@ void suite_icmp(struct world *w);
 void suite_adopt(struct world *w);
 void suite_config(struct world *w);
 void suite_random(struct world *w);
+void suite_tunnel(void);     /* opens a world with a tunnel */
+void random_hook(struct world *w, enum hook hook, const char *name, void (*setup)(struct world *));
 void suite_masquerade(void); /* opens a world that masquerades */
 void suite_conntrack(void); /* opens tables of its own size */

@@ -20,6 +20,7 @@
 #include "hook_net.skel.h"
 #include "hook_pod.skel.h"
 #include "hook_sock.skel.h"
+#include "hook_tunnel.skel.h"
 
 #define LOG_SIZE (1 << 24)
 #define LOG_TAIL_LINES 25
@@ -35,11 +36,12 @@ struct shape {
 	const char *name;
 	__u32 socket_lb;
 	bool dry_run, tcx, events;
+	bool by_stack; /* which forwards, and there is no tunnel */
 };
 
 static const struct shape shapes[] = {
 	{ "full", WAG_SOCKET_LB_FULL, false, false, true },
-	{ "host", WAG_SOCKET_LB_HOST, false, false, true },
+	{ "host", WAG_SOCKET_LB_HOST, false, false, true, true },
 	{ "off", WAG_SOCKET_LB_OFF, false, false, false },
 	{ "dry-run", WAG_SOCKET_LB_FULL, true, false, true },
 	{ "tcx", WAG_SOCKET_LB_FULL, false, true, true },
@@ -88,6 +90,21 @@ static int open_net(struct opened *o)
 	return 0;
 }
 
+static void destroy_tunnel(void *skel)
+{
+	hook_tunnel__destroy(skel);
+}
+
+static int open_tunnel(struct opened *o)
+{
+	struct hook_tunnel *s = hook_tunnel__open();
+
+	if (!s)
+		return -errno;
+	*o = (struct opened){ s->obj, (struct wag_config *)&s->rodata->cfg, s, destroy_tunnel };
+	return 0;
+}
+
 static int open_sock(struct opened *o)
 {
 	struct hook_sock *s = hook_sock__open();
@@ -98,7 +115,7 @@ static int open_sock(struct opened *o)
 	return 0;
 }
 
-static int (*const objects[])(struct opened *) = { open_pod, open_net, open_sock };
+static int (*const objects[])(struct opened *) = { open_pod, open_net, open_tunnel, open_sock };
 
 static int keep_error(enum libbpf_print_level level, const char *fmt, va_list args)
 {
@@ -174,6 +191,12 @@ static void configure(struct wag_config *cfg, const struct shape *shape)
 	cfg->dry_run = shape->dry_run;
 	cfg->events = shape->events;
 	cfg->masquerade_v4 = cfg->masquerade_v6 = 1;
+	if (!shape->by_stack) {
+		cfg->host_routing = 1;
+		cfg->tunnel_ifindex = 7;
+		cfg->tunnel_vni = 1;
+		cfg->tunnel_port = htobe16(8472);
+	}
 	cfg->has_set_retval = libbpf_probe_bpf_helper(BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
 						      BPF_FUNC_set_retval, NULL) == 1;
 	cfg->has_coarse_clock = libbpf_probe_bpf_helper(BPF_PROG_TYPE_SCHED_CLS,
