@@ -10,7 +10,7 @@ WORKDIR /src
 COPY selftests/lib/packages.sh selftests/lib/packages.sh
 RUN selftests/lib/packages.sh build
 COPY . .
-RUN meson setup --buildtype=release -Dtests=false /build && ninja -C /build && \
+RUN meson setup -Dtests=false /build && ninja -C /build && \
 	helm/image/rootfs /build /rootfs
 
 FROM scratch

@@ -167,6 +167,17 @@ def test_killed_and_started_anew_it_takes_over(world):
     assert not anew, f"made anew: {anew}"
 
 
+def test_network_is_kept_whatever_others_do(world):
+    folder = world.node.path("/etc/cni/net.d")
+    with open(os.path.join(folder, "20-late.conflist"), "w", encoding="utf-8") as f:
+        f.write(OTHER)
+    wait_for("the late network aside", lambda: sorted(os.listdir(folder)) == [
+        "05-waggle.conflist", "10-bridge.conf.waggle_bak", "20-late.conflist.waggle_bak"])
+    os.unlink(world.node.path(CONF))
+    wait_for("the network again", lambda: os.path.exists(world.node.path(CONF)))
+    os.unlink(os.path.join(folder, "20-late.conflist.waggle_bak"))
+
+
 def test_uninstall_gives_the_other_network_back(world):
     world.stop_agent()
     assert os.listdir(world.node.path("/etc/cni/net.d")) == ["10-bridge.conf"]
@@ -204,7 +215,8 @@ def test_agent_needs_each_capability(world):
 TESTS = [test_init_containers_need_their_capabilities, test_init_containers,
          test_no_network_before_the_agent_is_ready, test_ready_with_exactly_what_it_asks_for,
          test_programs_of_the_image_work_beside_it, test_metrics_from_another_machine,
-         test_killed_and_started_anew_it_takes_over, test_uninstall_gives_the_other_network_back,
+         test_killed_and_started_anew_it_takes_over, test_network_is_kept_whatever_others_do,
+         test_uninstall_gives_the_other_network_back,
          test_agent_needs_each_capability]
 
 
