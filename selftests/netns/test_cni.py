@@ -255,14 +255,14 @@ def test_kill_then_again(world):
     assert interrupted > KILLS // 20, f"only {interrupted} of {KILLS // 5} were interrupted"
 
 
-def test_kill_then_gc(world):
+def test_kill_then_gc(world, attach, kills):
     """ADDs and DELs die anywhere; one GC takes what they left, and nothing of the living."""
-    node, pod = Node(world, "gc", v4="10.80.0.0/16"), world.netns("gc")
+    node, pod = Node(world, "gc", attach, v4="10.80.0.0/16"), world.netns("gc")
     rng = random.Random(8)
     long_add = took(node, "ADD", "t", pod)
     node.ok("DEL", "t", pod)
     killed, alive = 0, []
-    for i in range(KILLS):
+    for i in range(kills):
         cid, env = f"c{i}", {"CNI_IFNAME": f"e{i}"}
         conf = {"runtimeConfig": {"portMappings": [{"hostPort": 1 + i, "containerPort": 80}]}}
         if i % 25 == 0:
@@ -274,7 +274,7 @@ def test_kill_then_gc(world):
             killed += kill_after(node, rng.uniform(0, long_add), "DEL", cid, pod, conf=conf, **env)
         else:
             killed += kill_after(node, rng.uniform(0, long_add), "ADD", cid, pod, conf=conf, **env)
-    assert killed > KILLS // 4, f"only {killed} of {KILLS} were interrupted"
+    assert killed > kills // 4, f"only {killed} of {kills} were interrupted"
     left = len(node.leftovers())
     code, out = node.gc(*alive)
     assert code == 0, out
@@ -285,6 +285,8 @@ def test_kill_then_gc(world):
     got = [node.map(m) for m in ("wag_pods", "wag_endpoint", "wag_netns", "wag_hostport")]
     assert got == [2 * want, want, want, 2 * want], got
     assert len(node.leased()) == 2 * want, node.leased()
+    pins = os.path.join(node.pins, "links")
+    assert len(os.listdir(pins)) == (2 * want if attach == "tcx" else 0), os.listdir(pins)
     assert len(node.leftovers()) < left
     code, out = node.gc()
     assert code == 0, out
@@ -307,7 +309,10 @@ TESTS = [
     (f"{MANY} at once", test_concurrent),
     ("one container eight times at once", test_same_container_at_once),
     (f"kill -9 at {KILLS // 5} random points, then again", test_kill_then_again),
-    (f"kill -9 at {KILLS} random points, then GC", test_kill_then_gc),
+    (f"kill -9 at {KILLS * 3 // 5} random points, then GC, clsact",
+     lambda w: test_kill_then_gc(w, "clsact", KILLS * 3 // 5)),
+    (f"kill -9 at {KILLS * 2 // 5} random points, then GC, tcx",
+     lambda w: test_kill_then_gc(w, "tcx", KILLS * 2 // 5)),
 ]
 
 

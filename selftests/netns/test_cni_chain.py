@@ -10,6 +10,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -91,6 +92,28 @@ def test_host_local_is_undone(world):
     node.error(100, "ADD", "c", pod, says="eth0 exists", CNI_PATH=REF)
     assert held(world) == []
     sh("ip", "-n", pod, "link", "del", "eth0")
+    world.drop(pod)
+    node.clean()
+
+
+@needs_reference
+def test_host_local_after_kills(world):
+    """Killed with a child: what that gave goes by the DEL that GC sends for each record."""
+    node, pod = Node(world, "killed"), world.netns("killed")
+    node.conf["ipam"] = host_local(world)
+    for i in range(20):
+        env = {"CNI_PATH": REF, "CNI_IFNAME": f"e{i}"}
+        proc = node.start("ADD", f"c{i}", pod, **env)
+        if i % 4:
+            time.sleep(i / 1000)
+            proc.kill()
+        # The pipe ends when the child has, too.
+        proc.stdout.read()
+        proc.stdout.close()
+        proc.wait()
+    assert len(held(world)) >= 10
+    code, out = node.gc(CNI_PATH=REF)
+    assert code == 0 and held(world) == [], (out, held(world))
     world.drop(pod)
     node.clean()
 
@@ -347,6 +370,7 @@ TESTS = [
     ("host-local gives the addresses", test_host_local),
     ("host-local with GC and STATUS", test_host_local_gc_and_status),
     ("host-local is undone", test_host_local_is_undone),
+    ("host-local after kills", test_host_local_after_kills),
     ("static gives the addresses", test_static),
     ("an ipam plugin that misbehaves", test_plugin_that_misbehaves),
     ("an ipam plugin that fails to delete", test_plugin_that_fails_to_delete),
