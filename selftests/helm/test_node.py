@@ -20,6 +20,7 @@ VALUES = {"k8sServiceHost": OUT4, "k8sServicePort": 6443, "hubble": {"enabled": 
           "prometheus": {"enabled": True}, "devices": "eth0", "bpf": {"lbMapMax": 1024,
                                                                      "ctTcpMax": 1024,
                                                                      "ctAnyMax": 1024},
+          "ipMasqAgent": {"enabled": True, "config": {"nonMasqueradeCIDRs": ["198.51.100.0/24"]}},
           "cni": {"uninstall": True}}
 OTHER = '{"cniVersion":"0.4.0","name":"cbr0","type":"bridge"}'
 
@@ -129,6 +130,11 @@ def test_ready_with_exactly_what_it_asks_for(world):
     return " ".join(asked)
 
 
+def test_file_of_ip_masq_agent_is_read(world):
+    tables = ("/usr/bin/waggle", "bpf", "map", "dump", "wag_cidr", "-o", "json")
+    wait_for("its range in wag_cidr", lambda: "198.51.100.0" in world.node.exec(*tables), 10)
+
+
 def test_programs_of_the_image_work_beside_it(world):
     status = json.loads(world.node.exec("/usr/bin/waggle", "status", "-o", "json"))
     assert status, status
@@ -214,7 +220,8 @@ def test_agent_needs_each_capability(world):
 
 TESTS = [test_init_containers_need_their_capabilities, test_init_containers,
          test_no_network_before_the_agent_is_ready, test_ready_with_exactly_what_it_asks_for,
-         test_programs_of_the_image_work_beside_it, test_metrics_from_another_machine,
+         test_file_of_ip_masq_agent_is_read, test_programs_of_the_image_work_beside_it,
+         test_metrics_from_another_machine,
          test_killed_and_started_anew_it_takes_over, test_network_is_kept_whatever_others_do,
          test_uninstall_gives_the_other_network_back,
          test_agent_needs_each_capability]
