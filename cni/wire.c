@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
+#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,6 +10,8 @@
 
 #include "conf.h"
 #include "wire.h"
+
+#define SECOND_METRIC 4096 /* behind what IPv6 gives a route without one: 1024 */
 
 unsigned wire_bits(const struct wag_addr *addr)
 {
@@ -119,6 +122,23 @@ void wire_gateway(bool v4, struct wag_addr *gw, struct wag_addr *any)
 	wag_addr_parse(v4 ? "0.0.0.0" : "::", any);
 }
 
+/* A pod whose default route is another interface's keeps it: this one's comes after it. */
+static int default_add(struct nl *nl, uint32_t ifindex, const struct record *rec,
+		       const struct wag_addr *gw, const struct wag_addr *any)
+{
+	struct nl_route route = { .dst = *any,
+				  .gw = *gw,
+				  .ifindex = ifindex,
+				  .mtu = rec->route_mtu,
+				  .protocol = RTPROT_STATIC };
+	int r = nl_route_put_onlink(nl, &route, false);
+
+	if (r != -EEXIST)
+		return r;
+	route.priority = SECOND_METRIC + ifindex;
+	return nl_route_put_onlink(nl, &route, true);
+}
+
 static int pod_family(struct nl *nl, uint32_t ifindex, const struct record *rec, bool v4)
 {
 	struct wag_addr gw, any;
@@ -129,7 +149,7 @@ static int pod_family(struct nl *nl, uint32_t ifindex, const struct record *rec,
 	wire_gateway(v4, &gw, &any);
 	r = nl_neigh_add(nl, ifindex, &gw, rec->host_mac);
 	if (r == 0)
-		r = nl_route_add(nl, &any, 0, &gw, ifindex, NULL, rec->route_mtu);
+		r = default_add(nl, ifindex, rec, &gw, &any);
 	for (unsigned i = 0; r == 0 && i < rec->route_count; i++)
 		if (rec->routes[i].bits && wag_addr_is_v4(&rec->routes[i].dst) == v4)
 			r = nl_route_add(nl, &rec->routes[i].dst, rec->routes[i].bits, &gw, ifindex,

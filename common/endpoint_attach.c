@@ -124,10 +124,22 @@ static void endpoint_fill(struct wag_endpoint *ep, const struct record *rec)
 	memcpy(ep->pod, rec->pod, sizeof(ep->pod));
 }
 
+/* A namespace with several of our interfaces stays the first one's. */
+static int netns_add(const struct maps *m, const struct record *rec)
+{
+	struct wag_netns netns = { .flags = WAG_NETNS_POD, .ep_id = rec->ep_id }, held;
+	struct wag_endpoint ep;
+
+	if (bpfsys_map_lookup(m->netns, &rec->netns_cookie, &held) == 0 &&
+	    bpfsys_map_lookup(m->endpoint, &held.ep_id, &ep) == 0 &&
+	    ep.netns_cookie == rec->netns_cookie)
+		return 0;
+	return bpfsys_map_update(m->netns, &rec->netns_cookie, &netns, BPF_ANY);
+}
+
 static int entries_add(const struct maps *m, const struct record *rec, uint32_t flags)
 {
 	struct wag_pod pod = { .ifindex = rec->ifindex, .ep_id = rec->ep_id };
-	struct wag_netns netns = { .flags = WAG_NETNS_POD, .ep_id = rec->ep_id };
 	struct wag_endpoint ep;
 	int r;
 
@@ -141,7 +153,7 @@ static int entries_add(const struct maps *m, const struct record *rec, uint32_t 
 	for (unsigned i = 0; r == 0 && i < rec->addr_count; i++)
 		r = bpfsys_map_update(m->pods, &rec->addrs[i].addr, &pod, BPF_ANY);
 	if (r == 0 && rec->netns_cookie)
-		r = bpfsys_map_update(m->netns, &rec->netns_cookie, &netns, BPF_ANY);
+		r = netns_add(m, rec);
 	return r;
 }
 

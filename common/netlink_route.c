@@ -56,12 +56,14 @@ int nl_route_del(struct nl *nl, const struct wag_addr *dst, unsigned bits, uint3
 	return nl_call(nl, &m, NULL, NULL);
 }
 
-int nl_route_put(struct nl *nl, const struct nl_route *r, bool replace)
+static int route_put(struct nl *nl, const struct nl_route *r, bool replace, unsigned flags,
+		     uint32_t priority)
 {
 	bool via = !wag_addr_is_zero(&r->gw);
 	struct rtmsg rt = { .rtm_protocol = r->protocol,
 			    .rtm_type = RTN_UNICAST,
-			    .rtm_scope = via ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK };
+			    .rtm_scope = via ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK,
+			    .rtm_flags = flags };
 	struct nl_msg m;
 
 	route_init(&m, RTM_NEWROUTE, NLM_F_CREATE | (replace ? NLM_F_REPLACE : NLM_F_EXCL), &rt,
@@ -70,6 +72,8 @@ int nl_route_put(struct nl *nl, const struct nl_route *r, bool replace)
 		nl_put_addr(&m, RTA_GATEWAY, &r->gw);
 	if (!wag_addr_is_zero(&r->src))
 		nl_put_addr(&m, RTA_PREFSRC, &r->src);
+	if (priority)
+		nl_put_u32(&m, RTA_PRIORITY, priority);
 	if (r->mtu) {
 		struct rtattr *metrics = nl_nest(&m, RTA_METRICS);
 
@@ -77,6 +81,16 @@ int nl_route_put(struct nl *nl, const struct nl_route *r, bool replace)
 		nl_nest_end(&m, metrics);
 	}
 	return nl_call(nl, &m, NULL, NULL);
+}
+
+int nl_route_put(struct nl *nl, const struct nl_route *r, bool replace)
+{
+	return route_put(nl, r, replace, 0, 0);
+}
+
+int nl_route_put_onlink(struct nl *nl, const struct nl_route *r, bool replace)
+{
+	return route_put(nl, r, replace, RTNH_F_ONLINK, r->priority);
 }
 
 int nl_route_drop(struct nl *nl, const struct nl_route *r)

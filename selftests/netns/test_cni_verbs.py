@@ -390,6 +390,29 @@ def test_bandwidth_is_recorded(world):
     node.clean()
 
 
+def test_two_interfaces(world):
+    """A second one takes nothing from the first: not its default route, not its namespace."""
+    node, pod = Node(world, "two"), world.netns("two")
+    out = {i: node.ok("ADD", "c", pod, CNI_IFNAME=i) for i in ("eth0", "net1", "net2")}
+
+    def way_out():
+        return [json.loads(sh("ip", f, "-n", pod, "-j", "route", "get", a))[0]["dev"]
+                for f, a in (("-4", "10.77.255.1"), ("-6", "fd77:ff::1"))]
+
+    assert way_out() == ["eth0", "eth0"] and node.map("wag_netns") == 1
+    for i, result in out.items():
+        node.ok("CHECK", "c", pod, CNI_IFNAME=i)
+        for addr in addresses(result):
+            ping(world.node, addr)
+    node.ok("DEL", "c", pod, CNI_IFNAME="net1")
+    node.ok("CHECK", "c", pod)
+    node.ok("DEL", "c", pod)
+    assert way_out() == ["net2", "net2"]
+    node.ok("DEL", "c", pod, CNI_IFNAME="net2")
+    world.drop(pod)
+    node.clean()
+
+
 # ---- policy that is not known yet ----
 
 class agent:
@@ -525,6 +548,7 @@ TESTS = [
     ("portMappings", test_port_mappings),
     ("mac and ips", test_mac_and_ips),
     ("bandwidth is recorded", test_bandwidth_is_recorded),
+    ("two interfaces of one pod", test_two_interfaces),
     ("policy without the agent", test_policy_without_the_agent),
     ("policy with the agent", test_policy_with_the_agent),
     ("the agent dies while ADD waits", test_agent_dies_while_add_waits),

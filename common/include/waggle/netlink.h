@@ -68,6 +68,8 @@ int nl_route_list(struct nl *nl, nl_route_fn fn, void *ctx); /* of both families
  * to the same prefix already, whosever it is. Priority and table of r count for nothing.
  */
 int nl_route_put(struct nl *nl, const struct nl_route *r, bool replace);
+/* The same with r's priority, over a gateway that no other route leads to (onlink). */
+int nl_route_put_onlink(struct nl *nl, const struct nl_route *r, bool replace);
 /* The route of exactly this protocol, priority and device; -ESRCH: there is none. */
 int nl_route_drop(struct nl *nl, const struct nl_route *r);
 int nl_neigh_add(struct nl *nl, uint32_t ifindex, const struct wag_addr *addr,
