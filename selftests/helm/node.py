@@ -116,6 +116,34 @@ class Node:
             found = f.read().split()
         return int(found[0]) if found else None
 
+    def inside(self, *argv):
+        """A command line for the host: its namespaces, and the node's network."""
+        return ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--cgroup", *argv]
+
+    def sandbox(self):
+        """A pod's network namespace, held by a process; its path on the host."""
+        proc = self.lab.start("node", self.inside("/bin/busybox", "unshare", "-n", "/bin/busybox",
+                                                  "sleep", "1000"), name="sandbox")
+        pid = wait_for("a sandbox", lambda: self.child(proc))
+        wait_for("its own network", lambda: os.readlink(f"/proc/{pid}/ns/net") != os.readlink(
+            f"/proc/{self.pid}/ns/net"))
+        with open(f"/proc/{pid}/status", encoding="utf-8") as f:
+            inner = next(line for line in f if line.startswith("NSpid:")).split()[-1]
+        return f"/proc/{inner}/ns/net"
+
+    def cni(self, command, netns, args=""):
+        """The installed plugin with the installed network, as the runtime calls it."""
+        with open(self.path("/etc/cni/net.d/05-waggle.conflist"), encoding="utf-8") as f:
+            network = json.load(f)
+        config = {"cniVersion": network["cniVersion"], "name": network["name"],
+                  **network["plugins"][0]}
+        env = {"PATH": os.environ["PATH"], "CNI_COMMAND": command, "CNI_CONTAINERID": "c1",
+               "CNI_NETNS": netns, "CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin",
+               "CNI_ARGS": args}
+        out = self.lab.sh("node", self.inside("/opt/cni/bin/waggle-cni"), env=env,
+                          input=json.dumps(config))
+        return json.loads(out or "null")
+
     def exec(self, *argv):
         """kubectl exec: a command in the agent's container; its standard output."""
         agent = self.spec["containers"][0]

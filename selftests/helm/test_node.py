@@ -141,6 +141,19 @@ def test_programs_of_the_image_work_beside_it(world):
     assert "kubernetes" in world.node.exec("/usr/bin/waggle", "service", "list")
 
 
+def test_pod_is_wired_with_what_was_installed(world):
+    netns = world.node.sandbox()
+    pod = "K8S_POD_NAMESPACE=default;K8S_POD_NAME=web;K8S_POD_INFRA_CONTAINER_ID=c1"
+    result = world.node.cni("ADD", netns, pod)
+    address = result["ips"][0]["address"]
+    assert len(result["ips"]) == 1 and address.startswith("10.244.0."), result
+    assert "default/web" in world.node.exec("/usr/bin/waggle", "endpoint", "list")
+    world.lab.sh("node", ["ping", "-c", "1", "-W", "5", address.split("/")[0]])
+    world.node.cni("DEL", netns, pod)
+    assert "default/web" not in world.node.exec("/usr/bin/waggle", "endpoint", "list")
+    return address
+
+
 def test_metrics_from_another_machine(world):
     code, body = world.get("http://10.90.0.1:9962/metrics", "out")
     assert code == 200 and "waggle_" in body, (code, body[:200])
@@ -221,7 +234,7 @@ def test_agent_needs_each_capability(world):
 TESTS = [test_init_containers_need_their_capabilities, test_init_containers,
          test_no_network_before_the_agent_is_ready, test_ready_with_exactly_what_it_asks_for,
          test_file_of_ip_masq_agent_is_read, test_programs_of_the_image_work_beside_it,
-         test_metrics_from_another_machine,
+         test_pod_is_wired_with_what_was_installed, test_metrics_from_another_machine,
          test_killed_and_started_anew_it_takes_over, test_network_is_kept_whatever_others_do,
          test_uninstall_gives_the_other_network_back,
          test_agent_needs_each_capability]
