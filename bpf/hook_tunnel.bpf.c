@@ -28,6 +28,10 @@ static __always_inline int unpack(struct __sk_buff *skb, struct wag_scratch *scr
 	struct wag_pkt *pkt = &scratch->pkt;
 	struct wag_tuple *t = &pkt->tuple;
 
+	if ((skb->mark & WAG_MARK_MASK) == WAG_MARK_PUT_BACK) {
+		skb_set_mark(skb, 0);
+		return NEXT;
+	}
 	if (!bpf_skb_get_tunnel_key(skb, key, TUNNEL_KEY_SIZE, 0)) {
 		addr_from_v4(&t->saddr, bpf_htonl(key->remote_ipv4));
 	} else if (!bpf_skb_get_tunnel_key(skb, key, TUNNEL_KEY_SIZE, BPF_F_TUNINFO_IPV6)) {

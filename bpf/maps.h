@@ -194,9 +194,9 @@ struct {
 } wag_frag SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 128);
-	__type(key, struct wag_frag_hold_key);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, WAG_FRAG_HOLD_SLOTS);
+	__type(key, __u32);
 	__type(value, struct wag_frag_hold);
 } wag_frag_hold SEC(".maps");
 

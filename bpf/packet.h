@@ -42,6 +42,7 @@ enum pkt_flags {
 	PKT_PLAIN = 1 << 13, /* TCP or UDP right behind a bare IP header: L4 at a constant offset */
 	PKT_JUDGED = 1 << 14, /* a new flow whose two ends were looked up */
 	PKT_TO_POD = 1 << 15, /* and wag_scratch.to is the destination */
+	PKT_HELD = 1 << 16,  /* a fragment that waits, or is put back: it is counted another time */
 };
 
 struct wag_pkt {
@@ -52,6 +53,7 @@ struct wag_pkt {
 	__u32 l4_off; /* from the start of the frame; L3 starts at ETH_HLEN */
 	__u32 svc_index, svc_id;
 	__u32 line;
+	__be32 frag_id; /* of a fragment */
 	__u8 point;
 	__u8 reason;
 	__u8 next;
@@ -85,6 +87,7 @@ struct wag_scratch {
 	__u32 sender_ifindex; /* of a new flow: of the pod that sends it, 0: no pod */
 	int verdict;	      /* that stage_route found, for when the packet is translated */
 	__u32 len;	      /* of the packet for the next link's MTU */
+	__u32 frag_back; /* where the packet came in; while others are put back: they */
 	struct bpf_fib_lookup fib;
 	struct bpf_sock_tuple sock;
 	struct bpf_redir_neigh neigh;
@@ -138,6 +141,16 @@ static __always_inline bool addr_is_link_scoped(const struct wag_addr *a)
 	if (a->b[0] == 0xfe && (a->b[1] & 0xc0) == 0x80)
 		return true;
 	return addr_is_zero(a) || (addr_is_v4(a) && !a->w[3]);
+}
+
+/* Our part of the mark; other people's bits stay. */
+static __always_inline void skb_set_mark(struct __sk_buff *skb, __u32 value)
+{
+	__u32 mark = (skb->mark & ~WAG_MARK_MASK) | value;
+
+	/* Else the compiler stores one byte only: "invalid bpf_context access off=11 size=1". */
+	asm volatile("" : "+r"(mark));
+	skb->mark = mark;
 }
 
 static __always_inline void tuple_reverse(struct wag_tuple *t)

@@ -7,6 +7,7 @@
 #include <linux/ipv6.h>
 #include <linux/tcp.h>
 #include <linux/udp.h>
+#include "fragment.h"
 #include "icmp.h"
 #include "maps.h"
 #include "packet.h"
@@ -103,37 +104,6 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, __u32 off, struct w
 		}
 	}
 	return -1;
-}
-
-/* Later fragments have no ports: the first one left them in wag_frag. */
-static __always_inline int parse_fragment(struct wag_pkt *pkt, __be32 id)
-{
-	struct wag_frag_key key = { .id = id };
-	struct wag_frag *known;
-
-	key.saddr = pkt->tuple.saddr;
-	key.daddr = pkt->tuple.daddr;
-	key.proto = pkt->tuple.proto;
-	if (pkt->flags & PKT_FRAG_FIRST) {
-		struct wag_frag ports = { .sport = pkt->tuple.sport, .dport = pkt->tuple.dport };
-		long err;
-
-		if (cfg.dry_run)
-			return NEXT;
-		err = bpf_map_update_elem(&wag_frag, &key, &ports, BPF_ANY);
-		if (err)
-			count_map_error(WAG_MAP_FRAG, err);
-		return NEXT;
-	}
-	known = bpf_map_lookup_elem(&wag_frag, &key);
-	if (!known)
-		/* On the node's devices it may be the node's own: only its stack can tell. */
-		return pkt->point == WAG_POINT_FROM_NET || pkt->point == WAG_POINT_TO_NET ?
-			       PASS :
-			       wag_drop(pkt, WAG_DROP_FRAG_NOT_FOUND);
-	pkt->tuple.sport = known->sport;
-	pkt->tuple.dport = known->dport;
-	return NEXT;
 }
 
 /* An ICMP error: the tuple becomes that of the flow's packets which travel the error's way. */
@@ -296,8 +266,9 @@ static __always_inline int stage_parse(struct __sk_buff *skb, struct wag_pkt *pk
 	pkt->l4_off = info.l4_off;
 	if (is_multicast(&pkt->tuple, pkt->flags & PKT_V6))
 		return PASS;
+	pkt->frag_id = info.frag_id;
 	if (pkt->flags & PKT_FRAG_LATER)
-		return parse_fragment(pkt, info.frag_id);
+		return frag_later(skb, pkt);
 	if (pkt->tuple.proto == (pkt->flags & PKT_V6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
 		v = parse_icmp(skb, pkt);
 	else if (tuple_has_ports(&pkt->tuple))
@@ -305,6 +276,6 @@ static __always_inline int stage_parse(struct __sk_buff *skb, struct wag_pkt *pk
 	else
 		v = NEXT;
 	if (v == NEXT && pkt->flags & PKT_FRAG_FIRST)
-		v = parse_fragment(pkt, info.frag_id);
+		v = frag_first(skb, pkt);
 	return v;
 }

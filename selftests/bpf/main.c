@@ -71,6 +71,7 @@ int main(void)
 	suite_icmp(&w);
 	suite_adopt(&w);
 	suite_config(&w);
+	suite_fragment(&w);
 	suite_random(&w);
 	world_close(&w);
 	suite_conntrack();

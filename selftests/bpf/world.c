@@ -146,6 +146,7 @@ static void find_fds(struct world *w)
 	w->device = bpf_map__fd(w->pod->maps.wag_device);
 	w->hostport = bpf_map__fd(w->pod->maps.wag_hostport);
 	w->frag = bpf_map__fd(w->pod->maps.wag_frag);
+	w->frag_hold = bpf_map__fd(w->pod->maps.wag_frag_hold);
 	w->stats = bpf_map__fd(w->pod->maps.wag_stats);
 	w->map_errors = bpf_map__fd(w->pod->maps.wag_map_errors);
 	w->runtime = bpf_map__fd(w->pod->maps.wag_runtime);
@@ -242,6 +243,7 @@ void world_reset(struct world *w, bool v6)
 		clear_hash(hashes[i]);
 	clear_hash(w->cidr);
 	clear_array(w->ct_ring, w->cfg.ct_entries, sizeof(struct wag_ct_slot));
+	clear_array(w->frag_hold, WAG_FRAG_HOLD_SLOTS, sizeof(struct wag_frag_hold));
 	clear_array(w->ct_clock, 1, sizeof(struct wag_ct_clock));
 	clear_array(w->svc_state, 32, sizeof(struct wag_svc_state));
 	clear_array(w->slot, 32 * SLOTS_PER_SERVICE, sizeof(struct wag_slot));

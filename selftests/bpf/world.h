@@ -40,7 +40,7 @@ struct world {
 	unsigned n_events;
 	int prog[HOOKS];
 	int ct, ct_ring, ct_clock, svc, svc_state, slot, backend, pods, node_addr, cidr, device,
-		hostport, frag, stats, map_errors, runtime;
+		hostport, frag, frag_hold, stats, map_errors, runtime;
 	/* Of what comes in by the tunnel: who packed it, or (plain) that nobody did. */
 	enum who packer;
 	__u32 packer_vni;
@@ -117,6 +117,7 @@ void suite_refuse(struct world *w);
 void suite_icmp(struct world *w);
 void suite_adopt(struct world *w);
 void suite_config(struct world *w);
+void suite_fragment(struct world *w);
 void suite_random(struct world *w);
 void suite_tunnel(void);     /* opens a world with a tunnel */
 void random_hook(struct world *w, enum hook hook, const char *name, void (*setup)(struct world *));

@@ -24,21 +24,24 @@ def fragments(env):
             expect_ok(got, "web-1", len=str(size), intact="1")
 
 
-@test("off")
-def late_first_fragment_is_a_counted_drop(env):
-    """The second fragment first: what it belongs to is unknown."""
-    vips = env.service(["web-1"])
-    mine = env.lab.pods["client"]
-    for family in FAMILIES:
-        before = sum(n for r, n in env.drops().items() if "ragment" in r or "FRAG" in r)
-        lines = env.lab.wagtest("client", "frag", "--src", host_port(mine[family], 4000 + family),
-                                "--dst", host_port(vips[family], 80), "--size", 1000, "--reverse")
-        expect(lines and lines[0]["is"] == "ok", "could not send:", lines)
-        wait_for("a counted drop", lambda b=before: sum(
-            n for r, n in env.drops().items() if "ragment" in r or "FRAG" in r) > b)
-    flows = observed(env, "--verdict", "DROPPED", "--last", "20")
-    expect(any(f.get("drop_reason_desc", "").endswith("FRAGMENT_NOT_FOUND") for f in flows),
-           "no such drop among the flows:", flows[-2:])
+@test()
+def fragments_in_any_order(env):
+    """The last fragment first: it waits for the one that says to whom it belongs."""
+    ports = [port(80, 8080, "TCP", NP_TCP), port(80, 8080, "UDP", NP_UDP)]
+    vips = env.service(["web-1"], ports, "NodePort")
+    lab = env.lab
+    ways = [("client", lab.pods["client"], lab.pods["web-1"], 8080),
+            ("out", (OUT4, OUT6), (NODE4, NODE6), NP_UDP)]
+    if not env.socket_lb:
+        ways.append(("client", lab.pods["client"], vips, 80))
+    for n, (net, src, dst, number) in enumerate(ways):
+        for family in FAMILIES:
+            for order in ((), ("--reverse",)):
+                line = lab.wagtest(net, "frag", "--src", host_port(src[family], 4000 + n),
+                                   "--dst", host_port(dst[family], number), "--size", 2000,
+                                   "--answer", "--timeout", 2000, *order)[0]
+                expect(line["is"] == "ok" and line["label"] == "web-1" and line["len"] == "2000",
+                       f"{net} -> {dst[family]}:{number} {order}:", line)
 
 
 @test()

@@ -319,35 +319,50 @@ struct wag_sock {
  */
 #define WAG_MARK_TRANSLATED 0x77000000U
 #define WAG_MARK_MASK 0xff000000U
+/* A fragment put back at a tunnel's ingress, where it has no tunnel key any more: it was judged. */
+#define WAG_MARK_PUT_BACK 0x78000000U
 
 /* ---- wag_frag: LRU_HASH. The ports of a datagram whose first fragment was seen. ---- */
 struct wag_frag_key {
 	struct wag_addr saddr, daddr;
 	__be32 id; /* IPv4: the 16-bit identification in the low bits of a host-order u32, htonl */
-	__u8 proto;
+	__u8 proto; /* IPv6: 0, the later ones may name another header */
 	__u8 pad[3];
 };
 
 struct wag_frag {
 	__be16 sport, dport;
-	__u32 pad;
+	__u8 proto;
+	__u8 pad[3];
+	__u64 time_ns;
 };
 
 /*
- * ---- wag_frag_hold: LRU_HASH wag_frag_hold_key -> wag_frag_hold. Later fragments that came before
- * their first one: held until it comes (docs/packet-walk.md "Fragments").
+ * ---- wag_frag_hold: ARRAY of wag_frag_hold. Later fragments that came before their first one,
+ * held until it comes (docs/packet-walk.md "Fragments"). A datagram's stand in one set of ways.
  */
 #define WAG_FRAG_HOLD_MAX 9232 /* bytes of one frame: a jumbo one */
-struct wag_frag_hold_key {
-	struct wag_frag_key frag;
-	__u32 index;
-	__u32 pad;
+#define WAG_FRAG_HOLD_SETS 4
+#define WAG_FRAG_HOLD_WAYS 32
+#define WAG_FRAG_HOLD_SLOTS (WAG_FRAG_HOLD_SETS * WAG_FRAG_HOLD_WAYS)
+
+enum wag_frag_state {
+	WAG_FRAG_FREE,
+	WAG_FRAG_BUSY, /* one CPU writes or reads the frame */
+	WAG_FRAG_FULL,
 };
 
 struct wag_frag_hold {
+	struct bpf_spin_lock lock; /* of state */
+	__u32 state;
+	struct wag_frag_key key;
 	__u64 time_ns;
+	__u32 held;    /* first way of a set only: how many of its ways are not free */
 	__u32 ifindex; /* where it came in */
 	__u32 len;
+	__u8 point;
+	__u8 proto;
+	__u8 pad[2];
 	__u8 frame[WAG_FRAG_HOLD_MAX];
 };
 
@@ -397,6 +412,7 @@ _Static_assert(sizeof(struct wag_ct_slot) == 48, "wag_ct_slot");
 _Static_assert(sizeof(struct wag_sock_key) == 32, "wag_sock_key");
 _Static_assert(sizeof(struct wag_sock) == 32, "wag_sock");
 _Static_assert(sizeof(struct wag_frag_key) == 40, "wag_frag_key");
+_Static_assert(sizeof(struct wag_frag) == 16, "wag_frag");
 _Static_assert(sizeof(struct wag_cidr_key) == 20, "wag_cidr_key");
 _Static_assert(sizeof(struct wag_cidr) == 24, "wag_cidr");
 _Static_assert(sizeof(struct wag_device) == 40, "wag_device");
