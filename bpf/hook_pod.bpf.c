@@ -58,9 +58,13 @@ out:
 SEC("tc")
 int wag_to_pod(struct __sk_buff *skb)
 {
-	struct wag_scratch *s = scratch_get(WAG_POINT_TO_POD);
+	struct wag_scratch *s;
 	int v;
 
+	/* Translated where it came in: its tuple may be another flow's now. */
+	if ((skb->mark & WAG_MARK_MASK) == WAG_MARK_TRANSLATED)
+		return PASS;
+	s = scratch_get(WAG_POINT_TO_POD);
 	if (!s)
 		return DROP;
 	if ((v = stage_parse(skb, &s->pkt)) != NEXT)

@@ -108,7 +108,26 @@ static __always_inline __u32 route_len(struct __sk_buff *skb, const struct wag_p
 	return headers + segment;
 }
 
-/* What wag_to_net and wag_to_tunnel need not look at. */
+/*
+ * The stack forwards it. Where its hops are used up the stack says so, but not to a pod whose packet
+ * seems to be the node's own: that packet it sees as the pod sent it.
+ */
+static __always_inline int route_by_stack(struct __sk_buff *skb, struct wag_scratch *scratch)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ipv6hdr *ip6 = data + ETH_HLEN;
+	struct wag_pkt *pkt = &scratch->pkt;
+	struct iphdr *ip = data + ETH_HLEN;
+
+	if (pkt->point != WAG_POINT_FROM_POD || !source_changes(pkt))
+		return route_to_stack(scratch);
+	if (pkt->flags & PKT_V6 ? (void *)(ip6 + 1) <= end && ip6->hop_limit <= 1 :
+				  (void *)(ip + 1) <= end && ip->ttl <= 1)
+		pkt->flags &= ~PKT_NAT;
+	return route_to_stack(scratch);
+}
+
+/* What wag_to_net, wag_to_tunnel and wag_to_pod need not look at. */
 static __always_inline void route_mark(struct __sk_buff *skb)
 {
 	__u32 mark = (skb->mark & ~WAG_MARK_MASK) | WAG_MARK_TRANSLATED;
@@ -138,8 +157,11 @@ static __always_inline int route_to_pod(struct __sk_buff *skb, struct wag_scratc
 	__u32 ifindex = pod->ifindex, flags = pod->flags;
 	struct wag_pkt *pkt = &scratch->pkt;
 
-	if (!cfg.host_routing || flags & WAG_POD_CHAINED)
-		return route_to_stack(scratch);
+	if (!cfg.host_routing || flags & WAG_POD_CHAINED) {
+		if (pkt->flags & PKT_NAT && !cfg.dry_run)
+			route_mark(skb);
+		return route_by_stack(skb, scratch);
+	}
 	if (!route_ttl(skb, pkt->flags & PKT_V6))
 		return route_ends(scratch, WAG_DROP_TTL_EXCEEDED, __LINE__);
 	if (route_macs(skb, pod->mac, pod->host_mac))
@@ -295,7 +317,7 @@ static __always_inline int route_from_pod(struct __sk_buff *skb, struct wag_scra
 	if (pod)
 		return route_to_pod(skb, scratch, pod);
 	if (!cfg.host_routing || addr_is_link_scoped(pkt_dst(&scratch->pkt)))
-		return route_to_stack(scratch);
+		return route_by_stack(skb, scratch);
 	return route_to_node(skb, scratch);
 }
 

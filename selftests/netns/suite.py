@@ -19,9 +19,10 @@ MODES = {
     "tcx": ["--socket-lb=full", "--attach=tcx"],
     "host": ["--socket-lb=host"],
     "kept": ["--socket-lb=off", "--non-masquerade-cidrs=10.91.0.0/24,fd91::/64"],
+    "kernel": ["--socket-lb=full", "--host-routing=kernel"],
     "unmasked": ["--socket-lb=full", "--enable-ipv4-masquerade=false"],
 }
-SUITE_MODES = ("full", "off", "clsact")
+SUITE_MODES = ("full", "off", "clsact", "kernel")
 
 
 def test(*modes):

@@ -118,10 +118,14 @@ def ping_and_traceroute(env):
 @test()
 def path_mtu_is_learnt_from_outside(env):
     """The router quotes what the node seems to have sent."""
+    for net, _ in clients(env):
+        env.lab.ip(net, "route flush cache", "-6 route flush cache")  # of other tests
     for family in FAMILIES:
         got = env.lab.wagtest("client", "pmtu", "--dst", host_port(FAR[family], 8080), "--size",
                               1400)[0]
         expect(got["is"] == "ok" and got["mtu"] == "1300", "no path MTU:", got)
+    for net, _ in clients(env):
+        env.lab.ip(net, "route flush cache", "-6 route flush cache")
 
 
 @test()

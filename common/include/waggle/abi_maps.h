@@ -314,8 +314,9 @@ struct wag_sock {
 };
 
 /*
- * skb->mark of a packet of the node's own that we translated and sent out again: it meets
- * wag_to_net twice. Never leaves the node.
+ * skb->mark of a packet that is done when it meets wag_to_net, wag_to_tunnel or wag_to_pod: what we
+ * sent there ourselves, and what the stack forwards to a pod after we translated it. Never leaves
+ * the node.
  */
 #define WAG_MARK_TRANSLATED 0x77000000U
 #define WAG_MARK_MASK 0xff000000U
