@@ -188,43 +188,54 @@ __noinline __u64 ct_step(__u64 now, __u32 hand, __u32 deficit, __u32 all)
 	return (__u64)gone << 32 | found;
 }
 
+#define CT_TURN_ENOUGH (1ULL << 63)
+
+/*
+ * The i-th turn of the hand for one flow, after `gone` entries went: moves it, and looks. Returns
+ * what ct_step does, and CT_TURN_ENOUGH if there is room for the flow now.
+ */
+__noinline __u64 ct_turn(__u64 now, __u32 i, __u32 need, __u32 gone)
+{
+	__u32 zero = 0, hand, leap, room;
+	struct wag_ct_clock *clock = bpf_map_lookup_elem(&wag_ct_clock, &zero);
+	__u32 limit = cfg.ct_entries - cfg.ct_entries / 64 + gone;
+	__u64 step;
+
+	if (!clock)
+		return 0;
+	leap = i < CT_HAND_WALK ? 0 : bpf_get_prandom_u32() & ~(CT_HAND_STEP - 1);
+	bpf_spin_lock(&clock->lock);
+	hand = clock->hand + leap;
+	clock->hand = hand + CT_HAND_STEP;
+	room = clock->used + need;
+	bpf_spin_unlock(&clock->lock);
+	room = room > limit ? room - limit : 0;
+	/* With room in the table, slots without a flow must be somewhere. */
+	step = ct_step(now, hand, room, i >= CT_HAND_WALK && !room);
+	return step | (step >> 32 >= room ? CT_TURN_ENOUGH : 0);
+}
+
 /*
  * Makes room for one flow of `need` entries and counts them. Returns the index of a ring slot that
  * is the caller's alone to fill, or -1 when everything the hand met is alive.
  */
 __noinline long ct_take_slot(__u64 now, __u32 need)
 {
-	__u32 zero = 0, hand, leap, room, gone = 0;
-	struct wag_ct_clock *clock = bpf_map_lookup_elem(&wag_ct_clock, &zero);
-	__u32 limit = cfg.ct_entries - cfg.ct_entries / 64;
-	long found = -1;
+	__u32 gone = 0, found = 0;
+	bool enough = false;
 
-	if (!clock)
-		return -1;
-	for (__u32 i = 0; i < CT_HAND_STEPS; i++) {
-		__u64 step;
+	for (__u32 i = 0; i < CT_HAND_STEPS && !(found && enough); i++) {
+		__u64 turn = ct_turn(now, i, need, gone);
 
-		leap = i < CT_HAND_WALK ? 0 : bpf_get_prandom_u32() & ~(CT_HAND_STEP - 1);
-		bpf_spin_lock(&clock->lock);
-		hand = clock->hand + leap;
-		clock->hand = hand + CT_HAND_STEP;
-		room = clock->used + need;
-		bpf_spin_unlock(&clock->lock);
-		room = room > limit + gone ? room - limit - gone : 0;
-		/* With room in the table, slots without a flow must be somewhere. */
-		step = ct_step(now, hand, room, i >= CT_HAND_WALK && !room);
-		gone += step >> 32;
-		if ((__u32)step)
-			found = (__u32)step - 1;
-		if (found >= 0 && step >> 32 >= room)
-			break;
-		if (i == CT_HAND_STEPS - 1)
-			found = -1;
+		enough = turn >> 63;
+		gone += turn << 1 >> 33;
+		if ((__u32)turn)
+			found = turn;
 	}
-	bpf_spin_lock(&clock->lock);
-	clock->used += (found < 0 ? 0 : need) - gone;
-	bpf_spin_unlock(&clock->lock);
-	return found;
+	if (!enough)
+		found = 0;
+	ct_account((found ? need : 0) - gone);
+	return (long)found - 1;
 }
 
 /* Gives a taken slot its flow; the hand looks at it from check_ns on. */

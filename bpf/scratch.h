@@ -18,12 +18,18 @@ static __always_inline __u64 clock_now(void)
 	return cfg.has_coarse_clock ? bpf_ktime_get_coarse_ns() : bpf_ktime_get_ns();
 }
 
+static __always_inline struct wag_scratch *scratch_find(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&wag_scratch, &zero);
+}
+
 /* A clean wag_pkt for a packet met at point; NULL never happens, but the verifier wants it asked.
  */
 static __always_inline struct wag_scratch *scratch_get(enum wag_point point)
 {
-	__u32 zero = 0;
-	struct wag_scratch *scratch = bpf_map_lookup_elem(&wag_scratch, &zero);
+	struct wag_scratch *scratch = scratch_find();
 
 	if (!scratch)
 		return NULL;

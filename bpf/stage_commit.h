@@ -5,6 +5,7 @@
 #include <asm-generic/errno.h>
 #include "conntrack.h"
 #include "packet.h"
+#include "scratch.h"
 #include "stage_track.h"
 
 #define SNAT_TRIES 48
@@ -124,6 +125,30 @@ static __always_inline bool port_free(struct __sk_buff *skb, struct wag_scratch 
 
 #define COMMIT_DONE 0
 #define COMMIT_RACED 1 /* another CPU has just committed this very flow */
+#define COMMIT_AGAIN 2 /* the port is taken */
+
+/* One try of commit_flow. Global, so that the verifier walks it once (see ct_visit). */
+__noinline long commit_try(struct __sk_buff *skb, __u32 i)
+{
+	struct wag_scratch *scratch = scratch_find();
+	struct wag_pkt *pkt;
+	long err;
+
+	if (!scratch)
+		return -EINVAL;
+	pkt = &scratch->pkt;
+	if (i)
+		pkt->xlat.sport = snat_port(snat_hash(&pkt->tuple), i);
+	if (port_free(skb, scratch, i)) {
+		flow_entry(pkt, &scratch->key, &scratch->ct);
+		err = bpf_map_update_elem(&wag_ct, &scratch->key, &scratch->ct, BPF_NOEXIST);
+		if (err != -EEXIST)
+			return err; /* COMMIT_DONE among them */
+		if (!(pkt->flags & PKT_NAT) || same_flow(&scratch->key, &scratch->ct))
+			return COMMIT_RACED;
+	}
+	return has_source_port(pkt) ? COMMIT_AGAIN : -EPROTONOSUPPORT;
+}
 
 /*
  * Puts in the flow entry, first of the two, with NOEXIST: a reply tuple somebody else owns (the
@@ -131,28 +156,13 @@ static __always_inline bool port_free(struct __sk_buff *skb, struct wag_scratch 
  * itself) gives the flow another source port. Returns COMMIT_* or -errno; -EEXIST: no port was
  * free; -EPROTONOSUPPORT: the protocol has none.
  */
-static __always_inline long commit_flow(struct __sk_buff *skb, struct wag_scratch *scratch)
+static __always_inline long commit_flow(struct __sk_buff *skb)
 {
-	struct wag_pkt *pkt = &scratch->pkt;
-	__u32 hash = snat_hash(&pkt->tuple);
-	long err;
-
 	for (__u32 i = 0; i < SNAT_TRIES; i++) {
-		if (i)
-			pkt->xlat.sport = snat_port(hash, i);
-		if (port_free(skb, scratch, i)) {
-			flow_entry(pkt, &scratch->key, &scratch->ct);
-			err = bpf_map_update_elem(&wag_ct, &scratch->key, &scratch->ct,
-						  BPF_NOEXIST);
-			if (!err)
-				return COMMIT_DONE;
-			if (err != -EEXIST)
-				return err;
-			if (!(pkt->flags & PKT_NAT) || same_flow(&scratch->key, &scratch->ct))
-				return COMMIT_RACED;
-		}
-		if (!has_source_port(pkt))
-			return -EPROTONOSUPPORT;
+		long r = commit_try(skb, i);
+
+		if (r != COMMIT_AGAIN)
+			return r;
 	}
 	return -EEXIST;
 }
@@ -217,7 +227,7 @@ static __noinline int commit(struct __sk_buff *skb, struct wag_scratch *scratch,
 	ct->slot = slot;
 	ct->orig_ifindex = scratch->sender_ifindex;
 	ct->reply_ifindex = pkt->flags & PKT_TO_POD ? scratch->to.ifindex : 0;
-	err = commit_flow(skb, scratch);
+	err = commit_flow(skb);
 	if (err) {
 		ct_account(-need);
 		return err == COMMIT_RACED ? NEXT : commit_failed(pkt, WAG_MAP_CT, err);
