@@ -65,6 +65,9 @@ CONFIGS = {
 }
 
 
+QUICK = ("plain-route", "plain-vxlan", "tunnel", "native", "auto-v6", "tunnel-jumbo")
+
+
 def kernel_has(link_type):
     """Can this kernel make such a device? Tried in a namespace of its own."""
     if not link_type:
@@ -184,7 +187,7 @@ class Env:
         for node in self.nodes:
             wait_for(f"{name} at {node.node_name}",
                      lambda l=node: all(v in l.cli("bpf", "lb", "list", "-o", "json")
-                                        for v in vips.values()))
+                                        for v in vips.values()), 20)
         return vips
 
     def clean(self):
@@ -214,5 +217,5 @@ def ask(lab, net, mode, targets, *args):
     return lines
 
 
-__all__ = ["CONFIGS", "Env", "Failure", "LabError", "NODE_PORT_ECHO", "ask", "expect", "expect_ok",
-           "fields", "host_port", "kernel_has", "observed", "port", "test", "tests_of", "wait_for"]
+__all__ = ["CONFIGS", "Env", "Failure", "LabError", "NODE_PORT_ECHO", "QUICK", "ask", "expect",
+           "expect_ok", "fields", "host_port", "kernel_has", "observed", "port", "test", "tests_of", "wait_for"]

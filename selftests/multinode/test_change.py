@@ -113,11 +113,11 @@ def a_node_changes_its_address(env):
         every_pod_pair(env)
         # its agent starts anew, and only then knows the address as the node's own
         wait_for("the node's agent", lambda: node.http("/readyz")[0] == 200 and node.addr(
-            env.underlay[0]) in node.cli("bpf", "map", "dump", "wag_node_addr"), 20)
+            env.underlay[0]) in node.cli("bpf", "map", "dump", "wag_node_addr"), 60)
         pods_and_nodes(env)
 
 
-@test("some", "full")
+@test("full")
 def agents_restart(env):
     """Killed in mid-traffic, and back: no packet is lost, no route is touched."""
     before = {node.node_name: node.routes() for node in env.nodes}
