@@ -24,6 +24,11 @@ struct masq_watch {
 	bool told; /* the list has been told once */
 };
 
+static uint64_t ns_of(struct timespec t)
+{
+	return t.tv_sec * 1000000000ULL + t.tv_nsec;
+}
+
 static struct file_sign look(const char *path)
 {
 	struct stat st;
@@ -33,8 +38,8 @@ static struct file_sign look(const char *path)
 	return (struct file_sign){ .dev = st.st_dev,
 				   .ino = st.st_ino,
 				   .size = st.st_size,
-				   .mtime_ns = st.st_mtim.tv_sec * 1000000000ULL + st.st_mtim.tv_nsec,
-				   .ctime_ns = st.st_ctim.tv_sec * 1000000000ULL + st.st_ctim.tv_nsec };
+				   .mtime_ns = ns_of(st.st_mtim),
+				   .ctime_ns = ns_of(st.st_ctim) };
 }
 
 static bool same_list(const struct masq_cidrs *a, const struct masq_cidrs *b)

@@ -109,8 +109,8 @@ static __always_inline __u32 route_len(struct __sk_buff *skb, const struct wag_p
 }
 
 /*
- * The stack forwards it. Where its hops are used up the stack says so, but not to a pod whose packet
- * seems to be the node's own: that packet it sees as the pod sent it.
+ * The stack forwards it. Where its hops are used up the stack says so, but not to a pod whose
+ * packet seems to be the node's own: that packet it sees as the pod sent it.
  */
 static __always_inline int route_by_stack(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
