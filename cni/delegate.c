@@ -54,7 +54,8 @@ static int stdin_make(const char *text, size_t size)
 __attribute__((noreturn)) static void child(const char *path, const struct delegate *d, int in,
 					    int out)
 {
-	if (setenv("CNI_COMMAND", d->command, 1) < 0 ||
+	if ((d->lock_fd >= 0 && fcntl(d->lock_fd, F_SETFD, 0) < 0) ||
+	    setenv("CNI_COMMAND", d->command, 1) < 0 ||
 	    setenv("CNI_CONTAINERID", d->container_id, 1) < 0 ||
 	    setenv("CNI_IFNAME", d->ifname, 1) < 0 || setenv("CNI_NETNS", d->netns, 1) < 0 ||
 	    dup2(in, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0)

@@ -14,6 +14,7 @@ struct delegate {
 	size_t conf_size;
 	const char *container_id;   /* these three may be empty: GC, STATUS */
 	const char *ifname, *netns;
+	int lock_fd; /* stays locked while it runs, also when we are killed; -1: none */
 };
 
 /*

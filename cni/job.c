@@ -89,6 +89,7 @@ int job_delegate(const struct job *job, const char *type, const char *command, c
 		.container_id = job->rec.container_id,
 		.ifname = job->rec.ifname,
 		.netns = job->rec.netns,
+		.lock_fd = job->lock_fd,
 	};
 
 	return delegate_run(&d, ret, ret_size, err);

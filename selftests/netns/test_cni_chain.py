@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""waggle-cni together with other plugins: their addresses, their interfaces, and cnitool.
+"""waggle-cni together with others: plugins that give addresses or interfaces, cnitool, the agent.
 
 Prints "ok NAME", "FAIL NAME: why" or "skipped: NAME: why" for each test. Needs root and, for the
 reference plugins, Go.
@@ -98,7 +98,8 @@ def test_host_local_is_undone(world):
 
 @needs_reference
 def test_host_local_after_kills(world):
-    """Killed with a child: what that gave goes by the DEL that GC sends for each record."""
+    """The other plugin lives on, and holds the attachment's lock, when ours is killed. What it gave
+    goes by the DEL that GC sends, once it has ended."""
     node, pod = Node(world, "killed"), world.netns("killed")
     node.conf["ipam"] = host_local(world)
     for i in range(20):
@@ -107,13 +108,15 @@ def test_host_local_after_kills(world):
         if i % 4:
             time.sleep(i / 1000)
             proc.kill()
-        # The pipe ends when the child has, too.
-        proc.stdout.read()
         proc.stdout.close()
         proc.wait()
     assert len(held(world)) >= 10
-    code, out = node.gc(CNI_PATH=REF)
-    assert code == 0 and held(world) == [], (out, held(world))
+
+    def all_gone():
+        code, out = node.gc(CNI_PATH=REF)
+        assert code == 0, out
+        return not held(world) and not node.records()
+    netlab.wait_for("GC to take all of them", all_gone)
     world.drop(pod)
     node.clean()
 
@@ -316,6 +319,11 @@ def test_cnitool_alone(world):
 # ---- with a real agent: Services and flows of a pod that another plugin wired ----
 
 class ChainLab(netlab.Lab):
+    runtime = {}
+
+    def cni_conf(self):
+        return {**super().cni_conf(), "runtimeConfig": self.runtime}
+
     def chain_pod(self, pod, kind, first):
         """A pod of the reference plugin, then ours; its addresses."""
         self.add_net(pod)
@@ -340,7 +348,8 @@ class ChainLab(netlab.Lab):
 
 def service_from_chained(kind, first, agent_args):
     with ChainLab(BUILD) as lab:
-        lab.start_agent("--cni-chaining-mode=generic-veth", "--cni-conf-dir=", *agent_args)
+        lab.start_agent("--cni-chaining-mode=generic-veth", "--cni-conf-dir=", *agent_args,
+                        seconds=60)
         for pod in ("client", "server"):
             lab.chain_pod(pod, kind, first)
         lab.background("server", "echo", "--label", "server", "--port", "8080")
@@ -366,6 +375,27 @@ def test_services_after_ptp(_):
     service_from_chained("ptp", {}, ("--socket-lb=full",))
 
 
+def test_host_ports(_):
+    """From outside, from the node and from a pod, until the pod goes."""
+    with ChainLab(BUILD) as lab:
+        lab.start_agent(seconds=60)
+        lab.runtime = {"portMappings": [{"hostPort": 8088, "containerPort": 8080, "protocol": p}
+                                        for p in ("tcp", "udp")]}
+        lab.add_web("web")
+        lab.runtime = {}
+        lab.add_pod("client")
+        ways = [(net, addr) for net in ("out", "node", "client")
+                for addr in (netlab.NODE4, netlab.NODE6)]
+        for net, addr in ways:
+            for ask in (lab.connect, lab.udp):
+                got = netlab.wait_for(f"{net} to reach port 8088 of {addr}", lambda n=net, a=addr,
+                                      f=ask: (lambda x: x["is"] == "ok" and x)(f(n, a, 8088)))
+                assert got["label"] == "web", got
+        lab.del_pod("web")
+        for net, addr in ways:
+            assert lab.connect(net, addr, 8088, timeout_ms=300)["is"] == "err", (net, addr)
+
+
 TESTS = [
     ("host-local gives the addresses", test_host_local),
     ("host-local with GC and STATUS", test_host_local_gc_and_status),
@@ -380,6 +410,7 @@ TESTS = [
     ("every version by cnitool", test_cnitool_alone),
     ("Services and flows after bridge", test_services_after_bridge),
     ("Services and flows after ptp", test_services_after_ptp),
+    ("ports of the node carry traffic", test_host_ports),
 ]
 
 
