@@ -280,7 +280,7 @@ int node_facts_read(struct node_facts *ret, struct nl *nl, const char *wanted)
 	int e = nl_link_list(nl, on_link, &r);
 
 	if (e == 0)
-		e = nl_addr_each(nl, on_addr, &r);
+		e = nl_addr_list(nl, on_addr, &r);
 	if (r.err < 0)
 		e = r.err;
 	if (e == 0) {

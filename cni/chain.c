@@ -18,12 +18,13 @@ static bool is_link_local(const struct wag_addr *addr)
 	return !wag_addr_is_v4(addr) && addr->b[0] == 0xfe && (addr->b[1] & 0xc0) == 0x80;
 }
 
-static int on_addr(uint32_t ifindex, const struct wag_addr *addr, unsigned bits, void *ctx)
+static int on_addr(const struct nl_addr *a, void *ctx)
 {
 	struct found *f = ctx;
 
-	if (ifindex == f->ifindex && !is_link_local(addr) && f->rec->addr_count < RECORD_ADDRS)
-		f->rec->addrs[f->rec->addr_count++].addr = *addr;
+	if (a->ifindex == f->ifindex && !is_link_local(&a->addr) &&
+	    f->rec->addr_count < RECORD_ADDRS)
+		f->rec->addrs[f->rec->addr_count++].addr = a->addr;
 	return 0;
 }
 

@@ -42,13 +42,13 @@ struct side {
 	unsigned defaults, gateways;	/* bit 0: IPv4, bit 1: IPv6 */
 };
 
-static int on_addr(uint32_t ifindex, const struct wag_addr *addr, unsigned bits, void *ctx)
+static int on_addr(const struct nl_addr *a, void *ctx)
 {
 	struct side *s = ctx;
 
 	for (unsigned i = 0; i < s->rec->addr_count; i++)
-		if (ifindex == s->ifindex && bits == wire_bits(addr) &&
-		    wag_addr_equal(addr, &s->rec->addrs[i].addr))
+		if (a->ifindex == s->ifindex && a->bits == wire_bits(&a->addr) &&
+		    wag_addr_equal(&a->addr, &s->rec->addrs[i].addr))
 			s->addrs |= 1U << i;
 	return 0;
 }

@@ -524,7 +524,7 @@ int nl_addr_add(struct nl *nl, uint32_t ifindex, const struct wag_addr *addr, un
 	return nl_call(nl, &m, NULL, NULL);
 }
 
-int nl_addr_each(struct nl *nl, nl_addr_each_fn fn, void *ctx)
+int nl_addr_list(struct nl *nl, nl_addr_fn fn, void *ctx)
 {
 	_cleanup_(nl_list_done) struct nl_list l = { .size = sizeof(struct nl_addr) };
 	struct ifaddrmsg ifa = { .ifa_family = AF_UNSPEC };
@@ -536,23 +536,4 @@ int nl_addr_each(struct nl *nl, nl_addr_each_fn fn, void *ctx)
 	for (size_t i = 0; r == 0 && i < l.count; i++)
 		r = fn((const struct nl_addr *)l.items + i, ctx);
 	return r < 0 ? r : 0;
-}
-
-struct addr_call {
-	nl_addr_fn fn;
-	void *ctx;
-};
-
-static int call_addr_fn(const struct nl_addr *a, void *ctx)
-{
-	const struct addr_call *call = ctx;
-
-	return call->fn(a->ifindex, &a->addr, a->bits, call->ctx);
-}
-
-int nl_addr_list(struct nl *nl, nl_addr_fn fn, void *ctx)
-{
-	struct addr_call call = { fn, ctx };
-
-	return nl_addr_each(nl, call_addr_fn, &call);
 }

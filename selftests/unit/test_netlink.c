@@ -98,13 +98,13 @@ static int find_v0(const struct nl_link *link, void *ctx)
 	return 0;
 }
 
-static int find_addr(uint32_t ifindex, const struct wag_addr *addr, unsigned bits, void *ctx)
+static int find_addr(const struct nl_addr *a, void *ctx)
 {
 	char text[WAG_ADDR_TEXT];
 
-	if (strcmp(wag_addr_format(addr, text), "10.99.0.1") == 0 && bits == 32)
+	if (strcmp(wag_addr_format(&a->addr, text), "10.99.0.1") == 0 && a->bits == 32)
 		*(int *)ctx += 1;
-	if (strcmp(wag_addr_format(addr, text), "fd99::1") == 0 && bits == 128)
+	if (strcmp(wag_addr_format(&a->addr, text), "fd99::1") == 0 && a->bits == 128)
 		*(int *)ctx += 2;
 	return 0;
 }

@@ -39,16 +39,14 @@ typedef int (*nl_link_fn)(const struct nl_link *link, void *ctx); /* not 0 stops
 int nl_link_list(struct nl *nl, nl_link_fn fn, void *ctx);
 
 int nl_addr_add(struct nl *nl, uint32_t ifindex, const struct wag_addr *addr, unsigned bits);
-typedef int (*nl_addr_fn)(uint32_t ifindex, const struct wag_addr *addr, unsigned bits, void *ctx);
-int nl_addr_list(struct nl *nl, nl_addr_fn fn, void *ctx);
 struct nl_addr {
 	uint32_t ifindex;
 	struct wag_addr addr;
 	unsigned bits;
 	uint8_t flags; /* the low ones of IFA_F_*: SECONDARY, DEPRECATED, TENTATIVE, ... */
 };
-typedef int (*nl_addr_each_fn)(const struct nl_addr *addr, void *ctx); /* not 0 stops */
-int nl_addr_each(struct nl *nl, nl_addr_each_fn fn, void *ctx);
+typedef int (*nl_addr_fn)(const struct nl_addr *addr, void *ctx); /* not 0 stops */
+int nl_addr_list(struct nl *nl, nl_addr_fn fn, void *ctx);
 
 /* dst/bits via gw (may be NULL) on ifindex; scope link when gw is NULL; src (may be NULL). */
 int nl_route_add(struct nl *nl, const struct wag_addr *dst, unsigned bits,
