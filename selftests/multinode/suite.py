@@ -218,4 +218,5 @@ def ask(lab, net, mode, targets, *args):
 
 
 __all__ = ["CONFIGS", "Env", "Failure", "LabError", "NODE_PORT_ECHO", "QUICK", "ask", "expect",
-           "expect_ok", "fields", "host_port", "kernel_has", "observed", "port", "test", "tests_of", "wait_for"]
+           "expect_ok", "fields", "host_port", "kernel_has", "observed", "port", "test", "tests_of",
+           "wait_for"]
