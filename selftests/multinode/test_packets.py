@@ -43,12 +43,14 @@ def hops_are_counted(env):
             expect(line["is"] == "ok" and line["hops"] == str(64 - len(way)),
                    f"{what}: the answer should have {64 - len(way)} hops left:", line)
             for ttl, router in enumerate(way, 1):
+                if family not in env.underlay:
+                    continue  # that router has no address to answer from
                 line = ask(a, pod, "ping", [(addrs[family], 0)], "--ttl", ttl)[0]
                 expect(line["is"] == "icmp"
                        and (line["type"], line["code"]) == TIME_EXCEEDED[family],
                        f"{what}, TTL {ttl}: wanted time exceeded:", line)
-                if router is not env.outside and family in env.underlay:
-                    expect(line["from"] in (host_port(router.addr(family), 0),),
+                if router is not env.outside:
+                    expect(line["from"] == host_port(router.addr(family), 0),
                            f"{what}, TTL {ttl}: wanted {router.node_name} to answer:", line)
             line = ask(a, pod, "ping", [(addrs[family], 0)], "--ttl", len(way) + 1)[0]
             expect(line["is"] == "ok", f"{what}, TTL {len(way) + 1}:", line)
@@ -101,7 +103,7 @@ def path_mtu_is_learnt_through_masquerade(env):
         for node, pod, _ in env.first_pods():
             for family in env.node_families:
                 line = node.wagtest(pod, "pmtu", "--dst", host_port(
-                    env.outside.addr("far", family), 8080), "--size", 1400)[0]
+                    env.outside.addr("far", family), 8080), "--size", 1350)[0]
                 expect(line["is"] == "ok" and line["mtu"] == str(FAR_MTU),
                        f"{pod}, IPv{family}:", line)
     finally:
@@ -136,6 +138,9 @@ def fragments_to_services(env):
         for node, pod, _ in env.first_pods():
             for net, families in ((pod, env.families), ("node", env.node_families)):
                 for addr in (vips[f] for f in families):
+                    if net == "node" and "--socket-lb=off" in env.config.args:
+                        # The stack cut it for the Service's route: it learns of the tunnel first.
+                        node.udp(net, addr, 80, "--size", 8000, timeout_ms=200)
                     line = node.udp(net, addr, 80, "--size", 8000)
                     expect(line["is"] == "ok", f"{net} -> {addr} of {backend[1]}:", line)
                     expect_ok(line, backend[1], len="8000", intact="1")
@@ -194,8 +199,7 @@ def vxlan_frame(src, dst, vni):
 def tunnels_of_strangers_are_refused(env):
     """A tunnelled packet from a host that is no node."""
     node = env.nodes[0]
-    src, dst = env.nodes[1].pods["n2-a"][4], node.pods["n1-a"][4]
-    frame = vxlan_frame(src, dst, TUNNEL_VNI)
+    frame = vxlan_frame("10.244.2.2", "10.244.1.2", TUNNEL_VNI)
     family = env.underlay[0]
     code = (f"import socket; s = socket.socket(socket.AF_INET{'6' * (family == 6)}, "
             f"socket.SOCK_DGRAM); s.sendto({frame!r}, ({node.addr(family)!r}, {VXLAN_PORT}))")
