@@ -14,7 +14,7 @@
 #include <waggle/endpoint_attach.h>
 #include <waggle/pins.h>
 
-#define LOCK_MS 10000
+#define LOCK_MS 60000 /* many pods at once wait for the kernel's own lock, one after the other */
 
 const struct endpoint_hook endpoint_hooks[ENDPOINT_HOOKS] = {
 	{ "wag_from_pod", false },
@@ -357,7 +357,7 @@ int endpoint_attach(const char *pin_dir, struct nl *nl, const struct record *rec
 	lock = pins_lock(pin_dir, LOCK_MS);
 	if (lock < 0)
 		return wag_err_set(err, -EAGAIN, "pin dir %s: %s", pin_dir,
-				   lock == -EWOULDBLOCK ? "locked for 10 s by another process"
+				   lock == -EWOULDBLOCK ? "locked for a minute by another process"
 							: strerror(-lock));
 	r = endpoint_meta(pin_dir, &meta, err);
 	if (!r)
@@ -388,7 +388,7 @@ int endpoint_detach(const char *pin_dir, const struct record *rec, struct wag_er
 		return 0;
 	if (lock < 0)
 		return wag_err_set(err, -EAGAIN, "pin dir %s: %s", pin_dir,
-				   lock == -EWOULDBLOCK ? "locked for 10 s by another process"
+				   lock == -EWOULDBLOCK ? "locked for a minute by another process"
 							: strerror(-lock));
 	links_unpin(pin_dir, rec->host_ifname, rec->ifindex);
 	r = maps_open(pin_dir, &m, err);
