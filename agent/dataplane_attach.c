@@ -14,6 +14,7 @@
 #include <unistd.h>
 #include <waggle/bpfsys.h>
 #include <waggle/cleanup.h>
+#include <waggle/endpoint_limit.h>
 #include <waggle/netlink.h>
 #include <waggle/pins.h>
 #include "dataplane_internal.h"
@@ -80,15 +81,17 @@ static uint32_t link_ifindex(int fd)
 	return info.xdp.ifindex;
 }
 
-static int attach_tcx(const char *path, uint32_t ifindex, bool egress, int prog_fd)
+static int attach_tcx(const char *path, uint32_t ifindex, bool egress, bool ahead, int prog_fd)
 {
+	LIBBPF_OPTS(bpf_link_create_opts, opts, .flags = ahead ? DP_TCX_BEFORE : 0);
 	_cleanup_close_ int fd = bpf_obj_get(path);
 
 	if (fd >= 0 && link_ifindex(fd) == ifindex)
 		return bpf_link_update(fd, prog_fd, NULL) < 0 ? -errno : 0;
 	closep(&fd);
 	fd = bpf_link_create(prog_fd, (int)ifindex,
-			     (enum bpf_attach_type)(egress ? DP_TCX_EGRESS : DP_TCX_INGRESS), NULL);
+			     (enum bpf_attach_type)(egress ? DP_TCX_EGRESS : DP_TCX_INGRESS),
+			     &opts);
 	if (fd < 0)
 		return -errno;
 	if (unlink(path) < 0 && errno != ENOENT)
@@ -106,7 +109,7 @@ static int attach_one(const struct dataplane *dp, struct nl *nl, const struct dp
 		return wag_err_set(err, fd, "program %s: missing", prog);
 	r = pins_tcx_path(path, sizeof(path), dp->pin_dir, dev->name, dev->ifindex, egress);
 	if (r == 0 && how == WAG_ATTACH_TCX) {
-		r = attach_tcx(path, dev->ifindex, egress, fd);
+		r = attach_tcx(path, dev->ifindex, egress, false, fd);
 	} else if (r == 0) {
 		r = nl_tc_attach(nl, dev->ifindex, egress, fd, prog);
 		if (r == 0)
@@ -130,6 +133,47 @@ static int attach_both(const struct dataplane *dp, struct nl *nl, const struct d
 }
 
 /* ---- pods: what the CNI attached before ---- */
+
+static bool has_limit(const struct dataplane *dp, uint32_t ifindex, uint32_t direction)
+{
+	struct wag_limit_key key = { ifindex, direction };
+	struct wag_limit value;
+
+	return bpf_map_lookup_elem(dataplane_map_fd(dp, "wag_limit"), &key, &value) == 0;
+}
+
+static int attach_limit(const struct dataplane *dp, struct nl *nl, const struct dp_device *dev,
+			bool egress, const char *prog, struct wag_err *err)
+{
+	int fd = dp_prog_fd(dp, prog), r = fd;
+	char path[4096];
+
+	if (r >= 0)
+		r = limit_link_path(path, sizeof(path), dp->pin_dir, dev->name, dev->ifindex,
+				    egress);
+	if (r == 0 && dp->attach == WAG_ATTACH_TCX) {
+		r = attach_tcx(path, dev->ifindex, egress, true, fd);
+	} else if (r == 0) {
+		r = nl_tc_attach_first(nl, dev->ifindex, egress, fd, prog);
+		if (r == 0)
+			unlink(path);
+	}
+	return r < 0 ? wag_err_set(err, r, "attaching %s to %s: %s", prog, dev->name, strerror(-r))
+		     : 0;
+}
+
+/* Only where the pod has one, before the others: they are replaced behind it. */
+static int attach_limits(const struct dataplane *dp, struct nl *nl, const struct dp_device *dev,
+			 struct wag_err *err)
+{
+	int r = 0;
+
+	if (has_limit(dp, dev->ifindex, WAG_LIMIT_EGRESS))
+		r = attach_limit(dp, nl, dev, false, "wag_limit_egress", err);
+	if (r == 0 && has_limit(dp, dev->ifindex, WAG_LIMIT_INGRESS))
+		r = attach_limit(dp, nl, dev, true, "wag_limit_ingress", err);
+	return r;
+}
 
 int dp_attach_pods(struct dataplane *dp, struct wag_err *err)
 {
@@ -156,6 +200,8 @@ int dp_attach_pods(struct dataplane *dp, struct wag_err *err)
 		memcpy(dev.name, ep.ifname, sizeof(dev.name));
 		dev.name[sizeof(dev.name) - 1] = 0;
 		r = attach_both(dp, nl, &dev, dp->attach, "wag_from_pod", "wag_to_pod", err);
+		if (r == 0)
+			r = attach_limits(dp, nl, &dev, err);
 		if (r < 0)
 			return r;
 	}

@@ -20,6 +20,7 @@
 #define DP_MAPS_MAX 48
 #define DP_TCX_INGRESS 46 /* BPF_TCX_INGRESS, Linux 6.6; older headers lack it */
 #define DP_TCX_EGRESS 47
+#define DP_TCX_BEFORE (1U << 3) /* BPF_F_BEFORE */
 
 struct dp_map {
 	char name[16];
@@ -39,6 +40,7 @@ struct hook_pod;
 struct hook_net;
 struct hook_sock;
 struct hook_tunnel;
+struct hook_limit;
 
 struct dataplane {
 	char *pin_dir, *state_dir;
@@ -50,6 +52,7 @@ struct dataplane {
 	struct hook_net *net;
 	struct hook_sock *sock; /* NULL with WAG_SOCKET_LB_OFF */
 	struct hook_tunnel *tunnel; /* NULL without tunnels */
+	struct hook_limit *limit;
 	struct dp_device tunnel_dev; /* ifindex 0: no tunnels */
 	struct dp_map maps[DP_MAPS_MAX];
 	size_t n_maps;

@@ -10,13 +10,14 @@
 #include <unistd.h>
 #include <waggle/cleanup.h>
 #include "dataplane_internal.h"
+#include "hook_limit.skel.h"
 #include "hook_net.skel.h"
 #include "hook_pod.skel.h"
 #include "hook_sock.skel.h"
 #include "hook_tunnel.skel.h"
 
 #define SEC_NS 1000000000ULL
-#define OBJECTS 4
+#define OBJECTS 5
 
 /* ---- what libbpf says while it loads ---- */
 
@@ -106,6 +107,8 @@ struct bpf_object *dp_object(const struct dataplane *dp, unsigned i)
 		return dp->sock ? dp->sock->obj : NULL;
 	case 3:
 		return dp->tunnel ? dp->tunnel->obj : NULL;
+	case 4:
+		return dp->limit ? dp->limit->obj : NULL;
 	default:
 		return NULL;
 	}
@@ -184,6 +187,10 @@ static int open_objects(struct dataplane *dp, const struct dataplane_options *o)
 			return -errno;
 		memcpy((void *)&dp->tunnel->rodata->cfg, &config, sizeof(config));
 	}
+	dp->limit = hook_limit__open();
+	if (!dp->limit)
+		return -errno;
+	memcpy((void *)&dp->limit->rodata->cfg, &config, sizeof(config));
 	if (o->socket_lb == WAG_SOCKET_LB_OFF)
 		return 0;
 	dp->sock = hook_sock__open();
@@ -220,7 +227,8 @@ static void set_attach_types(struct bpf_object *obj, uint32_t attach)
 	bpf_object__for_each_program(prog, obj)
 	{
 		const char *name = bpf_program__name(prog);
-		bool egress = strncmp(name, "wag_to_", 7) == 0;
+		bool egress = strncmp(name, "wag_to_", 7) == 0 ||
+			      strcmp(name, "wag_limit_ingress") == 0;
 		int type = 0;
 
 		if (bpf_program__type(prog) != BPF_PROG_TYPE_SCHED_CLS)
@@ -422,11 +430,13 @@ static int load_all(struct dataplane *dp, const struct dataplane_options *o, str
 	skeletons[1] = dp->net->skeleton;
 	skeletons[2] = dp->sock ? dp->sock->skeleton : NULL;
 	skeletons[3] = dp->tunnel ? dp->tunnel->skeleton : NULL;
+	skeletons[4] = dp->limit->skeleton;
 	for (unsigned i = 0; i < OBJECTS; i++) {
 		if (!skeletons[i])
 			continue;
 		set_sizes(dp_object(dp, i), o);
-		set_attach_types(dp_object(dp, i), i == 0 ? dp->attach : dp->net_attach);
+		set_attach_types(dp_object(dp, i),
+				 i == 0 || i == 4 ? dp->attach : dp->net_attach);
 	}
 	r = choose_maps(dp, dp->pod->obj);
 	if (r < 0)
@@ -460,6 +470,7 @@ void dp_unload(struct dataplane *dp)
 	hook_net__destroy(dp->net);
 	hook_sock__destroy(dp->sock);
 	hook_tunnel__destroy(dp->tunnel);
+	hook_limit__destroy(dp->limit);
 	for (size_t i = 0; i < dp->n_maps; i++) {
 		closep(&dp->maps[i].fd);
 		closep(&dp->maps[i].old_fd);

@@ -222,10 +222,12 @@ int dp_pin_maps_final(struct dataplane *dp, struct wag_err *err)
 int dp_pin_programs(struct dataplane *dp, struct wag_err *err)
 {
 	static const char *const names[][2] = { { "wag_from_pod", "new_from_pod" },
-						{ "wag_to_pod", "new_to_pod" } };
+						{ "wag_to_pod", "new_to_pod" },
+						{ "wag_limit_egress", "new_egress" },
+						{ "wag_limit_ingress", "new_ingress" } };
 	int r = 0;
 
-	for (size_t i = 0; i < 2 && r == 0; i++) {
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]) && r == 0; i++) {
 		int fd = dp_prog_fd(dp, names[i][0]);
 
 		r = fd < 0 ? wag_err_set(err, fd, "program %s: missing", names[i][0])

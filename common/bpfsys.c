@@ -11,6 +11,7 @@
 /* Younger than the kernel headers we must build with. */
 #define TCX_INGRESS 46
 #define TCX_EGRESS 47
+#define TCX_BEFORE (1U << 3) /* BPF_F_BEFORE without another: the first of all */
 
 /* The kernel demands zero in every byte of the union behind what the command knows. */
 static void attr_clear(union bpf_attr *attr)
@@ -163,7 +164,7 @@ int bpfsys_tcx_info(int fd, uint32_t *ret_ifindex, uint32_t *ret_prog_id)
 	return 0;
 }
 
-int bpfsys_tcx_attach(int prog_fd, uint32_t ifindex, int egress)
+int bpfsys_tcx_attach(int prog_fd, uint32_t ifindex, int egress, int first)
 {
 	union bpf_attr attr;
 
@@ -171,5 +172,6 @@ int bpfsys_tcx_attach(int prog_fd, uint32_t ifindex, int egress)
 	attr.link_create.prog_fd = prog_fd;
 	attr.link_create.target_ifindex = ifindex;
 	attr.link_create.attach_type = egress ? TCX_EGRESS : TCX_INGRESS;
+	attr.link_create.flags = first ? TCX_BEFORE : 0;
 	return bpfsys(BPF_LINK_CREATE, &attr);
 }

@@ -12,6 +12,7 @@
 #include <waggle/bpfsys.h>
 #include <waggle/cleanup.h>
 #include <waggle/endpoint_attach.h>
+#include <waggle/endpoint_limit.h>
 #include <waggle/pins.h>
 
 #define LOCK_MS 60000 /* many pods at once wait for the kernel's own lock, one after the other */
@@ -278,6 +279,7 @@ static void links_unpin(const char *pin_dir, const char *ifname, uint32_t ifinde
 		if (pins_tcx_path(path, sizeof(path), pin_dir, ifname, ifindex,
 				  endpoint_hooks[i].egress) == 0)
 			unlink(path);
+	limit_remove(pin_dir, ifname, ifindex);
 }
 
 static void entries_remove(const char *pin_dir, const struct maps *m, const struct record *rec)
@@ -312,7 +314,7 @@ static int hook_attach_tcx(const char *pin_dir, const struct record *rec,
 			  hook->egress);
 	if (r < 0)
 		return r;
-	link = bpfsys_tcx_attach(prog_fd, rec->ifindex, hook->egress);
+	link = bpfsys_tcx_attach(prog_fd, rec->ifindex, hook->egress, 0);
 	if (link == -EEXIST && access(path, F_OK) == 0)
 		return 0; /* it is there already, held by its pin */
 	if (link < 0)
@@ -374,7 +376,7 @@ int endpoint_attach(const char *pin_dir, struct nl *nl, const struct record *rec
 	r = ports_add(pin_dir, &m, rec, err);
 	for (size_t i = 0; !r && i < ENDPOINT_HOOKS; i++)
 		r = hook_attach(pin_dir, nl, rec, &endpoint_hooks[i], meta.attach, err);
-	return r;
+	return r ? r : limit_add(pin_dir, nl, rec, meta.attach, err);
 }
 
 int endpoint_detach(const char *pin_dir, const struct record *rec, struct wag_err *err)

@@ -41,13 +41,15 @@ static int clsact_ensure(struct nl *nl, uint32_t ifindex)
 	return r == -EEXIST ? 0 : r;
 }
 
-int nl_tc_attach(struct nl *nl, uint32_t ifindex, bool egress, int prog_fd, const char *name)
+static int attach_at(struct nl *nl, uint32_t ifindex, bool egress, uint32_t prio, int prog_fd,
+		     const char *name)
 {
 	struct tcmsg tcm = filter_tcm(ifindex, egress);
 	struct rtattr *options;
 	struct nl_msg m;
 	int r;
 
+	tcm.tcm_info = TC_H_MAKE(prio << 16, htons(ETH_P_ALL));
 	r = clsact_ensure(nl, ifindex);
 	if (r < 0)
 		return r;
@@ -59,6 +61,17 @@ int nl_tc_attach(struct nl *nl, uint32_t ifindex, bool egress, int prog_fd, cons
 	nl_put_u32(&m, TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT);
 	nl_nest_end(&m, options);
 	return nl_call(nl, &m, NULL, NULL);
+}
+
+int nl_tc_attach(struct nl *nl, uint32_t ifindex, bool egress, int prog_fd, const char *name)
+{
+	return attach_at(nl, ifindex, egress, NL_TC_PRIO, prog_fd, name);
+}
+
+int nl_tc_attach_first(struct nl *nl, uint32_t ifindex, bool egress, int prog_fd,
+		       const char *name)
+{
+	return attach_at(nl, ifindex, egress, NL_TC_PRIO - 1, prog_fd, name);
 }
 
 int nl_tc_detach(struct nl *nl, uint32_t ifindex, bool egress)

@@ -72,6 +72,7 @@ int main(void)
 	suite_adopt(&w);
 	suite_config(&w);
 	suite_fragment(&w);
+	suite_limit(&w);
 	suite_random(&w);
 	world_close(&w);
 	suite_conntrack();

@@ -97,7 +97,7 @@ void world_drain(struct world *w)
 }
 
 /* Other objects use hook_pod's maps; the scratch and .rodata are an object's own. */
-static int share_maps(struct world *w, struct bpf_object *obj)
+int world_share_maps(struct world *w, struct bpf_object *obj)
 {
 	struct bpf_map *map, *theirs;
 
@@ -172,8 +172,8 @@ int world_open(struct world *w, const struct wag_config *cfg)
 		bpf_map__set_max_entries(map, 4096);
 	bpf_map__set_max_entries(w->pod->maps.wag_ct, cfg->ct_entries);
 	bpf_map__set_max_entries(w->pod->maps.wag_ct_ring, cfg->ct_entries);
-	if (hook_pod__load(w->pod) < 0 || share_maps(w, w->net->obj) < 0 ||
-	    hook_net__load(w->net) < 0 || share_maps(w, w->tunnel->obj) < 0 ||
+	if (hook_pod__load(w->pod) < 0 || world_share_maps(w, w->net->obj) < 0 ||
+	    hook_net__load(w->net) < 0 || world_share_maps(w, w->tunnel->obj) < 0 ||
 	    hook_tunnel__load(w->tunnel) < 0 || aim_packed(w) < 0)
 		return -errno;
 	find_fds(w);

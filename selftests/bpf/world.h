@@ -65,6 +65,9 @@ int world_enter(void);
 void world_defaults(struct wag_config *cfg);
 int world_open(struct world *w, const struct wag_config *cfg);
 void world_close(struct world *w);
+struct bpf_object;
+/* Before obj is loaded: it uses the world's maps. 0 or -errno. */
+int world_share_maps(struct world *w, struct bpf_object *obj);
 
 /* Empties every map, then puts in the pods and the node's addresses. */
 void world_reset(struct world *w, bool v6);
@@ -118,6 +121,7 @@ void suite_icmp(struct world *w);
 void suite_adopt(struct world *w);
 void suite_config(struct world *w);
 void suite_fragment(struct world *w);
+void suite_limit(struct world *w);
 void suite_random(struct world *w);
 void suite_tunnel(void);     /* opens a world with a tunnel */
 void random_hook(struct world *w, enum hook hook, const char *name, void (*setup)(struct world *));

@@ -17,6 +17,7 @@
 #include <waggle/abi_config.h>
 #include <waggle/abi_maps.h>
 
+#include "hook_limit.skel.h"
 #include "hook_net.skel.h"
 #include "hook_pod.skel.h"
 #include "hook_sock.skel.h"
@@ -105,6 +106,21 @@ static int open_tunnel(struct opened *o)
 	return 0;
 }
 
+static void destroy_limit(void *skel)
+{
+	hook_limit__destroy(skel);
+}
+
+static int open_limit(struct opened *o)
+{
+	struct hook_limit *s = hook_limit__open();
+
+	if (!s)
+		return -errno;
+	*o = (struct opened){ s->obj, (struct wag_config *)&s->rodata->cfg, s, destroy_limit };
+	return 0;
+}
+
 static int open_sock(struct opened *o)
 {
 	struct hook_sock *s = hook_sock__open();
@@ -115,7 +131,8 @@ static int open_sock(struct opened *o)
 	return 0;
 }
 
-static int (*const objects[])(struct opened *) = { open_pod, open_net, open_tunnel, open_sock };
+static int (*const objects[])(struct opened *) = { open_pod, open_net, open_tunnel, open_limit,
+						open_sock };
 
 static int keep_error(enum libbpf_print_level level, const char *fmt, va_list args)
 {

@@ -100,5 +100,7 @@ int main(int argc, char **argv)
 	    0)
 		return 1;
 	return prog_make(argv[1], "wag_from_pod", tcx ? 46 : 0) < 0 ||
-	       prog_make(argv[1], "wag_to_pod", tcx ? 47 : 0) < 0;
+	       prog_make(argv[1], "wag_to_pod", tcx ? 47 : 0) < 0 ||
+	       prog_make(argv[1], "wag_limit_egress", tcx ? 46 : 0) < 0 ||
+	       prog_make(argv[1], "wag_limit_ingress", tcx ? 47 : 0) < 0;
 }

@@ -346,18 +346,18 @@ class Lab:
                 "pinDir": self.pin_dir, "stateDir": self.state_dir,
                 "ipam": {"ranges": POD_RANGES}}
 
-    def cni(self, command, pod, ns="default", check=True):
+    def cni(self, command, pod, ns="default", check=True, conf=None):
         env = {**os.environ, "CNI_COMMAND": command, "CNI_CONTAINERID": f"{self.name}-{pod}",
                "CNI_NETNS": f"/run/netns/{self.ns(pod)}", "CNI_IFNAME": "eth0",
                "CNI_PATH": os.path.dirname(self.binary("waggle-cni")),
                "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE={ns};K8S_POD_NAME={pod}"}
         return self.sh("node", [self.binary("waggle-cni")], env=env, check=check,
-                       input=json.dumps(self.cni_conf()))
+                       input=json.dumps({**self.cni_conf(), **(conf or {})}))
 
-    def add_pod(self, pod, ns="default"):
+    def add_pod(self, pod, ns="default", conf=None):
         """Makes a namespace and has waggle-cni wire it; its addresses as (v4, v6)."""
         self.add_net(pod)
-        result = json.loads(self.cni("ADD", pod, ns))
+        result = json.loads(self.cni("ADD", pod, ns, conf=conf))
         ips = [ip["address"].split("/")[0] for ip in result["ips"]]
         self.pods[pod] = (next(a for a in ips if ":" not in a), next(a for a in ips if ":" in a))
         return self.pods[pod]

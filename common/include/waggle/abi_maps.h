@@ -379,7 +379,8 @@ struct wag_limit {
 	__u64 bytes_per_s;
 	__u64 burst_bytes;
 	__u64 next_ns; /* when the last packet let through will be over at that rate */
-	__u64 pad;
+	struct bpf_spin_lock lock; /* of next_ns */
+	__u32 pad;
 };
 
 /* ---- wag_stats: PERCPU_ARRAY, index WAG_STAT_INDEX(point, reason). ---- */
@@ -396,7 +397,6 @@ enum wag_map_id {
 	WAG_MAP_FRAG,
 	WAG_MAP_EVENTS,
 	WAG_MAP_NETNS_LEARN,
-	WAG_MAP_FRAG_HOLD,
 	WAG_MAP_IDS = 8,
 };
 #define WAG_MAP_ERRNOS 160

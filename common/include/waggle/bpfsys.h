@@ -21,8 +21,8 @@ int bpfsys_map_next_key(int fd, const void *key, void *next); /* key NULL: first
 int bpfsys_array_store(int fd, size_t offset, uint32_t value);
 /* Another version's map may have other sizes: look before a lookup writes past a buffer. */
 int bpfsys_map_sizes(int fd, uint32_t *ret_key, uint32_t *ret_value);
-/* TCX link (Linux 6.6): returns its fd. */
-int bpfsys_tcx_attach(int prog_fd, uint32_t ifindex, int egress);
+/* TCX link (Linux 6.6), behind what is there or first: returns its fd. */
+int bpfsys_tcx_attach(int prog_fd, uint32_t ifindex, int egress, int first);
 /* Where a TCX link is and what it runs; ifindex 0: its device is gone. */
 int bpfsys_tcx_info(int fd, uint32_t *ret_ifindex, uint32_t *ret_prog_id);
 int bpfsys_prog_id(int fd, uint32_t *ret_id);

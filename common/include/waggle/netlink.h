@@ -99,6 +99,9 @@ int nl_link_set_mtu(struct nl *nl, uint32_t ifindex, uint32_t mtu);
 #define NL_TC_PRIO 0x7761 /* "wa" */
 #define NL_TC_HANDLE 1
 int nl_tc_attach(struct nl *nl, uint32_t ifindex, bool egress, int prog_fd, const char *name);
+/* Another one ahead of it. */
+int nl_tc_attach_first(struct nl *nl, uint32_t ifindex, bool egress, int prog_fd,
+		       const char *name);
 int nl_tc_detach(struct nl *nl, uint32_t ifindex, bool egress);
 /* Id of the program our filter runs; -ENOENT: there is none. */
 int nl_tc_prog_id(struct nl *nl, uint32_t ifindex, bool egress, uint32_t *ret_id);
