@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Only the first fragment of a datagram has ports. It leaves them in wag_frag, where the later ones
- * find them. One that comes before its first is held, byte by byte, in wag_frag_hold; when the first
- * one comes, it and all that wait for it are put back where they came in, in that order, and then
- * each finds its ports. docs/packet-walk.md "Fragments".
+ * find them. One that comes before its first is held, byte by byte, in wag_frag_hold; when the
+ * first one comes, it and all that wait for it are put back where they came in, in that order, and
+ * then each finds its ports. docs/packet-walk.md "Fragments".
  */
 #pragma once
 
@@ -70,8 +70,8 @@ static __always_inline bool frag_expired(const struct wag_frag_hold *h, __u64 no
 }
 
 /*
- * The bounds one by one: merged into one comparison, as compilers do, Linux 5.10 loses the lower one
- * ("invalid access to map value, size=0").
+ * The bounds one by one: merged into one comparison, as compilers do, Linux 5.10 loses the lower
+ * one ("invalid access to map value, size=0").
  */
 static __always_inline bool frag_len_fits(__u64 *len)
 {
@@ -170,7 +170,7 @@ static __always_inline bool frag_take_back(__u32 set, struct wag_frag_hold *h, _
 	return mine;
 }
 
-/* Without room: on the node's devices it may be the node's own, which its stack can put together. */
+/* Without room: on the node's devices it may be the node's own, and its stack's to put together. */
 static __always_inline int frag_refuse(struct wag_pkt *pkt)
 {
 	return pkt->point == WAG_POINT_FROM_NET ? PASS : wag_drop(pkt, WAG_DROP_FRAG_NOT_FOUND);

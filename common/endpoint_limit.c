@@ -109,7 +109,8 @@ int limit_add(const char *pin_dir, struct nl *nl, const struct record *rec, uint
 	if (r < 0)
 		return wag_err_set(err, r == -ENOENT ? -EAGAIN : r,
 				   "bandwidth of %s: %s; pin dir %s", rec->host_ifname,
-				   r == -ENOENT ? "the agent has pinned no wag_limit" : strerror(-r),
+				   r == -ENOENT ? "the agent has pinned no wag_limit"
+						: strerror(-r),
 				   pin_dir);
 	return 0;
 }

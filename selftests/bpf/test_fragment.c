@@ -23,7 +23,8 @@ static void fragment(struct frame *f, const struct world *w, enum hook hook, uns
 	frame_build(f,
 		    &(struct spec){ hook == FROM_POD ? POD_A : OUTSIDE,
 				    hook == FROM_POD ? VIP : NODE, number ? 0 : 4000,
-				    number ? 0 : 80, IPPROTO_UDP, .id = ID, .frag = number * 9, .more = more,
+				    number ? 0 : 80, IPPROTO_UDP, .id = ID, .frag = number * 9,
+				    .more = more,
 				    .payload = number ? 72 : 64 },
 		    w->v6);
 }
