@@ -161,6 +161,7 @@ static struct wag_config make_config(const struct dataplane_options *o)
 						BPF_FUNC_ktime_get_coarse_ns, NULL) == 1,
 		.events = 1,
 		.host_routing = o->host_routing,
+		.flow_cache_mask = WAG_FLOW_CACHE - 1,
 		.masquerade_v4 = o->masquerade_v4,
 		.masquerade_v6 = o->masquerade_v6,
 		.tunnel_ifindex = o->tunnel.ifindex,

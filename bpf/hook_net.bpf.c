@@ -17,6 +17,7 @@
 #include "stage_commit.h"
 #include "stage_nat.h"
 #include "stage_route.h"
+#include "flow_cache.h"
 #include "stage_finish.h"
 
 /* Another node's packet to this node's tunnel device. */
@@ -46,6 +47,8 @@ int wag_from_net(struct __sk_buff *skb)
 		v = PASS; /* wag_from_tunnel sees what is in it */
 		goto out;
 	}
+	if (flow_cache_find(skb, s))
+		goto known;
 	if ((v = stage_track(skb, s)) != NEXT)
 		goto out;
 	if ((v = stage_service(skb, s)) != NEXT)
@@ -58,6 +61,8 @@ int wag_from_net(struct __sk_buff *skb)
 		goto out;
 	if ((v = route_from_net(skb, s)) != NEXT)
 		goto out;
+	flow_cache_keep(skb, s);
+known:
 	if ((v = stage_nat(skb, s)) != NEXT)
 		goto out;
 	v = s->verdict;

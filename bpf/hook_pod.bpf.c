@@ -14,6 +14,7 @@
 #include "stage_commit.h"
 #include "stage_nat.h"
 #include "stage_route.h"
+#include "flow_cache.h"
 #include "stage_finish.h"
 
 /* What no flow is made of goes to the stack, but not with somebody else's source address. */
@@ -36,6 +37,8 @@ int wag_from_pod(struct __sk_buff *skb)
 		v = untracked_from_pod(skb, s, v);
 		goto out;
 	}
+	if (flow_cache_find(skb, s)) /* as a packet a moment ago went */
+		goto known;
 	if ((v = stage_track(skb, s)) != NEXT)   /* a known flow brings its translation */
 		goto out;
 	if ((v = stage_service(skb, s)) != NEXT) /* new flow only: frontend -> backend */
@@ -48,6 +51,8 @@ int wag_from_pod(struct __sk_buff *skb)
 		goto out;
 	if ((v = route_from_pod(skb, s)) != NEXT) /* another pod, another node, or the stack */
 		goto out;
+	flow_cache_keep(skb, s);
+known:
 	if ((v = stage_nat(skb, s)) != NEXT) /* addresses, ports, checksums */
 		goto out;
 	v = s->verdict;

@@ -19,6 +19,7 @@
 #include "stage_commit.h"
 #include "stage_nat.h"
 #include "stage_route.h"
+#include "flow_cache.h"
 #include "stage_finish.h"
 
 /* Only the cluster's nodes are believed; of a stranger's packet the event shows the outside. */
@@ -60,6 +61,8 @@ int wag_from_tunnel(struct __sk_buff *skb)
 		goto out;
 	if ((v = stage_parse(skb, &s->pkt)) != NEXT)
 		goto out;
+	if (flow_cache_find(skb, s))
+		goto known;
 	if ((v = stage_track(skb, s)) != NEXT)
 		goto out;
 	if ((v = stage_service(skb, s)) != NEXT)
@@ -72,6 +75,8 @@ int wag_from_tunnel(struct __sk_buff *skb)
 		goto out;
 	if ((v = route_from_net(skb, s)) != NEXT)
 		goto out;
+	flow_cache_keep(skb, s);
+known:
 	if ((v = stage_nat(skb, s)) != NEXT)
 		goto out;
 	v = s->verdict;

@@ -72,6 +72,27 @@ struct svc_choice {
 	__u32 flags; /* of the frontend */
 };
 
+/* How a flow's packets leave, as far as the next ones need not ask again. */
+enum hop_kind {
+	HOP_NONE,   /* ask again */
+	HOP_PEER,   /* into the pod behind ifindex, past its host side */
+	HOP_DEVICE, /* out of ifindex with these MACs */
+	HOP_TUNNEL, /* packed for that node */
+};
+
+struct route_hop {
+	__u32 kind; /* enum hop_kind */
+	__u32 ifindex;
+	__u32 max_len; /* longer ones ask again */
+	__u32 pad;
+	union {
+		struct {
+			__u8 dst[ETH_ALEN], src[ETH_ALEN];
+		};
+		struct wag_addr tunnel;
+	};
+};
+
 /*
  * One packet's working memory, per CPU: the stack (512 bytes along a whole call chain) does not
  * hold it. TC programs are not interrupted by one another on a CPU.
@@ -88,6 +109,8 @@ struct wag_scratch {
 	int verdict;	      /* that stage_route found, for when the packet is translated */
 	__u32 len;	      /* of the packet for the next link's MTU */
 	__u32 frag_back; /* where the packet came in; while others are put back: they */
+	struct route_hop hop;
+	__u32 cache_ask; /* flow_cache.h */
 	struct bpf_fib_lookup fib;
 	struct bpf_sock_tuple sock;
 	struct bpf_redir_neigh neigh;

@@ -57,6 +57,20 @@ static __always_inline int route_macs(struct __sk_buff *skb, const __u8 *dst, co
 	return 0;
 }
 
+/* What the flow's next packets may do without asking: flow_cache.h. */
+static __always_inline void route_remember(struct wag_scratch *scratch, enum hop_kind kind,
+					   __u32 ifindex, __u32 max_len, const __u8 *dst,
+					   const __u8 *src)
+{
+	struct route_hop *hop = &scratch->hop;
+
+	hop->kind = kind;
+	hop->ifindex = ifindex;
+	hop->max_len = max_len;
+	__builtin_memcpy(hop->dst, dst, ETH_ALEN);
+	__builtin_memcpy(hop->src, src, ETH_ALEN);
+}
+
 /* The packet goes on by this verdict, as soon as it is translated. */
 static __always_inline int route_by(struct wag_scratch *scratch, enum wag_next next, int verdict)
 {
@@ -168,6 +182,8 @@ static __always_inline int route_to_pod(struct __sk_buff *skb, struct wag_scratc
 		return wag_drop(pkt, WAG_DROP_WRITE_ERROR);
 	if (cfg.dry_run)
 		return route_by(scratch, WAG_NEXT_POD, PASS);
+	route_remember(scratch, flags & WAG_POD_NO_PEER ? HOP_DEVICE : HOP_PEER, ifindex, ~0U,
+		       pod->mac, pod->host_mac);
 	return route_by(scratch, WAG_NEXT_POD, flags & WAG_POD_NO_PEER ?
 						       bpf_redirect(ifindex, 0) :
 						       bpf_redirect_peer(ifindex, 0));
@@ -253,6 +269,9 @@ static __always_inline int link_direct(struct __sk_buff *skb, struct wag_scratch
 		return route_ends(scratch, WAG_DROP_TTL_EXCEEDED, __LINE__);
 	if (cfg.dry_run)
 		return route_by(scratch, WAG_NEXT_NET, PASS);
+	if (r == BPF_FIB_LKUP_RET_SUCCESS) /* and not what a neighbour is yet to answer */
+		route_remember(scratch, HOP_DEVICE, fib->ifindex, scratch->len, fib->dmac,
+			       fib->smac);
 	neigh->nh_family = fib->family; /* the next hop's, which may be the other one */
 	__builtin_memcpy(neigh->ipv6_nh, fib->ipv6_dst, sizeof(neigh->ipv6_nh));
 	route_mark(skb);
@@ -265,18 +284,18 @@ static __always_inline int link_direct(struct __sk_buff *skb, struct wag_scratch
 
 /* To be packed for that node. Returns 0 or a negative error. */
 static __always_inline int tunnel_set_key(struct __sk_buff *skb, struct wag_scratch *scratch,
-					  const struct wag_cidr *cidr)
+					  const struct wag_addr *node)
 {
 	struct bpf_tunnel_key *key = &scratch->tunnel;
 
 	__builtin_memset(key, 0, sizeof(*key));
 	key->tunnel_id = cfg.tunnel_vni;
-	if (addr_is_v4(&cidr->tunnel)) {
-		key->remote_ipv4 = bpf_ntohl(cidr->tunnel.w[3]);
+	if (addr_is_v4(node)) {
+		key->remote_ipv4 = bpf_ntohl(node->w[3]);
 		/* IPv4 needs no checksum around one that the packet has (RFC 7348, 5). */
 		return bpf_skb_set_tunnel_key(skb, key, TUNNEL_KEY_SIZE, BPF_F_ZERO_CSUM_TX);
 	}
-	__builtin_memcpy(key->remote_ipv6, &cidr->tunnel, sizeof(key->remote_ipv6));
+	__builtin_memcpy(key->remote_ipv6, node, sizeof(key->remote_ipv6));
 	return bpf_skb_set_tunnel_key(skb, key, TUNNEL_KEY_SIZE, BPF_F_TUNINFO_IPV6);
 }
 
@@ -292,8 +311,11 @@ static __always_inline int link_tunnel(struct __sk_buff *skb, struct wag_scratch
 		return route_ends(scratch, WAG_DROP_TTL_EXCEEDED, __LINE__);
 	if (cfg.dry_run)
 		return route_by(scratch, WAG_NEXT_TUNNEL, PASS);
-	if (tunnel_set_key(skb, scratch, cidr))
+	if (tunnel_set_key(skb, scratch, &cidr->tunnel))
 		return wag_drop(pkt, WAG_DROP_NO_TUNNEL_ENDPOINT);
+	scratch->hop.kind = HOP_TUNNEL;
+	scratch->hop.max_len = cidr->mtu;
+	scratch->hop.tunnel = cidr->tunnel;
 	route_mark(skb);
 	return route_by(scratch, WAG_NEXT_TUNNEL, bpf_redirect(cfg.tunnel_ifindex, 0));
 }
@@ -308,6 +330,32 @@ static __always_inline int route_to_node(struct __sk_buff *skb, struct wag_scrat
 	if (cidr && !addr_is_zero(&cidr->tunnel))
 		return link_tunnel(skb, scratch, cidr);
 	return link_direct(skb, scratch);
+}
+
+/* The way a packet of the same flow found. False: this one has to be looked at itself. */
+static __always_inline bool route_hop_take(struct __sk_buff *skb, struct wag_scratch *scratch,
+					   const struct route_hop *hop)
+{
+	struct wag_pkt *pkt = &scratch->pkt;
+
+	if (hop->max_len != ~0U && route_len(skb, pkt) > hop->max_len)
+		return false;
+	if (!route_ttl(skb, pkt->flags & PKT_V6))
+		return false;
+	if (hop->kind == HOP_TUNNEL) {
+		route_mark(skb);
+		scratch->verdict = tunnel_set_key(skb, scratch, &hop->tunnel) ?
+					   wag_drop(pkt, WAG_DROP_NO_TUNNEL_ENDPOINT) :
+					   bpf_redirect(cfg.tunnel_ifindex, 0);
+		return true;
+	}
+	if (route_macs(skb, hop->dst, hop->src))
+		scratch->verdict = wag_drop(pkt, WAG_DROP_WRITE_ERROR);
+	else if (hop->kind == HOP_PEER)
+		scratch->verdict = bpf_redirect_peer(hop->ifindex, 0);
+	else
+		scratch->verdict = bpf_redirect(hop->ifindex, 0);
+	return true;
 }
 
 static __always_inline int route_from_pod(struct __sk_buff *skb, struct wag_scratch *scratch)
@@ -378,7 +426,7 @@ static __always_inline int route_to_tunnel(struct __sk_buff *skb, struct wag_scr
 		return route_from_node(skb, scratch);
 	cidr = cidr_find(scratch, dst);
 	if (!cidr || addr_is_zero(&cidr->tunnel) ||
-	    (!cfg.dry_run && tunnel_set_key(skb, scratch, cidr)))
+	    (!cfg.dry_run && tunnel_set_key(skb, scratch, &cidr->tunnel)))
 		return wag_drop(pkt, WAG_DROP_NO_TUNNEL_ENDPOINT);
 	return route_by(scratch, WAG_NEXT_TUNNEL, PASS);
 }

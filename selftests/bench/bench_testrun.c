@@ -39,6 +39,7 @@ struct bench {
 	struct bench_testgen *gen;
 	struct ring_buffer *events;
 	uint32_t services, table, fill_percent, next_new;
+	bool flow_cache;
 	int rounds;
 };
 
@@ -122,6 +123,7 @@ static int load_hook(struct bench *b)
 		.ct_entries = b->table,
 		.events = 1,
 		.host_routing = 1,
+		.flow_cache_mask = b->flow_cache ? WAG_FLOW_CACHE - 1 : 0,
 	};
 	int r;
 
@@ -333,14 +335,17 @@ int main(int argc, char **argv)
 		{ "table", required_argument, NULL, 't' },
 		{ "fill", required_argument, NULL, 'f' },
 		{ "rounds", required_argument, NULL, 'r' },
+		{ "no-flow-cache", no_argument, NULL, 'n' },
 		{},
 	};
 	struct bench b = { .services = 10000, .table = 1 << 20, .fill_percent = 90, .rounds = 9,
-			   .next_new = 1 << 22 };
+			   .next_new = 1 << 22, .flow_cache = true };
 	int c, r = 0;
 
 	while ((c = getopt_long(argc, argv, "", longopts, NULL)) != -1) {
-		if (c == 's')
+		if (c == 'n')
+			b.flow_cache = false;
+		else if (c == 's')
 			b.services = atoi(optarg);
 		else if (c == 't')
 			b.table = atoi(optarg);

@@ -73,6 +73,7 @@ int main(void)
 	suite_config(&w);
 	suite_fragment(&w);
 	suite_limit(&w);
+	suite_flow_cache(&w);
 	suite_random(&w);
 	world_close(&w);
 	suite_conntrack();

@@ -77,6 +77,7 @@ void world_defaults(struct wag_config *cfg)
 		.socket_lb = WAG_SOCKET_LB_OFF,
 		.events = 1,
 		.host_routing = 1,
+		.flow_cache_mask = 63,
 	};
 }
 
@@ -207,6 +208,15 @@ static void clear_array(int fd, __u32 n, size_t value_size)
 	free(zero);
 }
 
+/* What the programs kept of the packets of the last milliseconds. */
+static void forget_flows(struct world *w)
+{
+	int fd = bpf_map__fd(w->pod->maps.wag_flow_cache);
+
+	clear_array(fd, w->cfg.flow_cache_mask + 1,
+		    bpf_map__value_size(w->pod->maps.wag_flow_cache));
+}
+
 static void add_pod(struct world *w, enum who who)
 {
 	struct wag_pod pod = { .ifindex = world_ifindex(FROM_POD), .ep_id = who };
@@ -245,6 +255,7 @@ void world_reset(struct world *w, bool v6)
 	clear_array(w->ct_ring, w->cfg.ct_entries, sizeof(struct wag_ct_slot));
 	clear_array(w->frag_hold, WAG_FRAG_HOLD_SLOTS, sizeof(struct wag_frag_hold));
 	clear_array(w->ct_clock, 1, sizeof(struct wag_ct_clock));
+	forget_flows(w);
 	clear_array(w->svc_state, 32, sizeof(struct wag_svc_state));
 	clear_array(w->slot, 32 * SLOTS_PER_SERVICE, sizeof(struct wag_slot));
 	clear_array(w->stats, WAG_POINTS * WAG_REASONS_MAX, sizeof(struct wag_stat));
@@ -600,6 +611,7 @@ void world_age(struct world *w, __u64 ns)
 	struct wag_ct_slot slot;
 
 	age_entries(w, ns);
+	forget_flows(w);
 	for (__u32 i = 0; i < w->cfg.ct_entries; i++) {
 		if (bpf_map_lookup_elem(w->ct_ring, &i, &slot) || !slot.key.proto)
 			continue;

@@ -122,6 +122,7 @@ void suite_adopt(struct world *w);
 void suite_config(struct world *w);
 void suite_fragment(struct world *w);
 void suite_limit(struct world *w);
+void suite_flow_cache(struct world *w);
 void suite_random(struct world *w);
 void suite_tunnel(void);     /* opens a world with a tunnel */
 void random_hook(struct world *w, enum hook hook, const char *name, void (*setup)(struct world *));

@@ -207,6 +207,7 @@ static void configure(struct wag_config *cfg, const struct shape *shape)
 	cfg->socket_lb = shape->socket_lb;
 	cfg->dry_run = shape->dry_run;
 	cfg->events = shape->events;
+	cfg->flow_cache_mask = WAG_FLOW_CACHE - 1;
 	cfg->masquerade_v4 = cfg->masquerade_v6 = 1;
 	if (!shape->by_stack) {
 		cfg->host_routing = 1;

@@ -5,6 +5,8 @@
 #include <linux/types.h>
 #include <waggle/abi_addr.h>
 
+#define WAG_FLOW_CACHE 4096 /* entries of wag_flow_cache, on each CPU */
+
 struct wag_config {
 	struct wag_addr node_v4, node_v6; /* source address of hairpin and SNAT; zero: none */
 	__u64 tcp_established_ns;	  /* timeouts by state */
@@ -24,7 +26,7 @@ struct wag_config {
 	__u8 pad;
 	__u32 tunnel_ifindex; /* the collect-metadata device; 0: no tunnels */
 	__u32 tunnel_vni;
+	__u32 flow_cache_mask; /* entries of wag_flow_cache in use, less one; 0: none */
 	__be16 tunnel_port; /* UDP, of what the device has packed */
 	__u16 pad2;
-	__u32 pad3;
 };

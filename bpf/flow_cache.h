@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What the last packets of busy flows came to, per CPU: a packet like one that was looked up a
+ * moment ago goes the same way, past conntrack, routes and neighbours. What begins or ends a
+ * connection takes the long way, and so does one packet of every flow in FLOW_CACHE_NS: it keeps
+ * conntrack's times and the kernel's neighbour entry fresh, and sees what has changed.
+ *
+ * Where more flows are busy than the cache holds, asking it only costs: each hit earns the right to
+ * ask again, each miss spends one, and who has none left asks for one packet in FLOW_CACHE_PROBE.
+ */
+#pragma once
+
+#include "maps.h"
+#include "packet.h"
+#include "stage_route.h"
+#include "stage_track.h"
+
+#define FLOW_CACHE_NS (1ULL << 24) /* about 17 ms */
+#define FLOW_CACHE_PROBE 16
+#define FLOW_CACHE_CREDIT 64
+
+struct wag_cached {
+	struct wag_tuple tuple; /* what is asked first stands in the first 64 bytes */
+	__u64 until_ns;
+	__u32 ifindex; /* where it came in: nobody else's packet is taken for one of the flow */
+	__u32 flags;   /* of wag_pkt */
+	__u8 point;
+	__u8 next;
+	__u8 pad[2];
+	__be16 xsport, xdport;
+	struct wag_addr xsaddr, xdaddr;
+	struct route_hop hop;
+	__u32 svc_index, svc_id;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, WAG_FLOW_CACHE);
+	__type(key, __u32);
+	__type(value, struct wag_cached);
+} wag_flow_cache SEC(".maps");
+
+struct wag_cache_luck {
+	__u32 credit;
+	__u32 skipped;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct wag_cache_luck);
+} wag_cache_luck SEC(".maps");
+
+#define CACHED_FLAGS (PKT_TRACKED | PKT_REPLY | PKT_NAT | PKT_NODE_PORT)
+
+static __always_inline bool flow_cacheable(const struct wag_pkt *pkt)
+{
+	return cfg.flow_cache_mask && !cfg.dry_run && pkt->flags & PKT_PLAIN &&
+	       !(pkt->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST));
+}
+
+static __always_inline struct wag_cached *flow_cache_at(const struct wag_tuple *t)
+{
+	__u64 hash = t->saddr.d[1] * 0x9e3779b97f4a7c15ULL ^ t->daddr.d[1];
+	__u32 at;
+
+	hash = (hash ^ (__u64)t->sport << 32 ^ t->dport) * 0xff51afd7ed558ccdULL;
+	at = hash >> 32 & cfg.flow_cache_mask;
+	return bpf_map_lookup_elem(&wag_flow_cache, &at);
+}
+
+static __always_inline bool flow_cache_is(const struct wag_cached *c, const struct wag_pkt *pkt,
+					  __u32 ifindex)
+{
+	const __u64 *a = (const __u64 *)&c->tuple, *b = (const __u64 *)&pkt->tuple;
+
+	return !((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4])) &&
+	       c->ifindex == ifindex && c->point == pkt->point;
+}
+
+static __always_inline bool flow_cache_pays(struct wag_cache_luck *luck)
+{
+	if (!luck->credit)
+		return ++luck->skipped % FLOW_CACHE_PROBE == 0;
+	luck->credit--;
+	return true;
+}
+
+/*
+ * Like a packet of a moment ago? Then scratch->verdict is set, and pkt says what a trace wants to
+ * know. Else the way is to be found, and kept by flow_cache_keep().
+ */
+static __always_inline bool flow_cache_find(struct __sk_buff *skb, struct wag_scratch *scratch)
+{
+	struct wag_pkt *pkt = &scratch->pkt;
+	struct wag_cache_luck *luck;
+	struct wag_cached *c;
+	__u32 zero = 0;
+
+	scratch->hop.kind = HOP_NONE;
+	scratch->cache_ask = 0;
+	if (!flow_cacheable(pkt))
+		return false;
+	luck = bpf_map_lookup_elem(&wag_cache_luck, &zero);
+	if (!luck || !flow_cache_pays(luck))
+		return false;
+	scratch->cache_ask = 1;
+	c = flow_cache_at(&pkt->tuple);
+	if (!c || pkt->now >= c->until_ns || !flow_cache_is(c, pkt, skb->ifindex))
+		return false;
+	if (luck->credit < FLOW_CACHE_CREDIT)
+		luck->credit += 3;
+	if (c->flags & PKT_NAT) {
+		pkt->xlat.saddr = c->xsaddr;
+		pkt->xlat.daddr = c->xdaddr;
+		pkt->xlat.sport = c->xsport;
+		pkt->xlat.dport = c->xdport;
+	}
+	if (!route_hop_take(skb, scratch, &c->hop))
+		return false;
+	pkt->flags |= c->flags;
+	pkt->svc_index = c->svc_index;
+	pkt->svc_id = c->svc_id;
+	pkt->next = c->next;
+	return true;
+}
+
+/* UDP leaves a backend that is gone with its next packet: each one asks (stage_track.h). */
+static __always_inline bool flow_may_move(const struct wag_pkt *pkt)
+{
+	return pkt->tuple.proto == IPPROTO_UDP &&
+	       (pkt->flags & (PKT_NAT | PKT_REPLY)) == PKT_NAT &&
+	       (pkt->svc_id || pkt->flags & PKT_NODE_PORT);
+}
+
+static __always_inline void flow_cache_keep(struct __sk_buff *skb, struct wag_scratch *scratch)
+{
+	struct wag_pkt *pkt = &scratch->pkt;
+	struct wag_cached *c;
+
+	if (!scratch->cache_ask || !(pkt->flags & PKT_TRACKED) || pkt->flags & PKT_FIRST_REPLY ||
+	    scratch->hop.kind == HOP_NONE || flow_may_move(pkt))
+		return;
+	c = flow_cache_at(&pkt->tuple);
+	/* Flows that share a place do not take it from one another at every packet. */
+	if (!c || (pkt->now < c->until_ns && !flow_cache_is(c, pkt, skb->ifindex)))
+		return;
+	c->tuple = pkt->tuple;
+	c->xsaddr = pkt->xlat.saddr;
+	c->xdaddr = pkt->xlat.daddr;
+	c->xsport = pkt->xlat.sport;
+	c->xdport = pkt->xlat.dport;
+	c->flags = pkt->flags & CACHED_FLAGS;
+	c->until_ns = pkt->now + FLOW_CACHE_NS;
+	c->ifindex = skb->ifindex;
+	c->svc_index = pkt->svc_index;
+	c->svc_id = pkt->svc_id;
+	c->hop = scratch->hop;
+	c->point = pkt->point;
+	c->next = pkt->next;
+}
