@@ -144,6 +144,7 @@ class WaggleForward(Forward, Waggle):
 
     def __init__(self, ctx):
         Waggle.__init__(self, ctx, 0)
+        self.more_args = [*self.more_args, f"--attach={ctx.attach}"]
         self.node = Link(self.node.name)
         self.frames = {}
 

@@ -23,7 +23,8 @@ import leftovers
 SRC = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FIRST = ["check", "unit", "fuzz", "bpf", "netns", "multinode", "k8s", "chaos", "kernels"]
 NOT_TESTS = ["bench"]
-TIMEOUT_S = {"kernels": 1500, "netns": 900, "multinode": 1200, "chaos": 900, "k8s": 1500, "helm": 1200}
+TIMEOUT_S = {"kernels": 1500, "netns": 900, "multinode": 1200, "chaos": 900, "k8s": 1500,
+             "helm": 1200}
 TIMEOUT_DEFAULT_S = 600
 LOG_TAIL = 80
 

@@ -94,7 +94,8 @@ static int collect(const struct nl_route *r, void *ctx)
 	if (r->protocol != NODE_ROUTE_PROTO || r->table != RT_TABLE_MAIN)
 		return 0;
 	snprintf(t->lines[t->n++], sizeof(t->lines[0]), "%s/%u %s %u",
-		 wag_addr_format(&r->dst, dst), r->bits, wag_addr_is_zero(&r->gw) ? "-" : wag_addr_format(&r->gw, via), r->mtu);
+		 wag_addr_format(&r->dst, dst), r->bits,
+		 wag_addr_is_zero(&r->gw) ? "-" : wag_addr_format(&r->gw, via), r->mtu);
 	return 0;
 }
 
