@@ -114,7 +114,10 @@ int nl_parse_tunnel(const struct nlmsghdr *h, struct nl_tunnel *ret)
 		rta = nested(data, w->external);
 		/* VXLAN: a number; Geneve: a flag, there or not */
 		t.external = rta && (RTA_PAYLOAD(rta) == 0 || nested_on(data, w->external));
-		t.zero_csum6 = nested_on(data, w->zero_tx) && nested_on(data, w->zero_rx);
+		/* Of a Geneve device without a peer the kernel does not tell the first: it counts
+		 * by packet there. */
+		t.zero_csum6 = nested_on(data, w->zero_rx) &&
+			       (!nested(data, w->zero_tx) || nested_on(data, w->zero_tx));
 		rta = nested(data, w->port);
 		if (rta && RTA_PAYLOAD(rta) >= sizeof(port)) {
 			memcpy(&port, RTA_DATA(rta), sizeof(port));

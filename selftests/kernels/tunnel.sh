@@ -108,7 +108,8 @@ round() {
 		in_node n2 p2 /test/wagtest echo --label p2 --port 8080 >/tmp/echo.log 2>&1 &
 		try "$label" $3
 	fi
-	kill -9 $agent1 $agent2 $(pidof wagtest) 2>/dev/null
+	# $agent1 is the shell that waits for it
+	kill -9 $(pidof waggle-agent wagtest) 2>/dev/null
 	wait
 	for n in 1 2; do
 		cni DEL $n >/dev/null
