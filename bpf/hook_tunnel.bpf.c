@@ -81,8 +81,12 @@ known:
 		goto out;
 	v = s->verdict;
 out:
-	/* The stack looks at the Ethernet address, which is the sender's pod's to fill. */
-	if (v == PASS)
+	/*
+	 * The Ethernet address is the sender's pod's to fill, so the device took the packet for
+	 * somebody else's. The stack would drop it, that of a pod behind bpf_redirect_peer() too:
+	 * Linux 5.10 does not look again there.
+	 */
+	if (v != DROP)
 		bpf_skb_change_type(skb, PACKET_HOST);
 	return stage_finish(skb, s, v);
 }
