@@ -73,6 +73,11 @@ int wag_cidr_parse(const char *text, struct wag_addr *ret, unsigned *ret_bits)
 		if (*end || bits > max)
 			return -EINVAL;
 	}
+	if (max == 128 && wag_addr_is_v4(&addr)) { /* ::ffff:a.b.c.d: bits of the own family */
+		if (bits < 96)
+			return -EINVAL;
+		bits -= 96;
+	}
 	*ret = addr;
 	*ret_bits = bits;
 	return 0;

@@ -212,6 +212,7 @@ def a_pod_that_vanished_without_del_is_forgotten(env):
     os.unlink(os.path.join(folder, record))
     wait_for("the entries to go", lambda: not any(pod_value(lab, a) for a in addrs), 20, 0.2)
     expect("has vanished without a DEL" in lab.log("agent"), "it was not told")
+    lab.cni("DEL", "lost")
 
 
 @test("full", "clsact")

@@ -209,7 +209,7 @@ static const struct row {
 	{ "hostile: loopback", TUNNEL, 0, "b 10.9.0.2 127.0.0.0/24", OWN, "node b|127.0.0.0/24" },
 	{ "hostile: multicast", TUNNEL, 0, "b 10.9.0.2 ff02::/16", OWN, "node b|ff02::/16" },
 	{ "hostile: link-local", TUNNEL, 0, "b 10.9.0.2 fe80::/64", OWN, "node b|fe80::/64" },
-	{ "hostile: IPv4 as IPv6", TUNNEL, 0, "b 10.9.0.2 ::ffff:0:0/64", OWN, "node b|refused" },
+	{ "hostile: IPv4 as IPv6", TUNNEL, 0, "b 10.9.0.2 ::ffff:0:0/96", OWN, "node b|refused" },
 	{ "hostile: our address as its own", TUNNEL, 0, "b 10.0.0.1,10.9.0.2 10.1.2.0/24",
 	  "10.1.1.0/24 keep; 10.1.2.0/24 pods 10.9.0.2 1450; 10.9.0.2/32 node 10.9.0.2 1450; "
 	  "fd01:1::/64 keep; peer 10.9.0.2; "

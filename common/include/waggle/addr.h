@@ -10,8 +10,10 @@
 
 /* Parses "10.0.0.1" or "fd00::1". Returns 0 or -EINVAL; *ret untouched on error. */
 int wag_addr_parse(const char *text, struct wag_addr *ret);
-/* Parses "10.0.0.0/24" or an address (then *ret_bits is the family's full length). Bits count in
- * the address's own family (32 or 128). */
+/*
+ * Parses "10.0.0.0/24" or an address (then *ret_bits is the family's full length). Bits count in
+ * the address's own family (32 or 128), also where IPv4 is written as ::ffff:a.b.c.d/(96 + bits).
+ */
 int wag_cidr_parse(const char *text, struct wag_addr *ret, unsigned *ret_bits);
 /* Writes the address into buf and returns buf. */
 const char *wag_addr_format(const struct wag_addr *addr, char buf[WAG_ADDR_TEXT]);
