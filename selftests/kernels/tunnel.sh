@@ -59,7 +59,8 @@ start_agents() {
 
 cni() {
 	CNI_COMMAND=$1 CNI_CONTAINERID=c-p$2 CNI_NETNS=/run/netns/p$2 CNI_IFNAME=eth0 \
-		CNI_PATH=/test CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=p$2" \
+		CNI_PATH=/test \
+		CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=p$2" \
 		in_node n$2 n$2 /test/waggle-cni <<-END
 	{"cniVersion":"1.0.0","name":"waggle","type":"waggle-cni",
 	 "pinDir":"/n$2/bpf/waggle","stateDir":"/n$2/state"}
@@ -75,7 +76,8 @@ try() {
 	local addr result
 	for addr in $p2_4 [$p2_6]; do
 		until_true 50 reaches $addr:8080
-		check "$1: TCP to $addr" "label=p2" in_node n1 p1 /test/wagtest connect --dst $addr:8080
+		check "$1: TCP to $addr" "label=p2" \
+			in_node n1 p1 /test/wagtest connect --dst $addr:8080
 		check "$1: UDP to $addr" "label=p2" in_node n1 p1 /test/wagtest udp --dst $addr:8080
 		check "$1: fragments to $addr" "len=8000 intact=1" \
 			in_node n1 p1 /test/wagtest udp --size 8000 --dst $addr:8080
@@ -101,7 +103,8 @@ round() {
 			$IP netns add p$n
 			$IP -n p$n link set lo up
 			out=$(cni ADD $n) || fail "$label: ADD" "$out"
-			eval p${n}_4=$(echo "$out" | grep -o '10\.244\.[0-9.]*/' | head -n 1 | tr -d /)
+			eval p${n}_4=$(echo "$out" | grep -o '10\.244\.[0-9.]*/' |
+				head -n 1 | tr -d /)
 			eval p${n}_6=$(echo "$out" | grep -o 'fd00:10:244:[0-9a-f:]*/' | head -n 1 |
 				tr -d /)
 		done
