@@ -115,12 +115,13 @@ static int leases_drop(const struct job *job, struct wag_err *err)
 static int addresses_drop(const struct job *job, bool recorded, struct wag_err *err)
 {
 	const char *type = recorded ? job->rec.ipam : job->conf.ipam_type;
+	bool chained = recorded ? job->rec.chained : job->conf.chained;
 	_cleanup_free_ char *answer = NULL;
 	size_t size;
 
 	if (*type)
 		return job_delegate(job, type, "DEL", &answer, &size, err);
-	return recorded && !job->rec.chained ? leases_drop(job, err) : 0;
+	return chained ? 0 : leases_drop(job, err);
 }
 
 /* Another plugin's interface stays; our filters must not stay on it. */
