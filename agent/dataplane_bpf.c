@@ -499,7 +499,7 @@ static int new_dataplane(struct dataplane **ret, const struct dataplane_options 
 	dp->socket_lb = o->socket_lb;
 	dp->note = o->note;
 	dp->note_ctx = o->ctx;
-	dp->tunnel_dev = o->tunnel;
+	dp->tunnel_dev = o->tunnel.dev;
 	dp->pin_dir = strdup(o->pin_dir);
 	dp->state_dir = strdup(o->state_dir);
 	if (!dp->pin_dir || !dp->state_dir)

@@ -9,6 +9,14 @@ struct dp_device {
 	char name[16];
 };
 
+/* What the packets of the tunnel look like; all in host order. */
+struct dp_tunnel {
+	struct dp_device dev; /* ifindex 0: no tunnels */
+	uint32_t vni;
+	uint32_t head; /* first word of the header */
+	uint16_t port, sport_min, sport_max; /* of UDP */
+};
+
 struct dataplane_options {
 	const char *pin_dir, *state_dir;
 	const char *cgroup; /* may be NULL with WAG_SOCKET_LB_OFF */
@@ -17,9 +25,7 @@ struct dataplane_options {
 	uint32_t socket_lb;
 	uint32_t ct_max, svc_max, slot_max;
 	uint32_t mtu, route_mtu, routing; /* as in wag_meta */
-	uint32_t tunnel_vni;
-	uint16_t tunnel_port; /* host order */
-	struct dp_device tunnel; /* ifindex 0: no tunnels */
+	struct dp_tunnel tunnel;
 	bool host_routing;	 /* packets are forwarded by the programs, not by the stack */
 	bool masquerade_v4, masquerade_v6;
 	struct wag_addr node_v4, node_v6;

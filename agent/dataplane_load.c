@@ -18,6 +18,8 @@
 
 #define SEC_NS 1000000000ULL
 #define OBJECTS 5
+#define FLOW_CACHE_MIN 512
+#define FLOW_CACHE_BYTES_MAX (32U << 20) /* of all CPUs together */
 
 /* ---- what libbpf says while it loads ---- */
 
@@ -141,6 +143,17 @@ size_t dataplane_n_programs(const struct dataplane *dp)
 	return n;
 }
 
+/* For each CPU; a machine with many gets less for each. */
+static uint32_t flow_cache_entries(void)
+{
+	uint32_t n = WAG_FLOW_CACHE;
+
+	while (n > FLOW_CACHE_MIN &&
+	       (uint64_t)n * libbpf_num_possible_cpus() * WAG_FLOW_CACHE_BYTES > FLOW_CACHE_BYTES_MAX)
+		n /= 2;
+	return n;
+}
+
 static struct wag_config make_config(const struct dataplane_options *o)
 {
 	return (struct wag_config){
@@ -161,12 +174,15 @@ static struct wag_config make_config(const struct dataplane_options *o)
 						BPF_FUNC_ktime_get_coarse_ns, NULL) == 1,
 		.events = 1,
 		.host_routing = o->host_routing,
-		.flow_cache_mask = WAG_FLOW_CACHE - 1,
+		.flow_cache_mask = flow_cache_entries() - 1,
 		.masquerade_v4 = o->masquerade_v4,
 		.masquerade_v6 = o->masquerade_v6,
-		.tunnel_ifindex = o->tunnel.ifindex,
-		.tunnel_vni = o->tunnel_vni,
-		.tunnel_port = htons(o->tunnel_port),
+		.tunnel_ifindex = o->tunnel.dev.ifindex,
+		.tunnel_vni = o->tunnel.vni,
+		.tunnel_port = htons(o->tunnel.port),
+		.tunnel_sport_min = o->tunnel.sport_min,
+		.tunnel_sport_max = o->tunnel.sport_max,
+		.tunnel_head = htonl(o->tunnel.head),
 	};
 }
 
@@ -182,7 +198,7 @@ static int open_objects(struct dataplane *dp, const struct dataplane_options *o)
 	if (!dp->net)
 		return -errno;
 	memcpy((void *)&dp->net->rodata->cfg, &config, sizeof(config));
-	if (o->tunnel.ifindex) {
+	if (o->tunnel.dev.ifindex) {
 		dp->tunnel = hook_tunnel__open();
 		if (!dp->tunnel)
 			return -errno;
@@ -211,6 +227,7 @@ static void set_sizes(struct bpf_object *obj, const struct dataplane_options *o)
 		{ "wag_svc", o->svc_max },	{ "wag_svc_state", o->svc_max },
 		{ "wag_slot", o->slot_max },	{ "wag_backend", o->slot_max / 2 },
 		{ "wag_svc_name", o->svc_max },
+		{ "wag_flow_cache", flow_cache_entries() * libbpf_num_possible_cpus() },
 	};
 
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {

@@ -198,8 +198,6 @@ static int start_dataplane(struct loop *l, struct wag_err *err)
 		.ct_max = round_up_pow2(c->ct_max),
 		.svc_max = c->svc_max,
 		.slot_max = c->slot_max,
-		.tunnel_vni = TUNNEL_VNI,
-		.tunnel_port = (uint16_t)c->tunnel_port,
 		.routing = c->routing_mode,
 		.host_routing = c->host_routing,
 		.masquerade_v4 = c->masquerade_v4,

@@ -30,7 +30,7 @@ struct loop {
 	struct nl *nl;
 	int monitor_fd, routes_fd;
 	struct node_facts facts;
-	struct dp_device tunnel; /* ifindex 0: none */
+	struct dp_tunnel tunnel;
 	struct node_net *net;
 	struct masq_watch *masq; /* NULL: no --ip-masq-agent-config */
 	struct dataplane *dp;

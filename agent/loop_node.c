@@ -62,19 +62,19 @@ static void start_anew(struct loop *l, const char *why)
 static int follow_facts(struct loop *l, const struct node_facts *facts, struct wag_err *err)
 {
 	uint32_t mtu, tunnel_mtu;
-	struct dp_device tunnel;
+	struct dp_tunnel tunnel;
 	int r = node_net_tunnel(&tunnel, l->nl, l->config, facts, err);
 
 	if (r < 0)
 		return r;
-	if (tunnel.ifindex != l->tunnel.ifindex) {
+	if (tunnel.dev.ifindex != l->tunnel.dev.ifindex) {
 		start_anew(l, "the tunnel's device was removed");
 		return 0;
 	}
 	node_net_mtu(l->config, facts, &mtu, &tunnel_mtu);
 	r = dataplane_set_mtu(l->dp, mtu, tunnel_mtu);
 	if (r == 0)
-		r = node_net_set_facts(l->net, facts, &tunnel);
+		r = node_net_set_facts(l->net, facts, &tunnel.dev);
 	return r < 0 ? wag_err_set(err, r, "following the node's devices: %s", strerror(-r)) : 0;
 }
 
@@ -178,7 +178,7 @@ int loop_node_start(struct loop *l, struct wag_err *err)
 
 	if (r < 0)
 		return r;
-	r = node_net_set_facts(l->net, &l->facts, &l->tunnel);
+	r = node_net_set_facts(l->net, &l->facts, &l->tunnel.dev);
 	if (r == 0 && masq && masq[0])
 		r = masq_watch_new(&l->masq, l->base, masq, on_masq, loop_report, l);
 	return r < 0 ? wag_err_set(err, r, "starting: %s", strerror(-r)) : 0;

@@ -56,14 +56,14 @@ void node_net_mtu(const struct config *c, const struct node_facts *f, uint32_t *
 		wants_tunnel(c) ? node_tunnel_mtu(*ret_mtu, node_underlay_family(&in)) : 0;
 }
 
-int node_net_tunnel(struct dp_device *ret, struct nl *nl, const struct config *c,
+int node_net_tunnel(struct dp_tunnel *ret, struct nl *nl, const struct config *c,
 		    const struct node_facts *f, struct wag_err *err)
 {
 	struct tunnel_wish wish = { .geneve = c->tunnel_protocol == CONFIG_TUNNEL_GENEVE,
 				    .port = (uint16_t)c->tunnel_port };
 	uint32_t mtu;
 
-	*ret = (struct dp_device){ 0 };
+	*ret = (struct dp_tunnel){ 0 };
 	if (!wants_tunnel(c))
 		return 0;
 	node_net_mtu(c, f, &mtu, &wish.mtu);

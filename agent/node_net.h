@@ -26,7 +26,7 @@ typedef void (*node_net_report_fn)(void *ctx, enum wag_log_level level, const ch
 void node_net_mtu(const struct config *c, const struct node_facts *f, uint32_t *ret_mtu,
 		  uint32_t *ret_tunnel_mtu);
 /* The tunnel's device as c asks for it; ifindex 0 where it asks for none. 0 or -errno. */
-int node_net_tunnel(struct dp_device *ret, struct nl *nl, const struct config *c,
+int node_net_tunnel(struct dp_tunnel *ret, struct nl *nl, const struct config *c,
 		    const struct node_facts *f, struct wag_err *err);
 /* --cleanup: devices and routes. 0 or -errno. */
 int node_net_cleanup(struct wag_err *err);

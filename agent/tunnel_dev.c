@@ -11,6 +11,14 @@
 
 static const char *const names[] = { "waggle_vxlan", "waggle_geneve" };
 
+/* Linux's default for ip_local_port_range, which the node may change. */
+#define VXLAN_SPORT_MIN 32768
+#define VXLAN_SPORT_MAX 60999
+
+/* First word of a header without options around an Ethernet frame: RFC 7348, 5; RFC 8926, 3.4. */
+#define VXLAN_HEAD 0x08000000U
+#define GENEVE_HEAD 0x00006558U
+
 static int read_sysctl(const char *path)
 {
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -73,7 +81,8 @@ static int make(struct nl *nl, const char *name, const struct nl_tunnel *t, uint
 static bool same(const struct nl_tunnel *a, const struct nl_tunnel *b)
 {
 	return strcmp(a->kind, b->kind) == 0 && a->port == b->port && a->external == b->external &&
-	       a->zero_csum6 == b->zero_csum6;
+	       a->zero_csum6 == b->zero_csum6 && a->sport_min == b->sport_min &&
+	       a->sport_max == b->sport_max;
 }
 
 static int make_anew(struct nl *nl, const char *name, const struct nl_tunnel *want, uint32_t mtu,
@@ -109,15 +118,28 @@ static int bring_up(struct nl *nl, const struct nl_link *link, const struct nl_t
 	return r < 0 ? wag_err_set(err, r, "device %s: %s", link->name, strerror(-r)) : 0;
 }
 
-int tunnel_dev_ensure(struct dp_device *ret, struct nl *nl, const struct tunnel_wish *wish,
+static struct nl_tunnel wanted(const struct tunnel_wish *wish)
+{
+	struct nl_tunnel want = {
+		.port = wish->port,
+		.external = true,
+		.zero_csum6 = true,
+		.sport_min = wish->geneve ? NL_GENEVE_SPORT_MIN : VXLAN_SPORT_MIN,
+		.sport_max = wish->geneve ? NL_GENEVE_SPORT_MAX : VXLAN_SPORT_MAX,
+	};
+
+	strcpy(want.kind, wish->geneve ? "geneve" : "vxlan");
+	return want;
+}
+
+int tunnel_dev_ensure(struct dp_tunnel *ret, struct nl *nl, const struct tunnel_wish *wish,
 		      struct wag_err *err)
 {
-	struct nl_tunnel want = { .port = wish->port, .external = true, .zero_csum6 = true }, got;
+	struct nl_tunnel want = wanted(wish), got;
 	const char *name = names[wish->geneve];
 	struct nl_link link;
 	int r;
 
-	strcpy(want.kind, wish->geneve ? "geneve" : "vxlan");
 	r = nl_tunnel_get(nl, name, &got);
 	if (r == 0 && !same(&got, &want))
 		r = -ENODEV;
@@ -133,8 +155,15 @@ int tunnel_dev_ensure(struct dp_device *ret, struct nl *nl, const struct tunnel_
 	r = bring_up(nl, &link, &want, wish->mtu, err);
 	if (r < 0)
 		return r;
-	*ret = (struct dp_device){ .ifindex = link.ifindex };
-	memcpy(ret->name, link.name, sizeof(ret->name));
+	*ret = (struct dp_tunnel){
+		.dev.ifindex = link.ifindex,
+		.vni = TUNNEL_VNI,
+		.port = wish->port,
+		.head = wish->geneve ? GENEVE_HEAD : VXLAN_HEAD,
+		.sport_min = want.sport_min,
+		.sport_max = want.sport_max,
+	};
+	memcpy(ret->dev.name, link.name, sizeof(ret->dev.name));
 	return 0;
 }
 

@@ -23,7 +23,7 @@ struct tunnel_wish {
  * Makes the device, or keeps it untouched if it is as wished; one of its name with other
  * attributes is replaced. Its MTU follows. *ret says which it is.
  */
-int tunnel_dev_ensure(struct dp_device *ret, struct nl *nl, const struct tunnel_wish *wish,
+int tunnel_dev_ensure(struct dp_tunnel *ret, struct nl *nl, const struct tunnel_wish *wish,
 		      struct wag_err *err);
 /* Removes what tunnel_dev_ensure() ever made, but for the one of this ifindex (0: all). */
 int tunnel_dev_remove(struct nl *nl, uint32_t keep_ifindex);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What the last packets of busy flows came to, per CPU: a packet like one that was looked up a
+ * What the last packets of busy flows came to, for each CPU: a packet like one that was looked up a
  * moment ago goes the same way, past conntrack, routes and neighbours. What begins or ends a
  * connection takes the long way, and so does one packet of every flow in FLOW_CACHE_NS: it keeps
  * conntrack's times and the kernel's neighbour entry fresh, and sees what has changed.
  *
- * Where more flows are busy than the cache holds, asking it only costs: each hit earns the right to
- * ask again, each miss spends one, and who has none left asks for one packet in FLOW_CACHE_PROBE.
+ * A flow has two places it may stand in. Where more flows are busy than the cache holds, asking it
+ * only costs: each hit earns the right to ask again, each miss spends one, and who has none left
+ * asks for one packet in FLOW_CACHE_PROBE.
  */
 #pragma once
 
@@ -15,42 +16,43 @@
 #include "stage_route.h"
 #include "stage_track.h"
 
-#define FLOW_CACHE_NS (1ULL << 24) /* about 17 ms */
+#define FLOW_CACHE_NS (1ULL << 27) /* about 134 ms */
 #define FLOW_CACHE_PROBE 16
 #define FLOW_CACHE_CREDIT 64
 
+/* One line of the processor's cache tells whether it is the flow, the next where it goes. */
 struct wag_cached {
-	struct wag_tuple tuple; /* what is asked first stands in the first 64 bytes */
+	struct wag_tuple tuple;
 	__u64 until_ns;
 	__u32 ifindex; /* where it came in: nobody else's packet is taken for one of the flow */
 	__u32 flags;   /* of wag_pkt */
 	__u8 point;
 	__u8 next;
-	__u8 pad[2];
-	__be16 xsport, xdport;
-	struct wag_addr xsaddr, xdaddr;
+	__u8 pad[6];
+
 	struct route_hop hop;
 	__u32 svc_index, svc_id;
+	__be16 xsport, xdport;
+	__u8 pad2[12];
+
+	struct wag_addr xsaddr, xdaddr;
+	__u64 device_until_ns; /* stage_pack.h */
+	__u8 pad3[24];
 };
 
+_Static_assert(sizeof(struct wag_cached) == WAG_FLOW_CACHE_BYTES, "three lines of 64 bytes");
+
+/*
+ * WAG_FLOW_CACHE entries for each CPU, one after the other. Not a per-CPU array: that allots each
+ * entry alone, so that most of them lie across lines; a mappable array begins on a page.
+ */
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, WAG_FLOW_CACHE);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32);
 	__type(value, struct wag_cached);
 } wag_flow_cache SEC(".maps");
-
-struct wag_cache_luck {
-	__u32 credit;
-	__u32 skipped;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct wag_cache_luck);
-} wag_cache_luck SEC(".maps");
 
 #define CACHED_FLAGS (PKT_TRACKED | PKT_REPLY | PKT_NAT | PKT_NODE_PORT)
 
@@ -60,13 +62,20 @@ static __always_inline bool flow_cacheable(const struct wag_pkt *pkt)
 	       !(pkt->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST));
 }
 
-static __always_inline struct wag_cached *flow_cache_at(const struct wag_tuple *t)
+static __always_inline __u64 flow_cache_hash(const struct wag_tuple *t)
 {
 	__u64 hash = t->saddr.d[1] * 0x9e3779b97f4a7c15ULL ^ t->daddr.d[1];
-	__u32 at;
 
 	hash = (hash ^ (__u64)t->sport << 32 ^ t->dport) * 0xff51afd7ed558ccdULL;
-	at = hash >> 32 & cfg.flow_cache_mask;
+	return (hash ^ hash >> 32) * 0xc4ceb9fe1a85ec53ULL; /* of which the upper half is good */
+}
+
+/* The first or the second place of this CPU's for the flow with that hash. */
+static __always_inline struct wag_cached *flow_cache_at(__u64 hash, bool second)
+{
+	__u32 at = hash >> (second ? 32 : 48) & cfg.flow_cache_mask;
+
+	at += bpf_get_smp_processor_id() * (cfg.flow_cache_mask + 1);
 	return bpf_map_lookup_elem(&wag_flow_cache, &at);
 }
 
@@ -79,12 +88,24 @@ static __always_inline bool flow_cache_is(const struct wag_cached *c, const stru
 	       c->ifindex == ifindex && c->point == pkt->point;
 }
 
-static __always_inline bool flow_cache_pays(struct wag_cache_luck *luck)
+static __always_inline bool flow_cache_pays(struct cache_luck *luck)
 {
 	if (!luck->credit)
 		return ++luck->skipped % FLOW_CACHE_PROBE == 0;
 	luck->credit--;
 	return true;
+}
+
+static __always_inline struct wag_cached *flow_cache_entry(const struct wag_pkt *pkt,
+							   __u32 ifindex)
+{
+	__u64 hash = flow_cache_hash(&pkt->tuple);
+	struct wag_cached *c = flow_cache_at(hash, false);
+
+	if (c && flow_cache_is(c, pkt, ifindex))
+		return c;
+	c = flow_cache_at(hash, true);
+	return c && flow_cache_is(c, pkt, ifindex) ? c : NULL;
 }
 
 /*
@@ -94,23 +115,18 @@ static __always_inline bool flow_cache_pays(struct wag_cache_luck *luck)
 static __always_inline bool flow_cache_find(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
 	struct wag_pkt *pkt = &scratch->pkt;
-	struct wag_cache_luck *luck;
 	struct wag_cached *c;
-	__u32 zero = 0;
 
 	scratch->hop.kind = HOP_NONE;
 	scratch->cache_ask = 0;
-	if (!flow_cacheable(pkt))
-		return false;
-	luck = bpf_map_lookup_elem(&wag_cache_luck, &zero);
-	if (!luck || !flow_cache_pays(luck))
+	if (!flow_cacheable(pkt) || !flow_cache_pays(&scratch->luck))
 		return false;
 	scratch->cache_ask = 1;
-	c = flow_cache_at(&pkt->tuple);
-	if (!c || pkt->now >= c->until_ns || !flow_cache_is(c, pkt, skb->ifindex))
+	c = flow_cache_entry(pkt, skb->ifindex);
+	if (!c || pkt->now >= c->until_ns)
 		return false;
-	if (luck->credit < FLOW_CACHE_CREDIT)
-		luck->credit += 3;
+	if (scratch->luck.credit < FLOW_CACHE_CREDIT)
+		scratch->luck.credit += 3;
 	if (c->flags & PKT_NAT) {
 		pkt->xlat.saddr = c->xsaddr;
 		pkt->xlat.daddr = c->xdaddr;
@@ -134,6 +150,19 @@ static __always_inline bool flow_may_move(const struct wag_pkt *pkt)
 	       (pkt->svc_id || pkt->flags & PKT_NODE_PORT);
 }
 
+/* Where the flow stands, or may: nobody who is still good is turned out. NULL: nowhere. */
+static __always_inline struct wag_cached *flow_cache_place(const struct wag_pkt *pkt,
+							   __u32 ifindex)
+{
+	__u64 hash = flow_cache_hash(&pkt->tuple);
+	struct wag_cached *c = flow_cache_at(hash, false);
+
+	if (c && (pkt->now >= c->until_ns || flow_cache_is(c, pkt, ifindex)))
+		return c;
+	c = flow_cache_at(hash, true);
+	return c && (pkt->now >= c->until_ns || flow_cache_is(c, pkt, ifindex)) ? c : NULL;
+}
+
 static __always_inline void flow_cache_keep(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
 	struct wag_pkt *pkt = &scratch->pkt;
@@ -142,9 +171,8 @@ static __always_inline void flow_cache_keep(struct __sk_buff *skb, struct wag_sc
 	if (!scratch->cache_ask || !(pkt->flags & PKT_TRACKED) || pkt->flags & PKT_FIRST_REPLY ||
 	    scratch->hop.kind == HOP_NONE || flow_may_move(pkt))
 		return;
-	c = flow_cache_at(&pkt->tuple);
-	/* Flows that share a place do not take it from one another at every packet. */
-	if (!c || (pkt->now < c->until_ns && !flow_cache_is(c, pkt, skb->ifindex)))
+	c = flow_cache_place(pkt, skb->ifindex);
+	if (!c)
 		return;
 	c->tuple = pkt->tuple;
 	c->xsaddr = pkt->xlat.saddr;

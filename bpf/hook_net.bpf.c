@@ -18,17 +18,8 @@
 #include "stage_nat.h"
 #include "stage_route.h"
 #include "flow_cache.h"
+#include "stage_pack.h"
 #include "stage_finish.h"
-
-/* Another node's packet to this node's tunnel device. */
-static __always_inline bool is_packed(const struct wag_pkt *pkt)
-{
-	const volatile struct wag_addr *node = pkt->flags & PKT_V6 ? &cfg.node_v6 : &cfg.node_v4;
-
-	return cfg.tunnel_ifindex && pkt->tuple.dport == cfg.tunnel_port &&
-	       pkt->tuple.proto == IPPROTO_UDP && pkt->tuple.daddr.d[1] == node->d[1] &&
-	       pkt->tuple.daddr.d[0] == node->d[0];
-}
 
 SEC("tc")
 int wag_from_net(struct __sk_buff *skb)
@@ -43,10 +34,8 @@ int wag_from_net(struct __sk_buff *skb)
 		return DROP;
 	if ((v = stage_parse(skb, &s->pkt)) != NEXT)
 		goto out;
-	if (is_packed(&s->pkt)) {
-		v = PASS; /* wag_from_tunnel sees what is in it */
+	if ((v = stage_unpack(skb, s)) != NEXT) /* wag_from_tunnel sees what is in it */
 		goto out;
-	}
 	if (flow_cache_find(skb, s))
 		goto known;
 	if ((v = stage_track(skb, s)) != NEXT)
@@ -65,8 +54,10 @@ int wag_from_net(struct __sk_buff *skb)
 known:
 	if ((v = stage_nat(skb, s)) != NEXT)
 		goto out;
-	v = s->verdict;
+	v = stage_pack(skb, s);
 out:
+	if (v == PASS && s->pkt.point == WAG_POINT_FROM_TUNNEL && !(s->pkt.flags & PKT_NAT))
+		return unpacked_to_stack(skb); /* wag_from_tunnel counts it */
 	return stage_finish(skb, s, v);
 }
 
@@ -100,7 +91,7 @@ int wag_to_net(struct __sk_buff *skb)
 		goto out;
 	if ((v = stage_nat(skb, s)) != NEXT)
 		goto out;
-	v = s->verdict;
+	v = stage_pack(skb, s);
 out:
 	return stage_finish(skb, s, v);
 }

@@ -15,6 +15,7 @@
 #include "stage_nat.h"
 #include "stage_route.h"
 #include "flow_cache.h"
+#include "stage_pack.h"
 #include "stage_finish.h"
 
 /* What no flow is made of goes to the stack, but not with somebody else's source address. */
@@ -55,7 +56,7 @@ int wag_from_pod(struct __sk_buff *skb)
 known:
 	if ((v = stage_nat(skb, s)) != NEXT) /* addresses, ports, checksums */
 		goto out;
-	v = s->verdict;
+	v = stage_pack(skb, s);
 out:
 	return stage_finish(skb, s, v); /* counters and event, only here */
 }

@@ -20,10 +20,11 @@
 #include "stage_nat.h"
 #include "stage_route.h"
 #include "flow_cache.h"
+#include "stage_pack.h"
 #include "stage_finish.h"
 
 /* Only the cluster's nodes are believed; of a stranger's packet the event shows the outside. */
-static __always_inline int unpack(struct __sk_buff *skb, struct wag_scratch *scratch)
+static __always_inline int unpacked(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
 	struct bpf_tunnel_key *key = &scratch->tunnel;
 	struct wag_pkt *pkt = &scratch->pkt;
@@ -57,7 +58,7 @@ int wag_from_tunnel(struct __sk_buff *skb)
 
 	if (!s)
 		return DROP;
-	if ((v = unpack(skb, s)) != NEXT) /* who packed it? */
+	if ((v = unpacked(skb, s)) != NEXT) /* who packed it? */
 		goto out;
 	if ((v = stage_parse(skb, &s->pkt)) != NEXT)
 		goto out;
@@ -79,7 +80,7 @@ int wag_from_tunnel(struct __sk_buff *skb)
 known:
 	if ((v = stage_nat(skb, s)) != NEXT)
 		goto out;
-	v = s->verdict;
+	v = stage_pack(skb, s);
 out:
 	/*
 	 * The Ethernet address is the sender's pod's to fill, so the device took the packet for
@@ -127,7 +128,7 @@ int wag_to_tunnel(struct __sk_buff *skb)
 		goto out;
 	if ((v = stage_nat(skb, s)) != NEXT)
 		goto out;
-	v = s->verdict;
+	v = stage_pack(skb, s);
 out:
 	return stage_finish(skb, s, v);
 }

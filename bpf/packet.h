@@ -43,6 +43,7 @@ enum pkt_flags {
 	PKT_JUDGED = 1 << 14, /* a new flow whose two ends were looked up */
 	PKT_TO_POD = 1 << 15, /* and wag_scratch.to is the destination */
 	PKT_HELD = 1 << 16,  /* a fragment that waits, or is put back: it is counted another time */
+	PKT_PACK = 1 << 17,  /* to be packed here, for the node of wag_scratch.hop */
 };
 
 struct wag_pkt {
@@ -77,20 +78,21 @@ enum hop_kind {
 	HOP_NONE,   /* ask again */
 	HOP_PEER,   /* into the pod behind ifindex, past its host side */
 	HOP_DEVICE, /* out of ifindex with these MACs */
-	HOP_TUNNEL, /* packed for that node */
+	HOP_TUNNEL, /* packed for that node; out of ifindex with these MACs, or (0) by the device */
 };
 
 struct route_hop {
 	__u32 kind; /* enum hop_kind */
 	__u32 ifindex;
 	__u32 max_len; /* longer ones ask again */
-	__u32 pad;
-	union {
-		struct {
-			__u8 dst[ETH_ALEN], src[ETH_ALEN];
-		};
-		struct wag_addr tunnel;
-	};
+	__u8 dst[ETH_ALEN], src[ETH_ALEN];
+	struct wag_addr tunnel;
+};
+
+/* Does asking the flow cache pay? */
+struct cache_luck {
+	__u32 credit;
+	__u32 skipped;
 };
 
 /*
@@ -111,6 +113,7 @@ struct wag_scratch {
 	__u32 frag_back; /* where the packet came in; while others are put back: they */
 	struct route_hop hop;
 	__u32 cache_ask; /* flow_cache.h */
+	struct cache_luck luck; /* the one thing that outlives a packet */
 	struct bpf_fib_lookup fib;
 	struct bpf_sock_tuple sock;
 	struct bpf_redir_neigh neigh;

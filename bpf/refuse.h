@@ -203,6 +203,8 @@ static __noinline int refuse(struct __sk_buff *skb, struct wag_scratch *scratch)
 		return DROP;
 	if (pkt->point == WAG_POINT_FROM_POD)
 		return bpf_redirect_peer(skb->ifindex, 0);
+	if (pkt->point == WAG_POINT_FROM_TUNNEL) /* it may have been unpacked before its device */
+		return bpf_redirect(cfg.tunnel_ifindex, 0);
 	/* The node's own client is behind this device's ingress, an outside one behind its egress.
 	 */
 	return bpf_redirect(skb->ifindex, pkt->point == WAG_POINT_TO_NET ? BPF_F_INGRESS : 0);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Where a packet's working memory comes from. Not pinned: it holds nothing between packets. */
+/* Where a packet's working memory comes from. Not pinned: nothing in it is worth keeping. */
 #pragma once
 
 #include "maps.h"

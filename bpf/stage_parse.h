@@ -213,6 +213,16 @@ static __always_inline bool parse_plain_l4(struct wag_pkt *pkt, void *l4, void *
 	return true;
 }
 
+/* ip and what is behind it up to end is packet memory; there is a whole header. */
+static __always_inline bool parse_plain_ipv4(struct wag_pkt *pkt, struct iphdr *ip, void *end)
+{
+	if (*(__u8 *)ip != 0x45 || ip->frag_off & bpf_htons(IP_OFFSET_MASK | IP_MORE_FRAGMENTS))
+		return false;
+	addr_from_v4(&pkt->tuple.saddr, ip->saddr);
+	addr_from_v4(&pkt->tuple.daddr, ip->daddr);
+	return parse_plain_l4(pkt, ip + 1, end, ip->protocol);
+}
+
 /*
  * What nearly every packet is, read straight from packet memory. Returns false, with nothing
  * changed but pkt->tuple, for whatever asks for a closer look.
@@ -224,13 +234,8 @@ static __always_inline bool parse_plain(struct __sk_buff *skb, struct wag_pkt *p
 	struct iphdr *ip = data + ETH_HLEN;
 
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
-		if ((void *)(ip + 1) > end || *(__u8 *)ip != 0x45 ||
-		    ip->frag_off & bpf_htons(IP_OFFSET_MASK | IP_MORE_FRAGMENTS))
-			return false;
-		addr_from_v4(&pkt->tuple.saddr, ip->saddr);
-		addr_from_v4(&pkt->tuple.daddr, ip->daddr);
 		pkt->l4_off = ETH_HLEN + sizeof(*ip);
-		return parse_plain_l4(pkt, ip + 1, end, ip->protocol);
+		return (void *)(ip + 1) <= end && parse_plain_ipv4(pkt, ip, end);
 	}
 	if (skb->protocol != bpf_htons(ETH_P_IPV6) || (void *)(ip6 + 1) > end ||
 	    *(__u8 *)ip6 >> 4 != 6)

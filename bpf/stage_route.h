@@ -15,6 +15,7 @@
 #include "cidr.h"
 #include "maps.h"
 #include "packet.h"
+#include "tunnel.h"
 
 #define IFINDEX_LO 1 /* in every network namespace */
 #ifndef AF_INET
@@ -248,11 +249,21 @@ static __always_inline int link_none(struct wag_scratch *scratch, long why)
 	return route_to_stack(scratch);
 }
 
-/* By the node's own routes; the kernel's neighbour entry of the next hop fills the L2 header. */
+/* Out of the device that the lookup found; the next hop's neighbour entry fills the L2 header. */
+static __always_inline int link_neigh(struct wag_scratch *scratch)
+{
+	struct bpf_redir_neigh *neigh = &scratch->neigh;
+	struct bpf_fib_lookup *fib = &scratch->fib;
+
+	neigh->nh_family = fib->family; /* the next hop's, which may be the other one */
+	__builtin_memcpy(neigh->ipv6_nh, fib->ipv6_dst, sizeof(neigh->ipv6_nh));
+	return bpf_redirect_neigh(fib->ifindex, neigh, sizeof(*neigh), 0);
+}
+
+/* By the node's own routes. */
 static __always_inline int link_direct(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
 	struct bpf_fib_lookup *fib = &scratch->fib;
-	struct bpf_redir_neigh *neigh = &scratch->neigh;
 	struct wag_pkt *pkt = &scratch->pkt;
 	long r;
 
@@ -272,38 +283,38 @@ static __always_inline int link_direct(struct __sk_buff *skb, struct wag_scratch
 	if (r == BPF_FIB_LKUP_RET_SUCCESS) /* and not what a neighbour is yet to answer */
 		route_remember(scratch, HOP_DEVICE, fib->ifindex, scratch->len, fib->dmac,
 			       fib->smac);
-	neigh->nh_family = fib->family; /* the next hop's, which may be the other one */
-	__builtin_memcpy(neigh->ipv6_nh, fib->ipv6_dst, sizeof(neigh->ipv6_nh));
 	route_mark(skb);
-	return route_by(scratch, WAG_NEXT_NET,
-			bpf_redirect_neigh(fib->ifindex, neigh, sizeof(*neigh), 0));
+	return route_by(scratch, WAG_NEXT_NET, link_neigh(scratch));
 }
 
-/* How bpf_tunnel_key looked in Linux 5.10, which takes no other length. */
-#define TUNNEL_KEY_SIZE offsetof(struct bpf_tunnel_key, local_ipv4)
-
-/* To be packed for that node. Returns 0 or a negative error. */
-static __always_inline int tunnel_set_key(struct __sk_buff *skb, struct wag_scratch *scratch,
-					  const struct wag_addr *node)
+/*
+ * The way to the node itself: the device below the tunnel, where we pack ourselves. Without one,
+ * or over IPv6 (whose outer checksum covers the whole packet), the tunnel's device does it.
+ */
+static __always_inline bool link_below(struct __sk_buff *skb, struct wag_scratch *scratch,
+				       const struct wag_addr *node)
 {
-	struct bpf_tunnel_key *key = &scratch->tunnel;
+	struct bpf_fib_lookup *fib = &scratch->fib;
 
-	__builtin_memset(key, 0, sizeof(*key));
-	key->tunnel_id = cfg.tunnel_vni;
-	if (addr_is_v4(node)) {
-		key->remote_ipv4 = bpf_ntohl(node->w[3]);
-		/* IPv4 needs no checksum around one that the packet has (RFC 7348, 5). */
-		return bpf_skb_set_tunnel_key(skb, key, TUNNEL_KEY_SIZE, BPF_F_ZERO_CSUM_TX);
-	}
-	__builtin_memcpy(key->remote_ipv6, node, sizeof(key->remote_ipv6));
-	return bpf_skb_set_tunnel_key(skb, key, TUNNEL_KEY_SIZE, BPF_F_TUNINFO_IPV6);
+	if (!addr_is_v4(node) || !cfg.node_v4.w[3] || !cfg.tunnel_head || skb->gso_size)
+		return false;
+	__builtin_memset(fib, 0, sizeof(*fib));
+	fib->family = AF_INET;
+	fib->ifindex = skb->ifindex;
+	fib->l4_protocol = IPPROTO_UDP;
+	fib->tot_len = scratch->len + PACK_ROOM;
+	fib->ipv4_src = cfg.node_v4.w[3];
+	fib->ipv4_dst = node->w[3];
+	return bpf_fib_lookup(skb, fib, sizeof(*fib), 0) == BPF_FIB_LKUP_RET_SUCCESS &&
+	       fib->family == AF_INET && fib->ifindex != cfg.tunnel_ifindex;
 }
 
-/* Packed to the node that has the destination, by the one tunnel device. */
+/* Packed to the node that has the destination. */
 static __always_inline int link_tunnel(struct __sk_buff *skb, struct wag_scratch *scratch,
 				       const struct wag_cidr *cidr)
 {
 	struct wag_pkt *pkt = &scratch->pkt;
+	int v;
 
 	if (scratch->len > cidr->mtu)
 		return link_too_big(scratch, cidr->mtu);
@@ -311,13 +322,22 @@ static __always_inline int link_tunnel(struct __sk_buff *skb, struct wag_scratch
 		return route_ends(scratch, WAG_DROP_TTL_EXCEEDED, __LINE__);
 	if (cfg.dry_run)
 		return route_by(scratch, WAG_NEXT_TUNNEL, PASS);
-	if (tunnel_set_key(skb, scratch, &cidr->tunnel))
-		return wag_drop(pkt, WAG_DROP_NO_TUNNEL_ENDPOINT);
-	scratch->hop.kind = HOP_TUNNEL;
-	scratch->hop.max_len = cidr->mtu;
 	scratch->hop.tunnel = cidr->tunnel;
+	if (link_below(skb, scratch, &scratch->hop.tunnel)) {
+		route_remember(scratch, HOP_TUNNEL, scratch->fib.ifindex, cidr->mtu,
+			       scratch->fib.dmac, scratch->fib.smac);
+		pkt->flags |= PKT_PACK;
+		v = link_neigh(scratch);
+	} else {
+		scratch->hop.kind = HOP_TUNNEL;
+		scratch->hop.ifindex = 0;
+		scratch->hop.max_len = cidr->mtu;
+		v = tunnel_by_device(skb, scratch);
+		if (v == DROP)
+			return DROP;
+	}
 	route_mark(skb);
-	return route_by(scratch, WAG_NEXT_TUNNEL, bpf_redirect(cfg.tunnel_ifindex, 0));
+	return route_by(scratch, WAG_NEXT_TUNNEL, v);
 }
 
 /* To another machine: the one place where the link to it is chosen. */
@@ -344,9 +364,13 @@ static __always_inline bool route_hop_take(struct __sk_buff *skb, struct wag_scr
 		return false;
 	if (hop->kind == HOP_TUNNEL) {
 		route_mark(skb);
-		scratch->verdict = tunnel_set_key(skb, scratch, &hop->tunnel) ?
-					   wag_drop(pkt, WAG_DROP_NO_TUNNEL_ENDPOINT) :
-					   bpf_redirect(cfg.tunnel_ifindex, 0);
+		scratch->hop = *hop;
+		if (hop->ifindex && !skb->gso_size) {
+			pkt->flags |= PKT_PACK;
+			scratch->verdict = bpf_redirect(hop->ifindex, 0);
+		} else {
+			scratch->verdict = tunnel_by_device(skb, scratch);
+		}
 		return true;
 	}
 	if (route_macs(skb, hop->dst, hop->src))

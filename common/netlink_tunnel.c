@@ -36,6 +36,14 @@ static void put_u8(struct nl_msg *m, uint16_t type, uint8_t v)
 	nl_put(m, type, &v, sizeof(v));
 }
 
+static void put_sports(struct nl_msg *m, const struct nl_tunnel *t)
+{
+	const struct ifla_vxlan_port_range range = { .low = htons(t->sport_min),
+						     .high = htons(t->sport_max) };
+
+	nl_put(m, IFLA_VXLAN_PORT_RANGE, &range, sizeof(range));
+}
+
 int nl_tunnel_add(struct nl *nl, const char *name, const struct nl_tunnel *t, uint32_t mtu)
 {
 	struct ifinfomsg ifi = { .ifi_family = AF_UNSPEC };
@@ -56,6 +64,8 @@ int nl_tunnel_add(struct nl *nl, const char *name, const struct nl_tunnel *t, ui
 	if (w == &kinds[0]) {
 		put_u8(&m, w->external, t->external);
 		put_u8(&m, IFLA_VXLAN_LEARNING, 0);
+		if (t->sport_max)
+			put_sports(&m, t);
 	} else if (t->external) {
 		nl_put(&m, w->external, NULL, 0); /* a flag */
 	}
@@ -94,6 +104,21 @@ static bool nested_on(const struct rtattr *data, uint16_t type)
 	return rta && RTA_PAYLOAD(rta) >= 1 && *(const uint8_t *)RTA_DATA(rta);
 }
 
+static void parse_sports(const struct rtattr *data, const struct words *w, struct nl_tunnel *t)
+{
+	const struct rtattr *rta = w == &kinds[0] ? nested(data, IFLA_VXLAN_PORT_RANGE) : NULL;
+	struct ifla_vxlan_port_range range;
+
+	if (w != &kinds[0]) {
+		t->sport_min = NL_GENEVE_SPORT_MIN;
+		t->sport_max = NL_GENEVE_SPORT_MAX;
+	} else if (rta && RTA_PAYLOAD(rta) >= sizeof(range)) {
+		memcpy(&range, RTA_DATA(rta), sizeof(range));
+		t->sport_min = ntohs(range.low);
+		t->sport_max = ntohs(range.high);
+	}
+}
+
 int nl_parse_tunnel(const struct nlmsghdr *h, struct nl_tunnel *ret)
 {
 	const struct rtattr *a[IFLA_LINKINFO + 1], *kind, *data, *rta;
@@ -118,6 +143,7 @@ int nl_parse_tunnel(const struct nlmsghdr *h, struct nl_tunnel *ret)
 		 * by packet there. */
 		t.zero_csum6 = nested_on(data, w->zero_rx) &&
 			       (!nested(data, w->zero_tx) || nested_on(data, w->zero_tx));
+		parse_sports(data, w, &t);
 		rta = nested(data, w->port);
 		if (rta && RTA_PAYLOAD(rta) >= sizeof(port)) {
 			memcpy(&port, RTA_DATA(rta), sizeof(port));

@@ -78,6 +78,7 @@ int main(void)
 	world_close(&w);
 	suite_conntrack();
 	suite_tunnel();
+	suite_pack();
 	suite_masquerade();
 	return failed ? 1 : 0;
 }

@@ -38,6 +38,7 @@ static const char setup[] =
 	"ip route add 169.254.0.0/16 dev wag_net\n"
 	"ip route add 198.51.100.0/24 via 172.16.0.254 dev wag_net\n"
 	"ip route add 10.1.9.0/24 dev wag_out\n"
+	"ip neigh add 172.16.0.3 lladdr 02:00:00:00:00:10 dev wag_net nud permanent\n"
 	"ip route add unreachable 10.9.9.9/32\n"
 	"ip -6 route add 2001:db8::/64 via fd00:172::fe dev wag_net\n"
 	"ip -6 route add fd00:1:9::/64 dev wag_out\n"
@@ -145,6 +146,7 @@ static void find_fds(struct world *w)
 	w->node_addr = bpf_map__fd(w->pod->maps.wag_node_addr);
 	w->cidr = bpf_map__fd(w->pod->maps.wag_cidr);
 	w->device = bpf_map__fd(w->pod->maps.wag_device);
+	w->nodes = bpf_map__fd(w->pod->maps.wag_nodes);
 	w->hostport = bpf_map__fd(w->pod->maps.wag_hostport);
 	w->frag = bpf_map__fd(w->pod->maps.wag_frag);
 	w->frag_hold = bpf_map__fd(w->pod->maps.wag_frag_hold);
@@ -173,6 +175,8 @@ int world_open(struct world *w, const struct wag_config *cfg)
 		bpf_map__set_max_entries(map, 4096);
 	bpf_map__set_max_entries(w->pod->maps.wag_ct, cfg->ct_entries);
 	bpf_map__set_max_entries(w->pod->maps.wag_ct_ring, cfg->ct_entries);
+	bpf_map__set_max_entries(w->pod->maps.wag_flow_cache,
+				 (cfg->flow_cache_mask + 1) * libbpf_num_possible_cpus());
 	if (hook_pod__load(w->pod) < 0 || world_share_maps(w, w->net->obj) < 0 ||
 	    hook_net__load(w->net) < 0 || world_share_maps(w, w->tunnel->obj) < 0 ||
 	    hook_tunnel__load(w->tunnel) < 0 || aim_packed(w) < 0)
@@ -213,7 +217,7 @@ static void forget_flows(struct world *w)
 {
 	int fd = bpf_map__fd(w->pod->maps.wag_flow_cache);
 
-	clear_array(fd, w->cfg.flow_cache_mask + 1,
+	clear_array(fd, bpf_map__max_entries(w->pod->maps.wag_flow_cache),
 		    bpf_map__value_size(w->pod->maps.wag_flow_cache));
 }
 
@@ -270,7 +274,7 @@ void world_reset(struct world *w, bool v6)
 
 		bpf_map_update_elem(w->node_addr, &addr, &node, BPF_ANY);
 	}
-	clear_hash(bpf_map__fd(w->pod->maps.wag_nodes));
+	clear_hash(w->nodes);
 	w->v6 = v6;
 	w->port = 0;
 	w->packer = PEER2;
@@ -347,6 +351,22 @@ void world_tunnel_key(struct world *w, enum hook hook, struct bpf_tunnel_key *re
 	free(each);
 }
 
+/* Of an earlier packet; what the scratch knows besides of the flow cache's luck stays. */
+static void forget_key(struct world *w, enum hook hook)
+{
+	size_t size = (sizeof_scratch(w) + 7) & ~7UL;
+	int cpus = libbpf_num_possible_cpus();
+	__u8 *each = calloc(cpus, size);
+	__u32 zero = 0;
+
+	if (each && !bpf_map_lookup_elem(scratch_of(w, hook), &zero, each)) {
+		for (int cpu = 0; cpu < cpus; cpu++)
+			memset(each + cpu * size + key_offset(w), 0, sizeof(struct bpf_tunnel_key));
+		bpf_map_update_elem(scratch_of(w, hook), &zero, each, BPF_ANY);
+	}
+	free(each);
+}
+
 int world_run_ctx(struct world *w, enum hook hook, const struct frame *in, struct frame *ret_out,
 		  struct __sk_buff *ctx)
 {
@@ -354,7 +374,7 @@ int world_run_ctx(struct world *w, enum hook hook, const struct frame *in, struc
 	struct __sk_buff ctx_out = {};
 
 	pack(w);
-	clear_array(scratch_of(w, hook), 1, sizeof_scratch(w));
+	forget_key(w, hook);
 	opts.data_in = in->data;
 	opts.data_size_in = in->len;
 	opts.data_out = ret_out->data;

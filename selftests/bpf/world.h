@@ -40,7 +40,7 @@ struct world {
 	unsigned n_events;
 	int prog[HOOKS];
 	int ct, ct_ring, ct_clock, svc, svc_state, slot, backend, pods, node_addr, cidr, device,
-		hostport, frag, frag_hold, stats, map_errors, runtime;
+		hostport, nodes, frag, frag_hold, stats, map_errors, runtime;
 	/* Of what comes in by the tunnel: who packed it, or (plain) that nobody did. */
 	enum who packer;
 	__u32 packer_vni;
@@ -125,6 +125,7 @@ void suite_limit(struct world *w);
 void suite_flow_cache(struct world *w);
 void suite_random(struct world *w);
 void suite_tunnel(void);     /* opens a world with a tunnel */
+void suite_pack(void);
 void random_hook(struct world *w, enum hook hook, const char *name, void (*setup)(struct world *));
 void suite_masquerade(void); /* opens a world that masquerades */
 void suite_conntrack(void); /* opens tables of its own size */

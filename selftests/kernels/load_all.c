@@ -214,6 +214,9 @@ static void configure(struct wag_config *cfg, const struct shape *shape)
 		cfg->tunnel_ifindex = 7;
 		cfg->tunnel_vni = 1;
 		cfg->tunnel_port = htobe16(8472);
+		cfg->tunnel_head = htobe32(0x08000000);
+		cfg->tunnel_sport_min = 32768;
+		cfg->tunnel_sport_max = 60999;
 	}
 	cfg->has_set_retval = libbpf_probe_bpf_helper(BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
 						      BPF_FUNC_set_retval, NULL) == 1;

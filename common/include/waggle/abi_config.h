@@ -5,7 +5,8 @@
 #include <linux/types.h>
 #include <waggle/abi_addr.h>
 
-#define WAG_FLOW_CACHE 4096 /* entries of wag_flow_cache, on each CPU */
+#define WAG_FLOW_CACHE 8192 /* entries of wag_flow_cache for each CPU, at most */
+#define WAG_FLOW_CACHE_BYTES 192 /* of one */
 
 struct wag_config {
 	struct wag_addr node_v4, node_v6; /* source address of hairpin and SNAT; zero: none */
@@ -26,7 +27,9 @@ struct wag_config {
 	__u8 pad;
 	__u32 tunnel_ifindex; /* the collect-metadata device; 0: no tunnels */
 	__u32 tunnel_vni;
-	__u32 flow_cache_mask; /* entries of wag_flow_cache in use, less one; 0: none */
+	__u32 flow_cache_mask; /* entries of wag_flow_cache for each CPU, less one; 0: none */
 	__be16 tunnel_port; /* UDP, of what the device has packed */
+	__u16 tunnel_sport_min, tunnel_sport_max; /* what its source ports are chosen from */
 	__u16 pad2;
+	__be32 tunnel_head; /* first word of its header (RFC 7348, 5; RFC 8926, 3.4) */
 };

@@ -87,7 +87,11 @@ struct nl_tunnel {
 	uint16_t port; /* of UDP, host order */
 	bool external; /* collects metadata */
 	bool zero_csum6; /* UDP over IPv6 goes without a checksum, and comes so (RFC 6935) */
+	/* Of UDP source ports, host order, the last one left out. Geneve's are the kernel's own. */
+	uint16_t sport_min, sport_max;
 };
+#define NL_GENEVE_SPORT_MIN 1
+#define NL_GENEVE_SPORT_MAX 65535
 /* -EEXIST: the name is taken; -EOPNOTSUPP: the kernel has no such kind. */
 int nl_tunnel_add(struct nl *nl, const char *name, const struct nl_tunnel *t, uint32_t mtu);
 int nl_tunnel_get(struct nl *nl, const char *name, struct nl_tunnel *ret); /* -ENODEV: none */
