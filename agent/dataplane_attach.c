@@ -120,6 +120,40 @@ static int attach_one(const struct dataplane *dp, struct nl *nl, const struct dp
 	return 0;
 }
 
+bool dataplane_pods_settle(const struct dataplane *dp)
+{
+	return dp->attach == WAG_ATTACH_CLSACT && dp->net_attach == WAG_ATTACH_TCX;
+}
+
+/* A pod that has its link by now keeps it. */
+static bool has_settled(const struct dataplane *dp, const struct dp_device *dev)
+{
+	_cleanup_close_ int fd = -1;
+	char path[4096];
+
+	if (!dataplane_pods_settle(dp) ||
+	    pins_tcx_path(path, sizeof(path), dp->pin_dir, dev->name, dev->ifindex, false) < 0)
+		return false;
+	fd = bpf_obj_get(path);
+	return fd >= 0 && link_ifindex(fd) == dev->ifindex;
+}
+
+static int attach_pod(const struct dataplane *dp, struct nl *nl, const struct dp_device *dev,
+		      struct wag_err *err)
+{
+	bool settled = has_settled(dp, dev);
+	int r = attach_one(dp, nl, dev, settled ? WAG_ATTACH_TCX : dp->attach, false,
+			   "wag_from_pod", err);
+
+	if (r == 0)
+		r = attach_one(dp, nl, dev, dp->attach, true, "wag_to_pod", err);
+	if (r == 0 && dp->attach == WAG_ATTACH_TCX)
+		nl_tc_remove(nl, dev->ifindex);
+	else if (r == 0 && settled)
+		nl_tc_detach(nl, dev->ifindex, false);
+	return r;
+}
+
 static int attach_both(const struct dataplane *dp, struct nl *nl, const struct dp_device *dev,
 		       uint32_t how, const char *ingress, const char *egress, struct wag_err *err)
 {
@@ -199,7 +233,7 @@ int dp_attach_pods(struct dataplane *dp, struct wag_err *err)
 		dev.ifindex = ep.ifindex;
 		memcpy(dev.name, ep.ifname, sizeof(dev.name));
 		dev.name[sizeof(dev.name) - 1] = 0;
-		r = attach_both(dp, nl, &dev, dp->attach, "wag_from_pod", "wag_to_pod", err);
+		r = attach_pod(dp, nl, &dev, err);
 		if (r == 0)
 			r = attach_limits(dp, nl, &dev, err);
 		if (r < 0)

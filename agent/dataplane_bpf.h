@@ -54,6 +54,8 @@ int dataplane_set_synced(struct dataplane *dp, uint64_t now_ns);
 /* enum wag_attach: how pods, and how the node's devices are attached */
 uint32_t dataplane_attach_mode(const struct dataplane *dp);
 uint32_t dataplane_attach_mode_net(const struct dataplane *dp);
+/* Pods are born with clsact filters and may have TCX links later: endpoint_settle.h. */
+bool dataplane_pods_settle(const struct dataplane *dp);
 int dataplane_map_fd(const struct dataplane *dp, const char *name); /* borrowed; -ENOENT */
 size_t dataplane_n_programs(const struct dataplane *dp);
 

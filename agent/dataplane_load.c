@@ -453,8 +453,8 @@ static int load_all(struct dataplane *dp, const struct dataplane_options *o, str
 		if (!skeletons[i])
 			continue;
 		set_sizes(dp_object(dp, i), o);
-		set_attach_types(dp_object(dp, i),
-				 i == 0 || i == 4 ? dp->attach : dp->net_attach);
+		/* A program made for TCX serves as a clsact filter too. */
+		set_attach_types(dp_object(dp, i), dp->net_attach);
 	}
 	r = choose_maps(dp, dp->pod->obj);
 	if (r < 0)

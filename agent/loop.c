@@ -266,6 +266,7 @@ static void on_endpoints(void *ctx)
 	struct loop *l = ctx;
 
 	ipam_node_count(l->ipam);
+	endpoint_settle_changed(l->settle);
 }
 
 static int start_endpoints(struct loop *l, struct wag_err *err)
@@ -279,8 +280,16 @@ static int start_endpoints(struct loop *l, struct wag_err *err)
 		.changed = on_endpoints,
 		.ctx = l,
 	};
+	const struct endpoint_settle_options settle = {
+		.base = l->base,
+		.dp = l->dp,
+		.nl = l->nl,
+		.pin_dir = l->config->pin_dir,
+		.state_dir = l->config->state_dir,
+	};
+	int r = endpoint_watch_new(&l->endpoints, &o, err);
 
-	return endpoint_watch_new(&l->endpoints, &o, err);
+	return r < 0 ? r : endpoint_settle_new(&l->settle, &settle, err);
 }
 
 static int start_source(struct loop *l, struct wag_err *err)
@@ -428,6 +437,7 @@ static void stop(struct loop *l)
 	source_free(l->source);
 	flow_server_free(l->flow);
 	names_free(l->names);
+	endpoint_settle_free(l->settle);
 	endpoint_watch_free(l->endpoints);
 	policy_sync_done(&l->policies);
 	sync_free(l->sync);

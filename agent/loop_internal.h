@@ -9,6 +9,7 @@
 #include "config.h"
 #include "dataplane_bpf.h"
 #include "endpoint.h"
+#include "endpoint_settle.h"
 #include "endpoint_watch.h"
 #include "flow.h"
 #include "health.h"
@@ -38,6 +39,7 @@ struct loop {
 	struct sync *sync;
 	struct policy_sync policies;
 	struct endpoint_watch *endpoints;
+	struct endpoint_settle *settle; /* may be NULL */
 	struct source *source;
 	struct ipam_node *ipam;
 	struct names *names;

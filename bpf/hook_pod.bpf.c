@@ -29,9 +29,13 @@ static __always_inline int untracked_from_pod(struct __sk_buff *skb, struct wag_
 SEC("tc")
 int wag_from_pod(struct __sk_buff *skb)
 {
-	struct wag_scratch *s = scratch_get(WAG_POINT_FROM_POD);
+	struct wag_scratch *s;
 	int v;
 
+	/* While a link takes a filter's place both are there: what one translated the other lets by. */
+	if ((skb->mark & WAG_MARK_MASK) == WAG_MARK_TRANSLATED)
+		return PASS;
+	s = scratch_get(WAG_POINT_FROM_POD);
 	if (!s)
 		return DROP;
 	if ((v = stage_parse(skb, &s->pkt)) != NEXT) { /* headers -> pkt.tuple and offsets */
@@ -57,6 +61,8 @@ known:
 	if ((v = stage_nat(skb, s)) != NEXT) /* addresses, ports, checksums */
 		goto out;
 	v = stage_pack(skb, s);
+	if (v == PASS && s->pkt.flags & PKT_NAT && !cfg.dry_run)
+		route_mark(skb);
 out:
 	return stage_finish(skb, s, v); /* counters and event, only here */
 }

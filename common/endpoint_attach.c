@@ -324,6 +324,20 @@ static int hook_attach_tcx(const char *pin_dir, const struct record *rec,
 	return bpfsys_obj_pin(link, path);
 }
 
+/* Does a link hold this very interface? Then the agent has put it in the filter's place. */
+static bool hook_has_link(const char *pin_dir, const struct record *rec, bool egress)
+{
+	_cleanup_close_ int link = -1;
+	uint32_t ifindex = 0, prog_id;
+	char path[PATH_MAX];
+
+	if (pins_tcx_path(path, sizeof(path), pin_dir, rec->host_ifname, rec->ifindex, egress) < 0)
+		return false;
+	link = bpfsys_obj_get(path);
+	return link >= 0 && bpfsys_tcx_info(link, &ifindex, &prog_id) == 0 &&
+	       ifindex == rec->ifindex;
+}
+
 static int hook_attach(const char *pin_dir, struct nl *nl, const struct record *rec,
 		       const struct endpoint_hook *hook, uint32_t how, struct wag_err *err)
 {
@@ -331,6 +345,8 @@ static int hook_attach(const char *pin_dir, struct nl *nl, const struct record *
 	char path[PATH_MAX];
 	int r;
 
+	if (how == WAG_ATTACH_CLSACT && hook_has_link(pin_dir, rec, hook->egress))
+		return 0;
 	r = pins_prog_path(path, sizeof(path), pin_dir, hook->prog);
 	if (r == 0)
 		r = prog = bpfsys_obj_get(path);

@@ -110,13 +110,13 @@ static uint32_t attached_id(const struct check *c, struct nl *nl, uint32_t how, 
 	uint32_t id = 0, ifindex = 0;
 	char path[PATH_MAX];
 
-	if (how == WAG_ATTACH_CLSACT)
-		return nl_tc_prog_id(nl, c->rec->ifindex, egress, &id) == 0 ? id : 0;
+	/* A pod that began with a filter may have got a link since (docs/adr/0007). */
 	if (pins_tcx_path(path, sizeof(path), c->pin_dir, c->rec->host_ifname, c->rec->ifindex,
-			  egress) < 0)
-		return 0;
-	link = bpfsys_obj_get(path);
-	if (link < 0 || bpfsys_tcx_info(link, &ifindex, &id) < 0 || ifindex != c->rec->ifindex)
+			  egress) == 0)
+		link = bpfsys_obj_get(path);
+	if (link >= 0 && bpfsys_tcx_info(link, &ifindex, &id) == 0 && ifindex == c->rec->ifindex)
+		return id;
+	if (how != WAG_ATTACH_CLSACT || nl_tc_prog_id(nl, c->rec->ifindex, egress, &id) < 0)
 		return 0;
 	return id;
 }

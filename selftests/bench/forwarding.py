@@ -87,6 +87,9 @@ class Forward:
     def vx_mac(self):
         return NODE_VX_MAC
 
+    def settle(self):
+        pass
+
     def down(self):
         for frames in self.frames.values():
             frames.close()
@@ -163,6 +166,13 @@ class WaggleForward(Forward, Waggle):
         self.start_agent()
         self.add_pod(0)
         self.until("a way to the other node", self.knows_other, 10)
+
+    def settle(self):
+        """A pod that is here to stay has its link in its filter's place (docs/adr/0007)."""
+        if self.ctx.attach == "auto" and "devices by tcx" in self.log_tail(1 << 16):
+            self.until("the pod's link", lambda: any(
+                p.startswith(self.node.client_if + "_")
+                for p in os.listdir(os.path.join(self.pins, "links"))), 60)
 
     def knows_other(self):
         return "10.244.2.0" in command(["ip", "-n", self.node.node, "route", "show"])

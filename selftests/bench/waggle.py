@@ -71,9 +71,9 @@ class Waggle(Contender):
             self.agent = subprocess.Popen(inside(self.node.node, *args), stderr=log, stdout=log)
         self.until("the agent is ready", lambda: self.get("/readyz")[0] == 200, 30)
 
-    def log_tail(self):
+    def log_tail(self, most=800):
         with open(os.path.join(self.dir, "agent.log"), encoding="utf-8", errors="replace") as f:
-            return f.read()[-800:]
+            return f.read()[-most:]
 
     def until(self, what, condition, seconds):
         deadline = time.monotonic() + seconds
