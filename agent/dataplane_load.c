@@ -146,10 +146,10 @@ size_t dataplane_n_programs(const struct dataplane *dp)
 /* For each CPU; a machine with many gets less for each. */
 static uint32_t flow_cache_entries(void)
 {
+	uint64_t of_each = (uint64_t)libbpf_num_possible_cpus() * WAG_FLOW_CACHE_BYTES;
 	uint32_t n = WAG_FLOW_CACHE;
 
-	while (n > FLOW_CACHE_MIN &&
-	       (uint64_t)n * libbpf_num_possible_cpus() * WAG_FLOW_CACHE_BYTES > FLOW_CACHE_BYTES_MAX)
+	while (n > FLOW_CACHE_MIN && n * of_each > FLOW_CACHE_BYTES_MAX)
 		n /= 2;
 	return n;
 }

@@ -44,14 +44,15 @@ static int link_path(const struct endpoint_settle *s, const struct wag_endpoint 
 static bool must_stay(const struct endpoint_settle *s, const struct wag_endpoint *ep)
 {
 	const struct wag_limit_key key = { ep->ifindex, WAG_LIMIT_EGRESS };
-	const struct wag_addr none = { 0 };
+	const struct wag_addr none = { 0 }, *addr = &ep->v4;
 	struct wag_limit limit;
 	struct wag_pod pod;
 
 	if (bpfsys_map_lookup(s->limit_fd, &key, &limit) == 0)
 		return true;
-	if (bpfsys_map_lookup(s->pods_fd, memcmp(&ep->v4, &none, sizeof(none)) ? &ep->v4 : &ep->v6,
-			      &pod) < 0)
+	if (memcmp(addr, &none, sizeof(none)) == 0)
+		addr = &ep->v6;
+	if (bpfsys_map_lookup(s->pods_fd, addr, &pod) < 0)
 		return true; /* on its way in or out */
 	return pod.flags & WAG_POD_CHAINED;
 }
@@ -66,7 +67,7 @@ static long age_s(const struct endpoint_settle *s, uint32_t ep_id)
 	return stat(path, &st) < 0 ? -1 : time(NULL) - st.st_mtime;
 }
 
-/* The link first: what is processed by both for a moment knows that it was (WAG_MARK_TRANSLATED). */
+/* The link first: what both see for a moment is known by WAG_MARK_TRANSLATED. */
 static int settle(const struct endpoint_settle *s, const struct wag_endpoint *ep)
 {
 	_cleanup_close_ int prog = -1, link = -1, lock = -1;

@@ -2,7 +2,7 @@
 /*
  * What the last packets of busy flows came to, for each CPU: a packet like one that was looked up a
  * moment ago goes the same way, past conntrack, routes and neighbours. What begins or ends a
- * connection takes the long way, and so does one packet of every flow in FLOW_CACHE_NS: it keeps
+ * connection takes the long way, and so does one packet of every flow in FLOW_CACHE_TICKS: it keeps
  * conntrack's times and the kernel's neighbour entry fresh, and sees what has changed.
  *
  * A flow has two places it may stand in. Where more flows are busy than the cache holds, asking it
@@ -16,14 +16,14 @@
 #include "stage_route.h"
 #include "stage_track.h"
 
-#define FLOW_CACHE_NS (1ULL << 27) /* about 134 ms */
+#define FLOW_CACHE_TICKS 32 /* of the kernel's clock, which is free to read: 32 to 320 ms */
 #define FLOW_CACHE_PROBE 16
 #define FLOW_CACHE_CREDIT 64
 
 /* One line of the processor's cache tells whether it is the flow, the next where it goes. */
 struct wag_cached {
 	struct wag_tuple tuple;
-	__u64 until_ns;
+	__u64 until; /* in ticks */
 	__u32 ifindex; /* where it came in: nobody else's packet is taken for one of the flow */
 	__u32 flags;   /* of wag_pkt */
 	__u8 point;
@@ -36,7 +36,7 @@ struct wag_cached {
 	__u8 pad2[12];
 
 	struct wag_addr xsaddr, xdaddr;
-	__u64 device_until_ns; /* stage_pack.h */
+	__u64 device_until; /* stage_pack.h */
 	__u8 pad3[24];
 };
 
@@ -123,7 +123,7 @@ static __always_inline bool flow_cache_find(struct __sk_buff *skb, struct wag_sc
 		return false;
 	scratch->cache_ask = 1;
 	c = flow_cache_entry(pkt, skb->ifindex);
-	if (!c || pkt->now >= c->until_ns)
+	if (!c || bpf_jiffies64() >= c->until)
 		return false;
 	if (scratch->luck.credit < FLOW_CACHE_CREDIT)
 		scratch->luck.credit += 3;
@@ -157,10 +157,10 @@ static __always_inline struct wag_cached *flow_cache_place(const struct wag_pkt 
 	__u64 hash = flow_cache_hash(&pkt->tuple);
 	struct wag_cached *c = flow_cache_at(hash, false);
 
-	if (c && (pkt->now >= c->until_ns || flow_cache_is(c, pkt, ifindex)))
+	if (c && (bpf_jiffies64() >= c->until || flow_cache_is(c, pkt, ifindex)))
 		return c;
 	c = flow_cache_at(hash, true);
-	return c && (pkt->now >= c->until_ns || flow_cache_is(c, pkt, ifindex)) ? c : NULL;
+	return c && (bpf_jiffies64() >= c->until || flow_cache_is(c, pkt, ifindex)) ? c : NULL;
 }
 
 static __always_inline void flow_cache_keep(struct __sk_buff *skb, struct wag_scratch *scratch)
@@ -180,7 +180,7 @@ static __always_inline void flow_cache_keep(struct __sk_buff *skb, struct wag_sc
 	c->xsport = pkt->xlat.sport;
 	c->xdport = pkt->xlat.dport;
 	c->flags = pkt->flags & CACHED_FLAGS;
-	c->until_ns = pkt->now + FLOW_CACHE_NS;
+	c->until = bpf_jiffies64() + FLOW_CACHE_TICKS;
 	c->ifindex = skb->ifindex;
 	c->svc_index = pkt->svc_index;
 	c->svc_id = pkt->svc_id;

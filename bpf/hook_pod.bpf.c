@@ -32,7 +32,7 @@ int wag_from_pod(struct __sk_buff *skb)
 	struct wag_scratch *s;
 	int v;
 
-	/* While a link takes a filter's place both are there: what one translated the other lets by. */
+	/* A link that takes a filter's place: what it has translated the filter lets by. */
 	if ((skb->mark & WAG_MARK_MASK) == WAG_MARK_TRANSLATED)
 		return PASS;
 	s = scratch_get(WAG_POINT_FROM_POD);

@@ -49,7 +49,7 @@ enum pkt_flags {
 struct wag_pkt {
 	struct wag_tuple tuple; /* as it came */
 	struct wag_tuple xlat;	/* as it leaves, with PKT_NAT */
-	__u64 now;
+	__u64 now; /* asked for where it is needed: pkt_clock() */
 	__u32 flags;
 	__u32 l4_off; /* from the start of the frame; L3 starts at ETH_HLEN */
 	__u32 svc_index, svc_id;
@@ -129,6 +129,13 @@ static __always_inline int drop_at(struct wag_pkt *pkt, enum wag_reason why, __u
 	pkt->reason = why;
 	pkt->line = line;
 	return DROP;
+}
+
+/* Conntrack needs no better than a tick: the coarse clock costs a fifth of the exact one. */
+static __always_inline void pkt_clock(struct wag_pkt *pkt)
+{
+	if (!pkt->now)
+		pkt->now = cfg.has_coarse_clock ? bpf_ktime_get_coarse_ns() : bpf_ktime_get_ns();
 }
 
 static __always_inline bool addr_equal(const struct wag_addr *a, const struct wag_addr *b)

@@ -12,12 +12,6 @@ struct {
 	__type(value, struct wag_scratch);
 } wag_scratch SEC(".maps");
 
-/* Conntrack needs no better than a tick: the coarse clock costs a fifth of the exact one. */
-static __always_inline __u64 clock_now(void)
-{
-	return cfg.has_coarse_clock ? bpf_ktime_get_coarse_ns() : bpf_ktime_get_ns();
-}
-
 static __always_inline struct wag_scratch *scratch_find(void)
 {
 	__u32 zero = 0;
@@ -35,6 +29,5 @@ static __always_inline struct wag_scratch *scratch_get(enum wag_point point)
 		return NULL;
 	__builtin_memset(&scratch->pkt, 0, sizeof(scratch->pkt));
 	scratch->pkt.point = point;
-	scratch->pkt.now = clock_now();
 	return scratch;
 }

@@ -128,8 +128,8 @@ static __always_inline bool unpack_waits(struct __sk_buff *skb, const struct wag
 	if (!c)
 		return false;
 	if (skb->gso_size)
-		c->device_until_ns = pkt->now + FLOW_CACHE_NS;
-	return pkt->now < c->device_until_ns;
+		c->device_until = bpf_jiffies64() + FLOW_CACHE_TICKS;
+	return bpf_jiffies64() < c->device_until;
 }
 
 static __always_inline bool unpack(struct __sk_buff *skb, struct wag_scratch *scratch)

@@ -256,6 +256,7 @@ static __always_inline int stage_parse(struct __sk_buff *skb, struct wag_pkt *pk
 
 	if (parse_plain(skb, pkt))
 		return is_multicast(&pkt->tuple, pkt->flags & PKT_V6) ? PASS : NEXT;
+	pkt_clock(pkt); /* of fragments */
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
 		if (parse_ipv4(skb, ETH_HLEN, &pkt->tuple, &info) < 0)
 			return wag_drop(pkt, WAG_DROP_INVALID_PACKET);

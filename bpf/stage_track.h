@@ -173,6 +173,7 @@ static __always_inline int stage_track(struct __sk_buff *skb, struct wag_scratch
 	struct wag_ct *ct;
 	int v;
 
+	pkt_clock(pkt);
 	hi = ct_key_of(key, &pkt->tuple);
 	ct = bpf_map_lookup_elem(&wag_ct, key);
 	if (ct && ct->flags & WAG_CT_REWRITE_REPLY && point_is_source(pkt) &&

@@ -6,7 +6,7 @@ import sys
 
 from suite import FAMILIES, NODE4, NODE6, expect, expect_ok, host_port, port, test, wait_for
 
-# Requests and answers on one connection until the file is there; then how many, and what went wrong.
+# Requests and answers on one connection until the file is there; then how many.
 TALK = """
 import os, socket, sys, time
 end = time.monotonic() + 4
