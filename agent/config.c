@@ -97,8 +97,8 @@ static const struct key keys[] = {
 	{ "socket-lb", "full|host|off", "Whose sockets are translated at connect (default: full)",
 	  KEY_CHOICE, KEY_AT(socket_lb), .choices = socket_lbs },
 	{ "attach", "auto|tcx|clsact",
-	  "How programs are attached (default: auto: node devices by TCX if the kernel has it, pods "
-	  "by clsact at first)",
+	  "How programs are attached (default: auto: node devices by TCX if the kernel has it, "
+	  "pods by clsact at first)",
 	  KEY_CHOICE, KEY_AT(attach), .choices = attaches },
 	{ "health-addr", "HOST:PORT",
 	  "Where /healthz /readyz /metrics are served; empty: nowhere (default: " HEALTH_ADDR ")",
