@@ -42,6 +42,11 @@ static const struct choice attaches[] = { { "auto", CONFIG_ATTACH_AUTO },
 					  { "tcx", WAG_ATTACH_TCX },
 					  { "clsact", WAG_ATTACH_CLSACT },
 					  { NULL, 0 } };
+static const struct choice accelerations[] = { { "disabled", WAG_ACCELERATION_DISABLED },
+					       { "best-effort", WAG_ACCELERATION_BEST_EFFORT },
+					       { "native", WAG_ACCELERATION_NATIVE },
+					       { "generic", WAG_ACCELERATION_GENERIC },
+					       { NULL, 0 } };
 static const struct choice routings[] = { { "native", WAG_ROUTING_NATIVE },
 					  { "tunnel", WAG_ROUTING_TUNNEL },
 					  { "auto", WAG_ROUTING_AUTO },
@@ -96,6 +101,10 @@ static const struct key keys[] = {
 	  KEY_AT(socket) },
 	{ "socket-lb", "full|host|off", "Whose sockets are translated at connect (default: full)",
 	  KEY_CHOICE, KEY_AT(socket_lb), .choices = socket_lbs },
+	{ "lb-acceleration", "disabled|best-effort|native|generic",
+	  "Turn NodePort and load-balancer packets for other nodes round by XDP: where drivers can, "
+	  "only if they can, or by the kernel (default: disabled)",
+	  KEY_CHOICE, KEY_AT(acceleration), .choices = accelerations },
 	{ "attach", "auto|tcx|clsact",
 	  "How programs are attached (default: auto: node devices by TCX if the kernel has it, "
 	  "pods by clsact at first)",

@@ -28,6 +28,7 @@ struct config {
 	char *socket;
 	char *health_addr; /* HOST:PORT, [V6]:PORT or unix:/path; empty: off */
 	uint32_t socket_lb; /* enum wag_socket_lb */
+	uint32_t acceleration; /* enum wag_acceleration */
 	uint32_t attach;    /* enum wag_attach or CONFIG_ATTACH_AUTO */
 	uint32_t ct_max, svc_max, slot_max;
 	uint32_t mtu; /* between nodes; 0: of the node devices, the smallest */

@@ -71,7 +71,7 @@ int dp_probe_attach(struct dataplane *dp, uint32_t wanted, struct wag_err *err)
 /* ---- TCX links ---- */
 
 /* The kernel writes {ifindex, attach_type} at this place; 6.1's headers do not name it yet. */
-static uint32_t link_ifindex(int fd)
+uint32_t dp_link_ifindex(int fd)
 {
 	struct bpf_link_info info = { 0 };
 	uint32_t len = sizeof(info);
@@ -86,7 +86,7 @@ static int attach_tcx(const char *path, uint32_t ifindex, bool egress, bool ahea
 	LIBBPF_OPTS(bpf_link_create_opts, opts, .flags = ahead ? DP_TCX_BEFORE : 0);
 	_cleanup_close_ int fd = bpf_obj_get(path);
 
-	if (fd >= 0 && link_ifindex(fd) == ifindex)
+	if (fd >= 0 && dp_link_ifindex(fd) == ifindex)
 		return bpf_link_update(fd, prog_fd, NULL) < 0 ? -errno : 0;
 	closep(&fd);
 	fd = bpf_link_create(prog_fd, (int)ifindex,
@@ -135,7 +135,7 @@ static bool has_settled(const struct dataplane *dp, const struct dp_device *dev)
 	    pins_tcx_path(path, sizeof(path), dp->pin_dir, dev->name, dev->ifindex, false) < 0)
 		return false;
 	fd = bpf_obj_get(path);
-	return fd >= 0 && link_ifindex(fd) == dev->ifindex;
+	return fd >= 0 && dp_link_ifindex(fd) == dev->ifindex;
 }
 
 static int attach_pod(const struct dataplane *dp, struct nl *nl, const struct dp_device *dev,
@@ -281,13 +281,13 @@ static void collect_link(const struct dataplane *dp, const char *name,
 	_cleanup_close_ int fd = -1;
 	char path[4096];
 
-	if (strncmp(name, "cgroup_", 7) == 0 ||
+	if (strncmp(name, "cgroup_", 7) == 0 || strstr(name, "_xdp_") ||
 	    dp_path(path, sizeof(path), dp->pin_dir, "links", name) < 0)
 		return;
 	fd = bpf_obj_get(path);
 	if (fd < 0)
 		return;
-	if (link_ifindex(fd) == 0 ||
+	if (dp_link_ifindex(fd) == 0 ||
 	    (strncmp(name, "wag", 3) != 0 && !is_kept(dp, name, devices, n)))
 		unlink(path);
 }

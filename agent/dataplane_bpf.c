@@ -428,6 +428,8 @@ static int switch_over(struct dataplane *dp, const struct dataplane_options *o, 
 	if (r == 0)
 		r = dp_attach_devices(dp, o->devices, o->n_devices, err);
 	if (r == 0)
+		r = dp_attach_xdp(dp, o->devices, o->n_devices, err);
+	if (r == 0)
 		r = dp_migrate_after(dp, err);
 	if (r == 0)
 		r = dp_pin_maps_final(dp, err);
@@ -497,6 +499,7 @@ static int new_dataplane(struct dataplane **ret, const struct dataplane_options 
 		return -ENOMEM;
 	dp->lock_fd = dp->pin_lock_fd = dp->cgroup_fd = -1;
 	dp->socket_lb = o->socket_lb;
+	dp->acceleration = o->acceleration;
 	dp->note = o->note;
 	dp->note_ctx = o->ctx;
 	dp->tunnel_dev = o->tunnel.dev;
@@ -569,6 +572,8 @@ int dataplane_set_devices(struct dataplane *dp, const struct dp_device *devices,
 	if (lock < 0)
 		return wag_err_set(err, lock, "lock of %s: %s", dp->pin_dir, strerror(-lock));
 	r = dp_attach_devices(dp, devices, n, err);
+	if (r == 0)
+		r = dp_attach_xdp(dp, devices, n, err);
 	return r == 0 ? dp_collect_devices(dp, devices, n, err) : r;
 }
 

@@ -23,6 +23,7 @@ struct dataplane_options {
 	const char *node_name;
 	uint32_t attach; /* enum wag_attach; 0: the better one for each kind of device */
 	uint32_t socket_lb;
+	uint32_t acceleration; /* enum wag_acceleration */
 	uint32_t ct_max, svc_max, slot_max;
 	uint32_t mtu, route_mtu, routing; /* as in wag_meta */
 	struct dp_tunnel tunnel;

@@ -7,6 +7,7 @@
  *   dataplane_layout.c   two BTF layouts compared and converted
  *   dataplane_migrate.c  live entries of a pinned map of another layout or size
  *   dataplane_attach.c   devices, pods and the cgroup
+ *   dataplane_xdp.c      XDP on the devices
  */
 #pragma once
 
@@ -41,6 +42,7 @@ struct hook_net;
 struct hook_sock;
 struct hook_tunnel;
 struct hook_limit;
+struct hook_xdp;
 
 struct dataplane {
 	char *pin_dir, *state_dir;
@@ -48,11 +50,13 @@ struct dataplane {
 	int cgroup_fd;
 	uint32_t attach, net_attach; /* enum wag_attach: of pods, of the node's devices */
 	uint32_t socket_lb;
+	uint32_t acceleration; /* enum wag_acceleration */
 	struct hook_pod *pod;
 	struct hook_net *net;
 	struct hook_sock *sock; /* NULL with WAG_SOCKET_LB_OFF */
 	struct hook_tunnel *tunnel; /* NULL without tunnels */
 	struct hook_limit *limit;
+	struct hook_xdp *xdp; /* NULL with WAG_ACCELERATION_DISABLED */
 	struct dp_device tunnel_dev; /* ifindex 0: no tunnels */
 	struct dp_map maps[DP_MAPS_MAX];
 	size_t n_maps;
@@ -67,7 +71,7 @@ struct dataplane {
 
 void dp_note(struct dataplane *dp, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 struct dp_map *dp_map_find(struct dataplane *dp, const char *name);
-struct bpf_object *dp_object(const struct dataplane *dp, unsigned i); /* 0..3; NULL: not loaded */
+struct bpf_object *dp_object(const struct dataplane *dp, unsigned i); /* NULL: not loaded */
 int dp_prog_fd(const struct dataplane *dp, const char *name);	      /* -ENOENT */
 int dp_map_info(int fd, struct bpf_map_info *ret);
 
@@ -117,4 +121,9 @@ int dp_attach_devices(struct dataplane *dp, const struct dp_device *devices, siz
 /* We are nowhere else any more: links without a device, devices that are not the node's now. */
 int dp_collect_devices(struct dataplane *dp, const struct dp_device *devices, size_t n,
 		       struct wag_err *err);
+uint32_t dp_link_ifindex(int fd); /* 0: none, or its device is gone */
 int dp_detach_all(const char *pin_dir, struct wag_err *err);
+
+/* dataplane_xdp.c: exactly these devices have the program, or none without acceleration */
+int dp_attach_xdp(struct dataplane *dp, const struct dp_device *devices, size_t n,
+		  struct wag_err *err);

@@ -15,9 +15,10 @@
 #include "hook_pod.skel.h"
 #include "hook_sock.skel.h"
 #include "hook_tunnel.skel.h"
+#include "hook_xdp.skel.h"
 
 #define SEC_NS 1000000000ULL
-#define OBJECTS 5
+#define OBJECTS 6
 #define FLOW_CACHE_MIN 512
 #define FLOW_CACHE_BYTES_MAX (32U << 20) /* of all CPUs together */
 
@@ -111,6 +112,8 @@ struct bpf_object *dp_object(const struct dataplane *dp, unsigned i)
 		return dp->tunnel ? dp->tunnel->obj : NULL;
 	case 4:
 		return dp->limit ? dp->limit->obj : NULL;
+	case 5:
+		return dp->xdp ? dp->xdp->obj : NULL;
 	default:
 		return NULL;
 	}
@@ -208,6 +211,12 @@ static int open_objects(struct dataplane *dp, const struct dataplane_options *o)
 	if (!dp->limit)
 		return -errno;
 	memcpy((void *)&dp->limit->rodata->cfg, &config, sizeof(config));
+	if (o->acceleration) {
+		dp->xdp = hook_xdp__open();
+		if (!dp->xdp)
+			return -errno;
+		memcpy((void *)&dp->xdp->rodata->cfg, &config, sizeof(config));
+	}
 	if (o->socket_lb == WAG_SOCKET_LB_OFF)
 		return 0;
 	dp->sock = hook_sock__open();
@@ -449,6 +458,7 @@ static int load_all(struct dataplane *dp, const struct dataplane_options *o, str
 	skeletons[2] = dp->sock ? dp->sock->skeleton : NULL;
 	skeletons[3] = dp->tunnel ? dp->tunnel->skeleton : NULL;
 	skeletons[4] = dp->limit->skeleton;
+	skeletons[5] = dp->xdp ? dp->xdp->skeleton : NULL;
 	for (unsigned i = 0; i < OBJECTS; i++) {
 		if (!skeletons[i])
 			continue;
@@ -489,6 +499,7 @@ void dp_unload(struct dataplane *dp)
 	hook_sock__destroy(dp->sock);
 	hook_tunnel__destroy(dp->tunnel);
 	hook_limit__destroy(dp->limit);
+	hook_xdp__destroy(dp->xdp);
 	for (size_t i = 0; i < dp->n_maps; i++) {
 		closep(&dp->maps[i].fd);
 		closep(&dp->maps[i].old_fd);

@@ -195,6 +195,7 @@ static int start_dataplane(struct loop *l, struct wag_err *err)
 		.node_name = c->node_name,
 		.attach = c->attach,
 		.socket_lb = c->socket_lb,
+		.acceleration = c->acceleration,
 		.ct_max = round_up_pow2(c->ct_max),
 		.svc_max = c->svc_max,
 		.slot_max = c->slot_max,

@@ -96,6 +96,12 @@ static __always_inline bool flow_cache_pays(struct cache_luck *luck)
 	return true;
 }
 
+static __always_inline void flow_cache_paid(struct cache_luck *luck)
+{
+	if (luck->credit < FLOW_CACHE_CREDIT)
+		luck->credit += 3;
+}
+
 static __always_inline struct wag_cached *flow_cache_entry(const struct wag_pkt *pkt,
 							   __u32 ifindex)
 {
@@ -106,6 +112,33 @@ static __always_inline struct wag_cached *flow_cache_entry(const struct wag_pkt 
 		return c;
 	c = flow_cache_at(hash, true);
 	return c && flow_cache_is(c, pkt, ifindex) ? c : NULL;
+}
+
+static __always_inline void flow_cache_xlat(struct wag_pkt *pkt, const struct wag_cached *c)
+{
+	pkt->xlat.saddr = c->xsaddr;
+	pkt->xlat.daddr = c->xdaddr;
+	pkt->xlat.sport = c->xsport;
+	pkt->xlat.dport = c->xdport;
+}
+
+/* UDP leaves a backend that is gone with its next packet. */
+static __always_inline bool flow_may_move(__u8 proto, __u32 flags)
+{
+	return proto == IPPROTO_UDP && (flags & (PKT_NAT | PKT_REPLY)) == PKT_NAT;
+}
+
+static __always_inline bool flow_moved(const struct wag_cached *c, const struct wag_pkt *pkt)
+{
+	struct wag_backend_key key = {
+		.addr = c->xdaddr,
+		.svc_id = c->svc_id,
+		.port = c->xdport,
+		.proto = IPPROTO_UDP,
+	};
+
+	return flow_may_move(pkt->tuple.proto, c->flags) && c->svc_id &&
+	       !bpf_map_lookup_elem(&wag_backend, &key);
 }
 
 /*
@@ -123,16 +156,11 @@ static __always_inline bool flow_cache_find(struct __sk_buff *skb, struct wag_sc
 		return false;
 	scratch->cache_ask = 1;
 	c = flow_cache_entry(pkt, skb->ifindex);
-	if (!c || bpf_jiffies64() >= c->until)
+	if (!c || bpf_jiffies64() >= c->until || flow_moved(c, pkt))
 		return false;
-	if (scratch->luck.credit < FLOW_CACHE_CREDIT)
-		scratch->luck.credit += 3;
-	if (c->flags & PKT_NAT) {
-		pkt->xlat.saddr = c->xsaddr;
-		pkt->xlat.daddr = c->xdaddr;
-		pkt->xlat.sport = c->xsport;
-		pkt->xlat.dport = c->xdport;
-	}
+	flow_cache_paid(&scratch->luck);
+	if (c->flags & PKT_NAT)
+		flow_cache_xlat(pkt, c);
 	if (!route_hop_take(skb, scratch, &c->hop))
 		return false;
 	pkt->flags |= c->flags;
@@ -142,12 +170,11 @@ static __always_inline bool flow_cache_find(struct __sk_buff *skb, struct wag_sc
 	return true;
 }
 
-/* UDP leaves a backend that is gone with its next packet: each one asks (stage_track.h). */
-static __always_inline bool flow_may_move(const struct wag_pkt *pkt)
+/* A hostPort's pod has no entry in wag_backend to ask for: stage_track.h asks otherwise. */
+static __always_inline bool flow_is_hostport(const struct wag_pkt *pkt)
 {
-	return pkt->tuple.proto == IPPROTO_UDP &&
-	       (pkt->flags & (PKT_NAT | PKT_REPLY)) == PKT_NAT &&
-	       (pkt->svc_id || pkt->flags & PKT_NODE_PORT);
+	return flow_may_move(pkt->tuple.proto, pkt->flags) && !pkt->svc_id &&
+	       pkt->flags & PKT_NODE_PORT;
 }
 
 /* Where the flow stands, or may: nobody who is still good is turned out. NULL: nowhere. */
@@ -169,7 +196,7 @@ static __always_inline void flow_cache_keep(struct __sk_buff *skb, struct wag_sc
 	struct wag_cached *c;
 
 	if (!scratch->cache_ask || !(pkt->flags & PKT_TRACKED) || pkt->flags & PKT_FIRST_REPLY ||
-	    scratch->hop.kind == HOP_NONE || flow_may_move(pkt))
+	    scratch->hop.kind == HOP_NONE || flow_is_hostport(pkt))
 		return;
 	c = flow_cache_place(pkt, skb->ifindex);
 	if (!c)

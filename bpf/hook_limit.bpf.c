@@ -50,7 +50,8 @@ static __always_inline int limit(struct __sk_buff *skb, __u32 direction, enum wa
 	s = scratch_get(point);
 	if (!s)
 		return DROP;
-	parse_plain(skb, &s->pkt); /* for the event */
+	parse_plain(&s->pkt, (void *)(long)skb->data, (void *)(long)skb->data_end,
+		    skb->protocol); /* for the event */
 	return stage_finish(skb, s, wag_drop(&s->pkt, WAG_DROP_BANDWIDTH));
 }
 

@@ -224,36 +224,16 @@ static __always_inline int nat_plain_csum(struct __sk_buff *skb, struct wag_pkt 
 	return 0;
 }
 
-/* Everything at constant offsets, in packet memory. */
-static __always_inline int nat_plain(struct __sk_buff *skb, struct wag_pkt *pkt, const bool v6)
+/* The addresses and ports of a plain frame, and the IP header's checksum. */
+static __always_inline int nat_plain_write(void *data, void *end, const struct wag_pkt *pkt,
+					   const bool v6, __u64 addr_diff)
 {
 	const __u32 l4_off = ETH_HLEN + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
-	__be32 old = pkt->tuple.sport | (__u32)pkt->tuple.dport << 16;
-	__be32 new = pkt->xlat.sport | (__u32)pkt->xlat.dport << 16;
-	__u64 addr_diff = 0, port_diff = csum_replace32(0, old, new);
-	void *data, *end;
-	__be32 *ports;
-	int r;
+	__be32 *ports = data + l4_off;
 
-	addr_diff = csum_replace_addr(addr_diff, &pkt->tuple.saddr, &pkt->xlat.saddr);
-	addr_diff = csum_replace_addr(addr_diff, &pkt->tuple.daddr, &pkt->xlat.daddr);
-	r = nat_plain_csum(skb, pkt, l4_off, addr_diff, port_diff);
-	if (r < 0)
-		return -1;
-	if (r > 0 && old != new &&
-	    bpf_l4_csum_replace(skb, l4_off + (pkt->tuple.proto == IPPROTO_UDP ?
-						       offsetof(struct udphdr, check) :
-						       offsetof(struct tcphdr, check)),
-				old, new,
-				sizeof(new) | (pkt->tuple.proto == IPPROTO_UDP ?
-						       BPF_F_MARK_MANGLED_0 : 0)))
-		return -1;
-	data = (void *)(long)skb->data;
-	end = (void *)(long)skb->data_end;
-	ports = data + l4_off;
 	if ((void *)(ports + 1) > end)
 		return -1;
-	*ports = new;
+	*ports = pkt->xlat.sport | (__u32)pkt->xlat.dport << 16;
 	if (v6) {
 		struct ipv6hdr *ip6 = data + ETH_HLEN;
 
@@ -267,6 +247,59 @@ static __always_inline int nat_plain(struct __sk_buff *skb, struct wag_pkt *pkt,
 		ip->daddr = pkt->xlat.daddr.w[3];
 	}
 	return 0;
+}
+
+static __always_inline __u64 nat_addr_diff(const struct wag_pkt *pkt)
+{
+	__u64 diff = csum_replace_addr(0, &pkt->tuple.saddr, &pkt->xlat.saddr);
+
+	return csum_replace_addr(diff, &pkt->tuple.daddr, &pkt->xlat.daddr);
+}
+
+/* Everything at constant offsets, in packet memory. */
+static __always_inline int nat_plain(struct __sk_buff *skb, struct wag_pkt *pkt, const bool v6)
+{
+	const __u32 l4_off = ETH_HLEN + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
+	__be32 old = pkt->tuple.sport | (__u32)pkt->tuple.dport << 16;
+	__be32 new = pkt->xlat.sport | (__u32)pkt->xlat.dport << 16;
+	__u64 addr_diff = nat_addr_diff(pkt), port_diff = csum_replace32(0, old, new);
+	int r;
+
+	r = nat_plain_csum(skb, pkt, l4_off, addr_diff, port_diff);
+	if (r < 0)
+		return -1;
+	if (r > 0 && old != new &&
+	    bpf_l4_csum_replace(skb, l4_off + (pkt->tuple.proto == IPPROTO_UDP ?
+						       offsetof(struct udphdr, check) :
+						       offsetof(struct tcphdr, check)),
+				old, new,
+				sizeof(new) | (pkt->tuple.proto == IPPROTO_UDP ?
+						       BPF_F_MARK_MANGLED_0 : 0)))
+		return -1;
+	return nat_plain_write((void *)(long)skb->data, (void *)(long)skb->data_end, pkt, v6,
+			       addr_diff);
+}
+
+/* A frame whose checksum is whole, as it came off the wire. */
+static __always_inline int nat_frame(void *data, void *end, const struct wag_pkt *pkt,
+				     const bool v6)
+{
+	const __u32 l4_off = ETH_HLEN + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
+	bool udp = pkt->tuple.proto == IPPROTO_UDP;
+	__be32 old = pkt->tuple.sport | (__u32)pkt->tuple.dport << 16;
+	__be32 new = pkt->xlat.sport | (__u32)pkt->xlat.dport << 16;
+	__u64 diff = nat_addr_diff(pkt);
+	__u16 *check = data + l4_off + (udp ? offsetof(struct udphdr, check) :
+					      offsetof(struct tcphdr, check));
+
+	if ((void *)(check + 1) > end)
+		return -1;
+	if (!udp || *check) { /* a UDP checksum of 0: none, RFC 768 */
+		*check = csum_apply(*check, csum_replace32(diff, old, new));
+		if (udp && !*check)
+			*check = 0xffff;
+	}
+	return nat_plain_write(data, end, pkt, v6, diff);
 }
 
 static __always_inline int stage_nat(struct __sk_buff *skb, struct wag_scratch *scratch)

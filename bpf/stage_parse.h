@@ -224,20 +224,19 @@ static __always_inline bool parse_plain_ipv4(struct wag_pkt *pkt, struct iphdr *
 }
 
 /*
- * What nearly every packet is, read straight from packet memory. Returns false, with nothing
- * changed but pkt->tuple, for whatever asks for a closer look.
+ * What nearly every packet is, read straight from packet memory: a frame of this ethertype.
+ * Returns false, with nothing changed but pkt->tuple, for whatever asks for a closer look.
  */
-static __always_inline bool parse_plain(struct __sk_buff *skb, struct wag_pkt *pkt)
+static __always_inline bool parse_plain(struct wag_pkt *pkt, void *data, void *end, __be16 proto)
 {
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct ipv6hdr *ip6 = data + ETH_HLEN;
 	struct iphdr *ip = data + ETH_HLEN;
 
-	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+	if (proto == bpf_htons(ETH_P_IP)) {
 		pkt->l4_off = ETH_HLEN + sizeof(*ip);
 		return (void *)(ip + 1) <= end && parse_plain_ipv4(pkt, ip, end);
 	}
-	if (skb->protocol != bpf_htons(ETH_P_IPV6) || (void *)(ip6 + 1) > end ||
+	if (proto != bpf_htons(ETH_P_IPV6) || (void *)(ip6 + 1) > end ||
 	    *(__u8 *)ip6 >> 4 != 6)
 		return false;
 	__builtin_memcpy(&pkt->tuple.saddr, &ip6->saddr, sizeof(pkt->tuple.saddr));
@@ -254,7 +253,7 @@ static __always_inline int stage_parse(struct __sk_buff *skb, struct wag_pkt *pk
 	struct l3_info info = {};
 	int v;
 
-	if (parse_plain(skb, pkt))
+	if (parse_plain(pkt, (void *)(long)skb->data, (void *)(long)skb->data_end, skb->protocol))
 		return is_multicast(&pkt->tuple, pkt->flags & PKT_V6) ? PASS : NEXT;
 	pkt_clock(pkt); /* of fragments */
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {

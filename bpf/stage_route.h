@@ -27,9 +27,8 @@
  * Decrements the TTL as a router does. Returns false if it is used up: then the stack must see the
  * packet, to answer with "time exceeded".
  */
-static __always_inline bool route_ttl(struct __sk_buff *skb, bool v6)
+static __always_inline bool frame_ttl(void *data, void *end, bool v6)
 {
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct ipv6hdr *ip6 = data + ETH_HLEN;
 	struct iphdr *ip = data + ETH_HLEN;
 
@@ -46,9 +45,13 @@ static __always_inline bool route_ttl(struct __sk_buff *skb, bool v6)
 	return true;
 }
 
-static __always_inline int route_macs(struct __sk_buff *skb, const __u8 *dst, const __u8 *src)
+static __always_inline bool route_ttl(struct __sk_buff *skb, bool v6)
 {
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	return frame_ttl((void *)(long)skb->data, (void *)(long)skb->data_end, v6);
+}
+
+static __always_inline int frame_macs(void *data, void *end, const __u8 *dst, const __u8 *src)
+{
 	struct ethhdr *eth = data;
 
 	if ((void *)(eth + 1) > end)
@@ -56,6 +59,11 @@ static __always_inline int route_macs(struct __sk_buff *skb, const __u8 *dst, co
 	__builtin_memcpy(eth->h_dest, dst, ETH_ALEN);
 	__builtin_memcpy(eth->h_source, src, ETH_ALEN);
 	return 0;
+}
+
+static __always_inline int route_macs(struct __sk_buff *skb, const __u8 *dst, const __u8 *src)
+{
+	return frame_macs((void *)(long)skb->data, (void *)(long)skb->data_end, dst, src);
 }
 
 /* What the flow's next packets may do without asking: flow_cache.h. */

@@ -75,6 +75,7 @@ int main(void)
 	suite_limit(&w);
 	suite_flow_cache(&w);
 	suite_random(&w);
+	suite_xdp(&w);
 	world_close(&w);
 	suite_conntrack();
 	suite_tunnel();

@@ -126,6 +126,7 @@ void suite_flow_cache(struct world *w);
 void suite_random(struct world *w);
 void suite_tunnel(void);     /* opens a world with a tunnel */
 void suite_pack(void);
+void suite_xdp(struct world *w);
 void random_hook(struct world *w, enum hook hook, const char *name, void (*setup)(struct world *));
 void suite_masquerade(void); /* opens a world that masquerades */
 void suite_conntrack(void); /* opens tables of its own size */

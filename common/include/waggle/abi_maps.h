@@ -22,6 +22,14 @@
 enum wag_attach { WAG_ATTACH_TCX = 1, WAG_ATTACH_CLSACT = 2 };
 enum wag_socket_lb { WAG_SOCKET_LB_OFF = 0, WAG_SOCKET_LB_HOST = 1, WAG_SOCKET_LB_FULL = 2 };
 
+/* How packets that only pass through the node are turned round before the stack (XDP). */
+enum wag_acceleration {
+	WAG_ACCELERATION_DISABLED = 0,
+	WAG_ACCELERATION_BEST_EFFORT = 1, /* native where the driver can */
+	WAG_ACCELERATION_NATIVE = 2,
+	WAG_ACCELERATION_GENERIC = 3, /* by the kernel, on any device; slower than none */
+};
+
 enum wag_routing { WAG_ROUTING_NATIVE = 0, WAG_ROUTING_TUNNEL = 1, WAG_ROUTING_AUTO = 2 };
 
 struct wag_meta {
@@ -131,6 +139,11 @@ struct wag_device {
 	__u32 mtu;
 	__u32 pad;
 };
+
+/*
+ * ---- wag_xdp_dev: HASH __u32 ifindex -> __u32 (1). Devices that take packets which another one's
+ * XDP program sends on.
+ */
 
 /* ---- wag_netns: HASH __u64 netns cookie -> wag_netns. Whose sockets we translate. ---- */
 struct wag_netns {
