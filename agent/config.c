@@ -102,8 +102,8 @@ static const struct key keys[] = {
 	{ "socket-lb", "full|host|off", "Whose sockets are translated at connect (default: full)",
 	  KEY_CHOICE, KEY_AT(socket_lb), .choices = socket_lbs },
 	{ "lb-acceleration", "disabled|best-effort|native|generic",
-	  "Turn NodePort and load-balancer packets for other nodes round by XDP: where drivers can, "
-	  "only if they can, or by the kernel (default: disabled)",
+	  "Turn NodePort and load-balancer packets for other nodes round by XDP: where drivers "
+	  "can, only if they can, or by the kernel (default: disabled)",
 	  KEY_CHOICE, KEY_AT(acceleration), .choices = accelerations },
 	{ "attach", "auto|tcx|clsact",
 	  "How programs are attached (default: auto: node devices by TCX if the kernel has it, "

@@ -94,7 +94,7 @@ static const char *remedy(int r)
 	if (r == -EOPNOTSUPP)
 		return "its driver has no XDP";
 	if (r == -EINVAL || r == -ERANGE || r == -ENOSPC)
-		return "its driver does not take it: a smaller MTU, fewer queues or no LRO may help";
+		return "its driver refuses: a smaller MTU, fewer queues or no LRO may help";
 	return strerror(-r);
 }
 

@@ -18,7 +18,7 @@ AGENT = os.path.join(BUILD, "agent", "waggle-agent")
 # name, values, what the config dir must say then (None: the flag is not there)
 MATRIX = [
     ("defaults", {}, {"routing-mode": "tunnel", "tunnel-protocol": "vxlan", "ipam": "kubernetes",
-                      "socket-lb": "full", "ct-max": "262144", "svc-max": "65536",
+                      "socket-lb": "full", "lb-acceleration": "disabled", "ct-max": "262144", "svc-max": "65536",
                       "slot-max": "262144", "host-routing": "bpf", "log-level": "info",
                       "enable-ipv4": "true", "enable-ipv6": "false", "mtu": None,
                       "tunnel-port": None, "devices": None, "prometheus-serve-addr": None,
@@ -53,6 +53,7 @@ MATRIX = [
     ("devices as a list", {"devices": ["eth0", "eth1"]}, {"devices": "eth0,eth1"}),
     ("sockets of the node", {"socketLB": {"hostNamespaceOnly": True}}, {"socket-lb": "host"}),
     ("no socket path", {"socketLB": {"enabled": False}}, {"socket-lb": "off"}),
+    ("XDP", {"loadBalancer": {"acceleration": "best-effort"}}, {"lb-acceleration": "best-effort"}),
     ("tables", {"bpf": {"ctTcpMax": 524288, "ctAnyMax": 262144, "lbMapMax": 1000000}},
      {"ct-max": "786432", "svc-max": "1000000", "slot-max": "4000000"}),
     ("host firewall", {"bpf": {"hostLegacyRouting": True}}, {"host-routing": "kernel"}),
@@ -104,6 +105,7 @@ SCHEMA_REFUSES = [
     ({"prometheus": {"serviceMonitor": {"frobnicate": 1}}}, "'frobnicate' not allowed"),
     ({"routingMode": "overlay"}, "value must be one of 'tunnel', 'native', 'auto'"),
     ({"ipam": {"mode": "multi-pool"}}, "value must be one of 'kubernetes', 'cluster-pool'"),
+    ({"loadBalancer": {"acceleration": "fast"}}, "'disabled', 'best-effort', 'native'"),
     ({"tunnelPort": 70000}, "/tunnelPort"),
     ({"MTU": 100}, "/MTU"),
     ({"ipv4NativeRoutingCIDR": "10.0.0.0"}, "/ipv4NativeRoutingCIDR"),

@@ -22,6 +22,7 @@
 #include "hook_pod.skel.h"
 #include "hook_sock.skel.h"
 #include "hook_tunnel.skel.h"
+#include "hook_xdp.skel.h"
 
 #define LOG_SIZE (1 << 24)
 #define LOG_TAIL_LINES 25
@@ -121,6 +122,21 @@ static int open_limit(struct opened *o)
 	return 0;
 }
 
+static void destroy_xdp(void *skel)
+{
+	hook_xdp__destroy(skel);
+}
+
+static int open_xdp(struct opened *o)
+{
+	struct hook_xdp *s = hook_xdp__open();
+
+	if (!s)
+		return -errno;
+	*o = (struct opened){ s->obj, (struct wag_config *)&s->rodata->cfg, s, destroy_xdp };
+	return 0;
+}
+
 static int open_sock(struct opened *o)
 {
 	struct hook_sock *s = hook_sock__open();
@@ -131,7 +147,7 @@ static int open_sock(struct opened *o)
 	return 0;
 }
 
-static int (*const objects[])(struct opened *) = { open_pod, open_net, open_tunnel, open_limit,
+static int (*const objects[])(struct opened *) = { open_pod, open_net, open_tunnel, open_limit, open_xdp,
 						open_sock };
 
 static int keep_error(enum libbpf_print_level level, const char *fmt, va_list args)
