@@ -18,7 +18,8 @@ AGENT = os.path.join(BUILD, "agent", "waggle-agent")
 # name, values, what the config dir must say then (None: the flag is not there)
 MATRIX = [
     ("defaults", {}, {"routing-mode": "tunnel", "tunnel-protocol": "vxlan", "ipam": "kubernetes",
-                      "socket-lb": "full", "lb-acceleration": "disabled", "ct-max": "262144", "svc-max": "65536",
+                      "socket-lb": "full", "lb-acceleration": "disabled",
+                      "ct-max": "262144", "svc-max": "65536",
                       "slot-max": "262144", "host-routing": "bpf", "log-level": "info",
                       "enable-ipv4": "true", "enable-ipv6": "false", "mtu": None,
                       "tunnel-port": None, "devices": None, "prometheus-serve-addr": None,

@@ -147,8 +147,8 @@ static int open_sock(struct opened *o)
 	return 0;
 }
 
-static int (*const objects[])(struct opened *) = { open_pod, open_net, open_tunnel, open_limit, open_xdp,
-						open_sock };
+static int (*const objects[])(struct opened *) = { open_pod, open_net, open_tunnel, open_limit,
+						open_xdp, open_sock };
 
 static int keep_error(enum libbpf_print_level level, const char *fmt, va_list args)
 {
