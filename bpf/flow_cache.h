@@ -18,7 +18,7 @@
 
 #define FLOW_CACHE_TICKS 32 /* of the kernel's clock, which is free to read: 32 to 320 ms */
 #define FLOW_CACHE_PROBE 16
-#define FLOW_CACHE_CREDIT 64
+#define FLOW_CACHE_CREDIT 4096
 
 /* One line of the processor's cache tells whether it is the flow, the next where it goes. */
 struct wag_cached {

@@ -93,7 +93,8 @@ static __always_inline void turn_outer(struct outer *o)
 	o->ip.daddr = saddr;
 }
 
-static __always_inline int answer(struct __sk_buff *skb, struct frame *f)
+/* A SYN becomes its SYN-ACK. */
+static __always_inline void answer(struct frame *f)
 {
 	struct frame h = *f;
 
@@ -110,15 +111,14 @@ static __always_inline int answer(struct __sk_buff *skb, struct frame *f)
 	h.tcp.ack = 1;
 	checksums(&h);
 	*f = h;
-	return bpf_redirect(skb->ifindex, 0);
 }
 
 /* Only the bench's own packets have these sequence numbers; everything else passes. */
-static __always_inline struct frame *ours(struct __sk_buff *skb, __u32 seq, __u32 skip)
+static __always_inline struct frame *ours(__u32 data, __u32 end, __u32 seq, __u32 skip)
 {
-	struct frame *f = (void *)(long)skb->data + skip;
+	struct frame *f = (void *)(long)data + skip;
 
-	if ((void *)(f + 1) > (void *)(long)skb->data_end)
+	if ((void *)(f + 1) > (void *)(long)end)
 		return 0;
 	if (f->eth.h_proto != bpf_htons(ETH_P_IP) || f->ip.protocol != IPPROTO_TCP ||
 	    f->tcp.seq != bpf_htonl(seq + (seq == CLIENT_SEQ && !f->tcp.syn)))
@@ -129,22 +129,44 @@ static __always_inline struct frame *ours(struct __sk_buff *skb, __u32 seq, __u3
 SEC("tc")
 int at_backend(struct __sk_buff *skb)
 {
-	struct frame *f = ours(skb, CLIENT_SEQ,
+	struct frame *f = ours(skb->data, skb->data_end, CLIENT_SEQ,
 			       tunnel_at == TUNNEL_AT_BACKEND ? OUTER_BYTES : 0);
 
 	if (!f)
 		return TC_ACT_UNSPEC; /* perhaps the other direction's */
 	count(SEEN_BACKEND);
-	return f->tcp.syn && reflect ? answer(skb, f) : TC_ACT_SHOT;
+	if (!f->tcp.syn || !reflect)
+		return TC_ACT_SHOT;
+	answer(f);
+	return bpf_redirect(skb->ifindex, 0);
 }
 
 SEC("tc")
 int at_client(struct __sk_buff *skb)
 {
-	if (!ours(skb, SERVER_SEQ, tunnel_at == TUNNEL_AT_CLIENT ? OUTER_BYTES : 0))
+	if (!ours(skb->data, skb->data_end, SERVER_SEQ, tunnel_at == TUNNEL_AT_CLIENT ? OUTER_BYTES : 0))
 		return TC_ACT_UNSPEC;
 	count(SEEN_CLIENT);
 	return TC_ACT_SHOT;
+}
+
+/* Both ends on one link, before it makes packets of what arrives: no stack's time is measured. */
+SEC("xdp")
+int at_wire(struct xdp_md *ctx)
+{
+	struct frame *f = ours(ctx->data, ctx->data_end, CLIENT_SEQ, 0);
+
+	if (!f) {
+		if (!ours(ctx->data, ctx->data_end, SERVER_SEQ, 0))
+			return XDP_PASS;
+		count(SEEN_CLIENT);
+		return XDP_DROP;
+	}
+	count(SEEN_BACKEND);
+	if (!f->tcp.syn || !reflect)
+		return XDP_DROP;
+	answer(f);
+	return XDP_TX;
 }
 
 /* A veth takes redirected frames only while its other end has an XDP program (NAPI). */

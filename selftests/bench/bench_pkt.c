@@ -41,6 +41,8 @@ struct options {
 	const char *backends[BACKENDS_MAX];
 	int backend_count, cpu;
 	bool fifo;
+	bool at_wire;	   /* client and backend are at the client's link, and counted in XDP */
+	bool node_has_xdp;
 	uint32_t client_addr, more_addrs, target_addr;
 	uint16_t target_port;
 	uint32_t tunnel_at; /* bench_frame.h TUNNEL_* */
@@ -141,9 +143,18 @@ static int attach(const struct options *o, struct bench_gen *skel)
 
 	if (r < 0)
 		return r;
-	skel->links.pass = bpf_program__attach_xdp(skel->progs.pass, if_nametoindex(o->node_if));
-	if (!skel->links.pass)
+	if (!o->node_has_xdp)
+		skel->links.pass =
+			bpf_program__attach_xdp(skel->progs.pass, if_nametoindex(o->node_if));
+	if (!o->node_has_xdp && !skel->links.pass)
 		return -errno;
+	if (o->at_wire) {
+		r = enter_ns(o->client_ns);
+		if (r == 0)
+			skel->links.at_wire = bpf_program__attach_xdp(
+				skel->progs.at_wire, if_nametoindex(o->client_if));
+		return r < 0 ? r : skel->links.at_wire ? 0 : -errno;
+	}
 	for (int i = 0; i < o->backend_count; i++) {
 		r = attach_tc(o->backends[i], "eth0", skel->progs.at_backend);
 		if (r < 0)
@@ -154,6 +165,8 @@ static int attach(const struct options *o, struct bench_gen *skel)
 
 static void detach(const struct options *o)
 {
+	if (o->at_wire)
+		return; /* links go with the program */
 	for (int i = 0; i < o->backend_count; i++)
 		detach_tc(o->backends[i], "eth0");
 	detach_tc(o->client_ns, o->client_if);
@@ -342,6 +355,8 @@ static int parse_options(int argc, char **argv, struct options *o)
 		{ "target-port", required_argument, NULL, 'p' },
 		{ "cpu", required_argument, NULL, 'C' },
 		{ "fifo", no_argument, NULL, 'F' },
+		{ "at-wire", no_argument, NULL, 'W' },
+		{ "node-has-xdp", no_argument, NULL, 'X' },
 		{ "tunnel", required_argument, NULL, 'T' },
 		{ "macs", required_argument, NULL, 'M' },
 		{},
@@ -364,12 +379,15 @@ static int parse_options(int argc, char **argv, struct options *o)
 		case 'p': o->target_port = atoi(optarg); break;
 		case 'C': o->cpu = atoi(optarg); break;
 		case 'F': o->fifo = true; break;
+		case 'W': o->at_wire = true; break;
+		case 'X': o->node_has_xdp = true; break;
 		case 'T': r = parse_tunnel(optarg, o); break;
 		case 'M': r = parse_macs(optarg, o); break;
 		default: r = -EINVAL;
 		}
 	}
-	if (r == 0 && (!o->node_ns || !o->node_if || !o->client_ns || !o->backend_count))
+	if (r == 0 && (!o->node_ns || !o->node_if || !o->client_ns ||
+		       (!o->backend_count && !o->at_wire)))
 		r = -EINVAL;
 	return r;
 }

@@ -147,7 +147,7 @@ class WaggleForward(Forward, Waggle):
 
     def __init__(self, ctx):
         Waggle.__init__(self, ctx, 0)
-        self.more_args = [*self.more_args, f"--attach={ctx.attach}"]
+        self.more_args = [*self.more_args, f"--attach={ctx.args.attach}"]
         self.node = Link(self.node.name)
         self.frames = {}
 
@@ -169,7 +169,7 @@ class WaggleForward(Forward, Waggle):
 
     def settle(self):
         """A pod that is here to stay has its link in its filter's place (docs/adr/0007)."""
-        if self.ctx.attach == "auto" and "devices by tcx" in self.log_tail(1 << 16):
+        if self.ctx.args.attach == "auto" and "devices by tcx" in self.log_tail(1 << 16):
             self.until("the pod's link", lambda: any(
                 p.startswith(self.node.client_if + "_")
                 for p in os.listdir(os.path.join(self.pins, "links"))), 60)

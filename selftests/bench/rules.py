@@ -142,7 +142,16 @@ def digest(text):
     return base64.b32encode(hashlib.sha256(text.encode()).digest()).decode()[:16]
 
 
-def nft_service(index, count, real):
+def nft_node_port(index, service, port):
+    """From outside: always masqueraded, the client could be answered past the node."""
+    external = service.replace("service-", "external-", 1)
+    return [f"add chain {TABLE} {external}",
+            f"add rule {TABLE} {external} jump mark-for-masquerade",
+            f"add rule {TABLE} {external} goto {service}",
+            f"add element {TABLE} service-nodeports {{ tcp . {port} : goto {external} }}"]
+
+
+def nft_service(index, count, real, node_port=None):
     name, where = f"svc{index}", f"ns{index // 100}/svc{index}/tcp/http"
     service = f"service-{digest(name)[:8]}-{where}"
     lines, verdicts = [f"add chain {TABLE} {service}"], []
@@ -157,21 +166,24 @@ def nft_service(index, count, real):
               f"add rule {TABLE} {service} numgen random mod 4 vmap {{ {' , '.join(verdicts)} }}",
               f"add element {TABLE} cluster-ips {{ {vip(index)} }}",
               f"add element {TABLE} service-ips {{ {vip(index)} . tcp . {PORT} : goto {service} }}"]
+    if node_port and index == count - 1:
+        lines += nft_node_port(index, service, node_port)
     return "\n".join(lines) + "\n"
 
 
-def nft(count, real, per_transaction=None):
+def nft(count, real, per_transaction=None, node_port=None):
     """One transaction as kube-proxy's first sync, or the same rules in several: the kernel's time
     grows with the square of a transaction, what packets then meet is the same."""
     step = per_transaction or count
-    parts = ["".join(nft_service(i, count, real) for i in range(at, min(at + step, count)))
+    parts = ["".join(nft_service(i, count, real, node_port)
+                     for i in range(at, min(at + step, count)))
              for at in range(0, count, step)]
     if per_transaction:
         return [NFT_OBJECTS, *parts, NFT_CHAINS + NFT_RULES]
     return [NFT_OBJECTS + NFT_CHAINS + NFT_RULES + "".join(parts)]
 
 
-def iptables(count, real):
+def iptables(count, real, node_port=None):
     chains = [":KUBE-SERVICES - [0:0]", ":KUBE-NODEPORTS - [0:0]", ":KUBE-POSTROUTING - [0:0]",
               ":KUBE-MARK-MASQ - [0:0]"]
     rules = []
@@ -193,6 +205,13 @@ def iptables(count, real):
                       f'-A {chain} -m comment --comment "{name}" -s {pod}/32 -j KUBE-MARK-MASQ',
                       f'-A {chain} -m comment --comment "{name}" -m tcp -p tcp -j DNAT '
                       f"--to-destination {pod}:{TARGET_PORT}"]
+        if node_port and i == count - 1:
+            external = "KUBE-EXT-" + digest(name)
+            chains.append(f":{external} - [0:0]")
+            rules += [f'-A KUBE-NODEPORTS -m comment --comment "{name}" -m tcp -p tcp --dport '
+                      f"{node_port} -j {external}",
+                      f'-A {external} -m comment --comment "masquerade traffic for {name} external '
+                      'destinations" -j KUBE-MARK-MASQ', f"-A {external} -j {service}"]
     rules.append('-A KUBE-SERVICES -m comment --comment "kubernetes service nodeports; NOTE: this '
                  'must be the last rule in this chain" -m addrtype --dst-type LOCAL '
                  "-j KUBE-NODEPORTS")
@@ -200,17 +219,20 @@ def iptables(count, real):
             + "\nCOMMIT\n")
 
 
-def manifest(count, real):
-    """A List of Services and EndpointSlices, one object a line."""
+def manifest(count, real, node_port=None):
+    """A List of Services and EndpointSlices, one object a line. With a node_port the last one has
+    it."""
     items = []
     for i in range(count):
         ns, name = f"ns{i // 100}", f"svc{i}"
+        outside = {"nodePort": node_port} if node_port and i == count - 1 else {}
         items.append({"apiVersion": "v1", "kind": "Service",
                       "metadata": {"name": name, "namespace": ns},
-                      "spec": {"type": "ClusterIP", "clusterIP": vip(i), "clusterIPs": [vip(i)],
+                      "spec": {"type": "NodePort" if outside else "ClusterIP",
+                               "clusterIP": vip(i), "clusterIPs": [vip(i)],
                                "ipFamilies": ["IPv4"],
                                "ports": [{"name": "http", "protocol": "TCP", "port": PORT,
-                                          "targetPort": TARGET_PORT}]}})
+                                          "targetPort": TARGET_PORT, **outside}]}})
         items.append({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
                       "metadata": {"name": f"{name}-1", "namespace": ns,
                                    "labels": {"kubernetes.io/service-name": name}},
