@@ -491,6 +491,13 @@ int dataplane_set_synced(struct dataplane *dp, uint64_t now_ns)
 	return bpf_map_update_elem(fd, &zero, &meta, BPF_ANY) < 0 ? -errno : 0;
 }
 
+int dataplane_set_pacing(struct dataplane *dp, bool on)
+{
+	int fd = dataplane_map_fd(dp, "wag_runtime");
+
+	return fd < 0 ? fd : bpfsys_array_store(fd, offsetof(struct wag_runtime, pacing), on);
+}
+
 static int new_dataplane(struct dataplane **ret, const struct dataplane_options *o)
 {
 	_cleanup_(dataplane_freep) struct dataplane *dp = calloc(1, sizeof(*dp));

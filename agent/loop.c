@@ -226,7 +226,11 @@ static int start_dataplane(struct loop *l, struct wag_err *err)
 		r = node_register_netns(l->dp, err);
 	if (r < 0)
 		return r;
+	r = dataplane_set_pacing(l->dp, l->facts.paced);
+	if (r < 0)
+		return wag_err_set(err, r, "map wag_runtime: %s", strerror(-r));
 	loop_log_devices(&l->facts, c->socket_lb);
+	loop_log_pacing(&l->facts);
 	log_info("%zu programs in place (pods by %s, devices by %s, socket path %s) in %" PRIu64
 		 " ms",
 		 dataplane_n_programs(l->dp), attach_name(dataplane_attach_mode(l->dp)),

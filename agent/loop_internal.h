@@ -63,6 +63,7 @@ void loop_report(void *ctx, enum wag_log_level level, const char *msg);
 
 /* loop_node.c: the node's devices, addresses and routes, followed. */
 void loop_log_devices(const struct node_facts *f, uint32_t socket_lb);
+void loop_log_pacing(const struct node_facts *f);
 int loop_node_events(struct loop *l, struct wag_err *err); /* before the first listing */
 int loop_node_start(struct loop *l, struct wag_err *err);  /* the ways to other nodes */
 void loop_node_stop(struct loop *l);

@@ -27,6 +27,13 @@ void loop_log_devices(const struct node_facts *f, uint32_t socket_lb)
 			 f->headerless);
 }
 
+void loop_log_pacing(const struct node_facts *f)
+{
+	log_info("bandwidth of pods: %s",
+		 f->paced ? "departure times, for fq sends on every device served"
+			  : "token bucket, for fq does not send on every device served");
+}
+
 static bool same_devices(const struct node_facts *a, const struct node_facts *b)
 {
 	return a->n_devices == b->n_devices &&
@@ -94,6 +101,12 @@ static int follow(struct loop *l, struct node_facts *facts, struct wag_err *err)
 		r = dataplane_set_devices(l->dp, facts->devices, facts->n_devices, err);
 		if (r == 0)
 			loop_log_devices(facts, l->config->socket_lb);
+	}
+	if (r == 0 && facts->paced != l->facts.paced) {
+		r = dataplane_set_pacing(l->dp, facts->paced);
+		if (r < 0)
+			return wag_err_set(err, r, "map wag_runtime: %s", strerror(-r));
+		loop_log_pacing(facts);
 	}
 	return r < 0 ? r : follow_facts(l, facts, err);
 }

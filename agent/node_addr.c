@@ -13,6 +13,7 @@
 #include <waggle/cleanup.h>
 #include <waggle/sysctl.h>
 #include "node_addr.h"
+#include "node_qdisc.h"
 
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71 /* Linux 5.14 */
@@ -28,6 +29,8 @@ struct reading {
 	struct nl_addr *addrs; /* as many as facts has, in the same order */
 	struct link_fact *links;
 	size_t n_links;
+	struct nl_qdisc *qdiscs;
+	size_t n_qdiscs;
 	int err;
 };
 
@@ -77,6 +80,20 @@ static int on_link(const struct nl_link *link, void *ctx)
 	}
 	r->links = links;
 	links[r->n_links++] = (struct link_fact){ .link = *link };
+	return 0;
+}
+
+static int on_qdisc(const struct nl_qdisc *qdisc, void *ctx)
+{
+	struct reading *r = ctx;
+	struct nl_qdisc *qdiscs = reallocarray(r->qdiscs, r->n_qdiscs + 1, sizeof(*qdiscs));
+
+	if (!qdiscs) {
+		r->err = -ENOMEM;
+		return 1;
+	}
+	r->qdiscs = qdiscs;
+	qdiscs[r->n_qdiscs++] = *qdisc;
 	return 0;
 }
 
@@ -273,6 +290,16 @@ static void choose_main_addrs(struct reading *r)
 	}
 }
 
+static bool all_paced(const struct reading *r)
+{
+	const struct node_facts *f = r->facts;
+
+	for (size_t i = 0; i < f->n_devices; i++)
+		if (!qdiscs_pace(r->qdiscs, r->n_qdiscs, f->devices[i].ifindex))
+			return false;
+	return f->n_devices > 0;
+}
+
 int node_facts_read(struct node_facts *ret, struct nl *nl, const char *wanted)
 {
 	struct node_facts f = { 0 };
@@ -281,6 +308,8 @@ int node_facts_read(struct node_facts *ret, struct nl *nl, const char *wanted)
 
 	if (e == 0)
 		e = nl_addr_list(nl, on_addr, &r);
+	if (e == 0)
+		e = nl_qdisc_list(nl, on_qdisc, &r);
 	if (r.err < 0)
 		e = r.err;
 	if (e == 0) {
@@ -291,8 +320,10 @@ int node_facts_read(struct node_facts *ret, struct nl *nl, const char *wanted)
 		e = describe_devices(&r);
 	if (e == 0)
 		choose_main_addrs(&r);
+	f.paced = all_paced(&r);
 	free(r.links);
 	free(r.addrs);
+	free(r.qdiscs);
 	if (e < 0)
 		node_facts_done(&f);
 	else

@@ -32,6 +32,7 @@ struct node_facts {
 	char headerless[128]; /* names of those that could not be: no Ethernet header */
 	struct wag_addr v4, v6; /* the node's main ones; zero: none */
 	uint32_t mtu;		/* the smallest of the devices'; 0: no device */
+	bool paced; /* fq sends on all of them: packets can be given departure times */
 };
 
 /* wanted: comma-separated names, NULL or "": those with a global address or a default route. */

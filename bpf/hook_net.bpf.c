@@ -19,6 +19,7 @@
 #include "stage_route.h"
 #include "flow_cache.h"
 #include "stage_pack.h"
+#include "stage_limit.h"
 #include "stage_finish.h"
 
 SEC("tc")
@@ -67,6 +68,7 @@ int wag_to_net(struct __sk_buff *skb)
 	struct wag_scratch *s;
 	int v;
 
+	limit_pace(skb);
 	/* Forwarded packets met their hook where they came in. */
 	if (skb->ingress_ifindex || (skb->mark & WAG_MARK_MASK) == WAG_MARK_TRANSLATED)
 		return PASS;

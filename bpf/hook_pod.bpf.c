@@ -16,6 +16,7 @@
 #include "stage_route.h"
 #include "flow_cache.h"
 #include "stage_pack.h"
+#include "stage_limit.h"
 #include "stage_finish.h"
 
 /* What no flow is made of goes to the stack, but not with somebody else's source address. */
@@ -64,6 +65,7 @@ known:
 	if (v == PASS && s->pkt.flags & PKT_NAT && !cfg.dry_run)
 		route_mark(skb);
 out:
+	v = stage_limit(skb, s, v); /* a pod with a limit: when, or not at all */
 	return stage_finish(skb, s, v); /* counters and event, only here */
 }
 

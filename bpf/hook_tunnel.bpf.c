@@ -21,6 +21,7 @@
 #include "stage_route.h"
 #include "flow_cache.h"
 #include "stage_pack.h"
+#include "stage_limit.h"
 #include "stage_finish.h"
 
 /* Only the cluster's nodes are believed; of a stranger's packet the event shows the outside. */
@@ -112,6 +113,7 @@ int wag_to_tunnel(struct __sk_buff *skb)
 	struct wag_scratch *s;
 	int v;
 
+	limit_pace(skb); /* the device takes the mapping, and leaves the time, to what it packs */
 	if ((skb->mark & WAG_MARK_MASK) == WAG_MARK_TRANSLATED)
 		return PASS; /* it has its key */
 	s = scratch_get(WAG_POINT_TO_TUNNEL);

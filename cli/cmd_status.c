@@ -51,7 +51,22 @@ static json_t *agent_json(const struct cli *cli)
 	return agent;
 }
 
-static json_t *meta_json(const struct wag_meta *meta)
+/* How what pods send out of the node is held to their limits. */
+static const char *bandwidth_by(const struct cli *cli)
+{
+	_cleanup_map_ struct pinned_map map = PINNED_MAP_NONE;
+	struct wag_runtime runtime;
+	__u32 zero = 0;
+
+	int r = pinned_map_open_typed(cli, "wag_runtime", sizeof(zero), sizeof(runtime), &map,
+				      NULL);
+
+	if (r < 0 || pinned_map_lookup(&map, &zero, &runtime) < 0)
+		return "?";
+	return runtime.pacing ? "departure times" : "token bucket";
+}
+
+static json_t *meta_json(const struct cli *cli, const struct wag_meta *meta)
 {
 	static const char *const attach[] = { "none", "tcx", "clsact" };
 	static const char *const socket_lb[] = { "off", "host", "full" };
@@ -62,14 +77,16 @@ static json_t *meta_json(const struct wag_meta *meta)
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	up = (double)now.tv_sec - (double)(meta->started_ns / NSEC_PER_SEC);
 	return json_pack(
-		"{s:s, s:s, s:i, s:i, s:s, s:s, s:s, s:s, s:i, s:f, s:b}", "node", meta->node_name,
-		"version", meta->version, "abi", (int)meta->abi, "pid", (int)meta->agent_pid,
-		"attach", meta->attach < 3 ? attach[meta->attach] : "?", "socketLB",
+		"{s:s, s:s, s:i, s:i, s:s, s:s, s:s, s:s, s:i, s:f, s:b, s:s}", "node",
+		meta->node_name, "version", meta->version, "abi", (int)meta->abi, "pid",
+		(int)meta->agent_pid, "attach",
+		meta->attach < 3 ? attach[meta->attach] : "?", "socketLB",
 		meta->socket_lb < 3 ? socket_lb[meta->socket_lb] : "?", "nodeIPv4",
 		wag_addr_is_zero(&meta->node_v4) ? "" : wag_addr_format(&meta->node_v4, v4),
 		"nodeIPv6",
 		wag_addr_is_zero(&meta->node_v6) ? "" : wag_addr_format(&meta->node_v6, v6), "mtu",
-		(int)meta->mtu, "startedSecondsAgo", up, "synced", meta->synced_ns != 0);
+		(int)meta->mtu, "startedSecondsAgo", up, "synced", meta->synced_ns != 0,
+		"bandwidth", bandwidth_by(cli));
 }
 
 /* {mode, device, deviceMTU, mtu, podRouteMTU}; the device is "" where there is no tunnel. */
@@ -184,10 +201,11 @@ static void add_meta_rows(json_t *rows, const json_t *meta)
 		json_real_value(json_object_get(meta, "startedSecondsAgo")),
 		(int)json_integer_value(json_object_get(meta, "pid")),
 		json_is_true(json_object_get(meta, "synced")) ? "synced" : "NOT SYNCED"));
-	add_row(rows, "Datapath", json_sprintf("attach %s, socket LB %s, mtu %d",
+	add_row(rows, "Datapath", json_sprintf("attach %s, socket LB %s, mtu %d, bandwidth by %s",
 		json_string_value(json_object_get(meta, "attach")),
 		json_string_value(json_object_get(meta, "socketLB")),
-		(int)json_integer_value(json_object_get(meta, "mtu"))));
+		(int)json_integer_value(json_object_get(meta, "mtu")),
+		json_string_value(json_object_get(meta, "bandwidth"))));
 }
 
 static void add_routing_rows(json_t *rows, const json_t *routing, const json_t *nodes)
@@ -277,7 +295,7 @@ int cmd_status(const struct cli *cli, int argc, char **argv, struct wag_err *err
 	good = r == 0 && json_is_true(json_object_get(agent, "healthy")) &&
 	       json_is_true(json_object_get(agent, "ready"));
 	doc = json_pack("{s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "ok", good, "agent", agent,
-			"datapath", r == 0 ? meta_json(&meta) : json_null(), "routing",
+			"datapath", r == 0 ? meta_json(cli, &meta) : json_null(), "routing",
 			r == 0 ? routing_json(&meta) : json_null(), "nodes",
 			r == 0 ? nodes_json(cli) : json_array(), "kernel", kernel_features(),
 			"maps", r == 0 ? maps_json(cli) : json_array(), "drops",

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/* tc filters for kernels without TCX, and the watch over links and addresses. */
+/* tc filters for kernels without TCX, queueing, and the watch over it, links and addresses. */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <string.h>
 #include <linux/if_ether.h>
 #include <linux/pkt_cls.h>
 #include <linux/pkt_sched.h>
@@ -148,11 +149,56 @@ void nl_tc_remove(struct nl *nl, uint32_t ifindex)
 	nl_call(nl, &m, NULL, NULL);
 }
 
+int nl_parse_qdisc(const struct nlmsghdr *h, struct nl_qdisc *ret)
+{
+	const struct rtattr *a[TCA_KIND + 1];
+	const struct tcmsg *tcm = NLMSG_DATA(h);
+	size_t n;
+	int r;
+
+	r = nl_attrs_index(h, sizeof(*tcm), a, TCA_KIND);
+	if (r < 0)
+		return r;
+	if (!a[TCA_KIND])
+		return -EBADMSG;
+	*ret = (struct nl_qdisc){ .ifindex = tcm->tcm_ifindex,
+				  .handle = tcm->tcm_handle,
+				  .parent = tcm->tcm_parent };
+	n = RTA_PAYLOAD(a[TCA_KIND]);
+	memcpy(ret->kind, RTA_DATA(a[TCA_KIND]), n < sizeof(ret->kind) ? n : sizeof(ret->kind) - 1);
+	return 0;
+}
+
+static int on_qdisc_item(const struct nlmsghdr *h, void *ctx)
+{
+	struct nl_qdisc qdisc;
+	int r;
+
+	if (h->nlmsg_type != RTM_NEWQDISC)
+		return 0;
+	r = nl_parse_qdisc(h, &qdisc);
+	return r < 0 ? r : nl_list_add(ctx, &qdisc);
+}
+
+int nl_qdisc_list(struct nl *nl, nl_qdisc_fn fn, void *ctx)
+{
+	_cleanup_(nl_list_done) struct nl_list l = { .size = sizeof(struct nl_qdisc) };
+	struct tcmsg tcm = { .tcm_family = AF_UNSPEC };
+	struct nl_msg m;
+	int r;
+
+	nl_msg_init(&m, RTM_GETQDISC, NLM_F_DUMP, &tcm, sizeof(tcm));
+	r = nl_list_dump(nl, &m, on_qdisc_item, &l);
+	for (size_t i = 0; r == 0 && i < l.count; i++)
+		r = fn((const struct nl_qdisc *)l.items + i, ctx);
+	return r < 0 ? r : 0;
+}
+
 int nl_monitor_open(void)
 {
 	struct sockaddr_nl groups = { .nl_family = AF_NETLINK,
 				      .nl_groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR |
-						   RTMGRP_IPV6_IFADDR };
+						   RTMGRP_IPV6_IFADDR | RTMGRP_TC };
 	_cleanup_close_ int fd = -1;
 
 	fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);

@@ -31,6 +31,7 @@ void nl_put_addr(struct nl_msg *m, uint16_t type, const struct wag_addr *addr);
 int nl_parse_link(const struct nlmsghdr *h, struct nl_link *ret);
 int nl_parse_route(const struct nlmsghdr *h, struct nl_route *ret);
 int nl_parse_neigh(const struct nlmsghdr *h, struct nl_neigh *ret);
+int nl_parse_qdisc(const struct nlmsghdr *h, struct nl_qdisc *ret);
 /* Puts attributes of a type <= max into table; a repeated one: the last counts. */
 int nl_attrs_index(const struct nlmsghdr *h, size_t body, const struct rtattr **table,
 		   unsigned max);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * BPF_PROG_TEST_RUN hands out packets that came through no tunnel: this one gives them the key that
- * the tunnel device would have, then goes on to wag_from_tunnel by a tail call.
+ * the tunnel device would have, then goes on to wag_from_tunnel by a tail call. And it has no word
+ * for skb->queue_mapping: queued gives a packet its own, and goes on in the same way.
  */
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
@@ -19,6 +20,23 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } target SEC(".maps");
+
+__u32 queue;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} queue_target SEC(".maps");
+
+SEC("tc")
+int queued(struct __sk_buff *skb)
+{
+	skb->queue_mapping = queue;
+	bpf_tail_call(skb, &queue_target, 0);
+	return TC_ACT_STOLEN;
+}
 
 SEC("tc")
 int packed(struct __sk_buff *skb)

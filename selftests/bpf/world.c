@@ -367,8 +367,8 @@ static void forget_key(struct world *w, enum hook hook)
 	free(each);
 }
 
-int world_run_ctx(struct world *w, enum hook hook, const struct frame *in, struct frame *ret_out,
-		  struct __sk_buff *ctx)
+static int run_prog(struct world *w, int prog, enum hook hook, const struct frame *in,
+		    struct frame *ret_out, struct __sk_buff *ctx)
 {
 	LIBBPF_OPTS(bpf_test_run_opts, opts);
 	struct __sk_buff ctx_out = {};
@@ -384,12 +384,32 @@ int world_run_ctx(struct world *w, enum hook hook, const struct frame *in, struc
 	opts.ctx_out = &ctx_out;
 	opts.ctx_size_out = sizeof(ctx_out);
 	opts.repeat = 1;
-	if (bpf_prog_test_run_opts(w->prog[hook], &opts) < 0)
+	if (bpf_prog_test_run_opts(prog, &opts) < 0)
 		return -1000 - errno;
 	ret_out->len = opts.data_size_out;
 	ret_out->l4 = in->l4;
 	w->mark = ctx_out.mark;
+	w->tstamp = ctx_out.tstamp;
 	return opts.retval;
+}
+
+int world_run_ctx(struct world *w, enum hook hook, const struct frame *in, struct frame *ret_out,
+		  struct __sk_buff *ctx)
+{
+	return run_prog(w, w->prog[hook], hook, in, ret_out, ctx);
+}
+
+int world_run_queued(struct world *w, enum hook hook, const struct frame *in, __u32 queue,
+		     struct __sk_buff *ctx)
+{
+	int target = bpf_map__fd(w->packed->maps.queue_target);
+	struct frame out;
+	__u32 zero = 0;
+
+	w->packed->bss->queue = queue;
+	if (bpf_map_update_elem(target, &zero, &w->prog[hook], BPF_ANY))
+		return -1000 - errno;
+	return run_prog(w, bpf_program__fd(w->packed->progs.queued), hook, in, &out, ctx);
 }
 
 int world_run(struct world *w, enum hook hook, const struct frame *in, struct frame *ret_out)

@@ -46,7 +46,8 @@ struct world {
 	__u32 packer_vni;
 	bool plain;
 	__u16 port; /* the source port the programs chose last */
-	__u32 mark; /* of the last packet */
+	__u32 mark;    /* of the last packet */
+	__u64 tstamp;
 };
 
 struct backend {
@@ -76,6 +77,9 @@ void world_reset(struct world *w, bool v6);
 int world_run(struct world *w, enum hook hook, const struct frame *in, struct frame *ret_out);
 int world_run_ctx(struct world *w, enum hook hook, const struct frame *in, struct frame *ret_out,
 		  struct __sk_buff *ctx);
+/* The packet has this queue_mapping when it meets the hook. */
+int world_run_queued(struct world *w, enum hook hook, const struct frame *in, __u32 queue,
+		     struct __sk_buff *ctx);
 __u32 world_ifindex(enum hook hook);
 
 void world_service(struct world *w, __u32 index, enum who who, __u16 port, __u8 proto, __u32 flags);

@@ -13,6 +13,7 @@ static int read_all(const struct nlmsghdr *h, void *ctx)
 	struct nl_route route;
 	struct nl_neigh neigh;
 	struct nl_tunnel tunnel;
+	struct nl_qdisc qdisc;
 	struct nl_addr addr;
 
 	if (nl_parse_link(h, &link) == 0 && strlen(link.name) >= sizeof(link.name))
@@ -22,6 +23,8 @@ static int read_all(const struct nlmsghdr *h, void *ctx)
 		__builtin_trap();
 	(void)nl_parse_route(h, &route);
 	(void)nl_parse_neigh(h, &neigh);
+	if (nl_parse_qdisc(h, &qdisc) == 0 && !memchr(qdisc.kind, 0, sizeof(qdisc.kind)))
+		__builtin_trap();
 	return 0;
 }
 

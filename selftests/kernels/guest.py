@@ -12,7 +12,7 @@ import fetch
 
 ESCAPES = re.compile(r"\x1b(c|\[[0-9;?]*[A-Za-z])")
 # load_order() adds what each of them needs.
-MODULES = ["veth", "sch_ingress", "cls_bpf", "dummy", "vxlan", "geneve"]
+MODULES = ["veth", "sch_ingress", "sch_fq", "cls_bpf", "dummy", "vxlan", "geneve"]
 
 
 class Initramfs:

@@ -250,6 +250,7 @@ int run_stream(const struct opts *o)
 	struct stream s = { .fd = open_socket(o, &o->dst[0], SOCK_DGRAM, NULL),
 			    .cap = (uint64_t)o->rate * o->ms / 1000 + 1 };
 	uint64_t start = now_us(), now, end;
+	int bytes = 4 << 20; /* what is lost is lost on the way */
 	uint8_t out[200] = { 0 };
 	unsigned long errors = 0;
 	bool said = false;
@@ -257,6 +258,7 @@ int run_stream(const struct opts *o)
 	s.seen = calloc(s.cap, 1);
 	if (!s.seen || s.fd < 0 || connect(s.fd, &o->dst[0].sa, sa_len(&o->dst[0])) < 0)
 		return 2;
+	setsockopt(s.fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof(bytes));
 	s.last_us = start;
 	for (now = start; !stopping() && now - start < o->ms * 1000ULL; now = now_us()) {
 		uint64_t due = (now - start) * o->rate / 1000000;
@@ -278,8 +280,9 @@ int run_stream(const struct opts *o)
 		wait_fd(s.fd, POLLIN, 10);
 		stream_read(&s);
 	}
-	printf("stream sent=%zu received=%zu dup=%zu errors=%lu max_gap_ms=%llu\n", s.sent,
-	       s.received, s.dup, errors, (unsigned long long)s.max_gap_us / 1000);
+	printf("stream sent=%zu received=%zu dup=%zu errors=%lu max_gap_ms=%llu last_ms=%llu\n",
+	       s.sent, s.received, s.dup, errors, (unsigned long long)s.max_gap_us / 1000,
+	       (unsigned long long)(s.last_us - start) / 1000);
 	close(s.fd);
 	free(s.seen);
 	return 0;

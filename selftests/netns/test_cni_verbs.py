@@ -291,7 +291,7 @@ def test_gc_finds_orphans(world):
     for name, text in ((".77.tmp", "{"), ("12345.json", "{\"ep_id\":12")):
         with open(os.path.join(endpoints, name), "w", encoding="utf-8") as f:
             f.write(text)
-    node.put("wag_limit", struct.pack("<II", 4000000, 0), bytes(32))
+    node.put("wag_limit", struct.pack("<II", 4000000, 0), bytes(40))
     sh("ip", "-n", world.node, "link", "add", "wag0000zzzz", "type", "veth", "peer",
        "name", "other")
     kept = node.map("wag_pods") // 4

@@ -337,6 +337,39 @@ static void filters_come_and_go(struct nl *nl, uint32_t ifindex)
 	close(prog);
 }
 
+static int find_root(const struct nl_qdisc *qdisc, void *ctx)
+{
+	struct nl_qdisc *found = ctx;
+
+	if (qdisc->ifindex == found->ifindex && qdisc->parent == TC_H_ROOT)
+		*found = *qdisc;
+	return 0;
+}
+
+/* A change of queueing is told, and read. */
+static void queueing(struct nl *nl, uint32_t ifindex)
+{
+	struct tcmsg tcm = { .tcm_family = AF_UNSPEC,
+			     .tcm_ifindex = (int)ifindex,
+			     .tcm_handle = 0x77610000,
+			     .tcm_parent = TC_H_ROOT };
+	struct tc_fifo_qopt fifo = { .limit = 100 };
+	struct nl_qdisc found = { .ifindex = ifindex };
+	int watch = nl_monitor_open();
+	struct nl_msg m;
+
+	assert_true(watch >= 0);
+	nl_msg_init(&m, RTM_NEWQDISC, NLM_F_CREATE, &tcm, sizeof(tcm));
+	nl_put_str(&m, TCA_KIND, "pfifo");
+	nl_put(&m, TCA_OPTIONS, &fifo, sizeof(fifo));
+	assert_int_equal(nl_call(nl, &m, NULL, NULL), 0);
+	assert_int_equal(nl_monitor_read(watch), 1);
+	assert_int_equal(nl_qdisc_list(nl, find_root, &found), 0);
+	assert_string_equal(found.kind, "pfifo");
+	assert_int_equal(found.handle, tcm.tcm_handle);
+	close(watch);
+}
+
 static void test_requests(void **state)
 {
 	static const uint8_t mac[6] = { 2, 0, 0, 0, 0, 1 }, peer_mac[6] = { 2, 0, 0, 0, 0, 2 };
@@ -373,6 +406,7 @@ static void test_requests(void **state)
 	routes_and_neighbours(nl, index);
 	routes_of_ours(nl, index);
 	tunnels(nl);
+	queueing(nl, index);
 	filters_come_and_go(nl, index);
 	assert_int_equal(nl_monitor_read(monitor), 1);
 	assert_int_equal(nl_link_del(nl, index), 0);

@@ -53,7 +53,7 @@ struct wag_runtime {
 	__u32 trace;	 /* not 0: somebody asks for an event per packet */
 	__u32 migrating; /* not 0: conntrack is being carried over; see WAG_DROP_CT_MIGRATING */
 	__u32 policies;	 /* not 0: some policy is known in the cluster; see wag_policy_ns */
-	__u32 pad;
+	__u32 pacing;	 /* not 0: fq sends on every device of the node; see stage_limit.h */
 };
 
 /* ---- wag_pods: HASH wag_addr -> wag_pod. Every local pod address. Written by the CNI. ---- */
@@ -392,7 +392,8 @@ struct wag_limit {
 	__u64 bytes_per_s;
 	__u64 burst_bytes;
 	__u64 next_ns; /* when the last packet let through will be over at that rate */
-	struct bpf_spin_lock lock; /* of next_ns */
+	__u64 departs_ns; /* the same of what leaves the node paced, which is counted apart */
+	struct bpf_spin_lock lock; /* of next_ns and departs_ns */
 	__u32 pad;
 };
 
@@ -431,4 +432,4 @@ _Static_assert(sizeof(struct wag_cidr_key) == 20, "wag_cidr_key");
 _Static_assert(sizeof(struct wag_cidr) == 24, "wag_cidr");
 _Static_assert(sizeof(struct wag_device) == 40, "wag_device");
 _Static_assert(sizeof(struct wag_hostport) == 24, "wag_hostport");
-_Static_assert(sizeof(struct wag_limit) == 32, "wag_limit");
+_Static_assert(sizeof(struct wag_limit) == 40, "wag_limit");

@@ -112,9 +112,16 @@ int nl_tc_prog_id(struct nl *nl, uint32_t ifindex, bool egress, uint32_t *ret_id
 /* Both filters go, and with the last of them the clsact, unless somebody else's is there too. */
 void nl_tc_remove(struct nl *nl, uint32_t ifindex);
 
+struct nl_qdisc {
+	uint32_t ifindex, handle, parent; /* TC_H_* */
+	char kind[16];
+};
+typedef int (*nl_qdisc_fn)(const struct nl_qdisc *qdisc, void *ctx); /* not 0 stops */
+int nl_qdisc_list(struct nl *nl, nl_qdisc_fn fn, void *ctx);
+
 /*
- * Watches links and addresses: a non-blocking fd to poll; nl_monitor_read() drains it and returns
- * 1 if anything changed, 0 if not, -ENOBUFS if messages were lost (list again).
+ * Watches links, addresses and queueing: a non-blocking fd to poll; nl_monitor_read() drains it and
+ * returns 1 if anything changed, 0 if not, -ENOBUFS if messages were lost (list again).
  */
 int nl_monitor_open(void); /* fd or -errno; caller owns */
 int nl_monitor_read(int fd);
