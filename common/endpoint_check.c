@@ -11,6 +11,7 @@
 #include <waggle/bpfsys.h>
 #include <waggle/cleanup.h>
 #include <waggle/endpoint_attach.h>
+#include <waggle/endpoint_limit.h>
 #include <waggle/pins.h>
 
 struct check {
@@ -103,43 +104,72 @@ static void check_ports(const struct check *c)
 	}
 }
 
-/* The id of what runs at a hook; 0: nothing of ours. */
-static uint32_t attached_id(const struct check *c, struct nl *nl, uint32_t how, bool egress)
+/* The id of what runs at a hook, or ahead of it for a limit; 0: nothing of ours. */
+static uint32_t attached_id(const struct check *c, struct nl *nl, uint32_t how, bool egress,
+			    bool limit)
 {
 	_cleanup_close_ int link = -1;
+	const struct record *rec = c->rec;
 	uint32_t id = 0, ifindex = 0;
 	char path[PATH_MAX];
+	int r;
 
+	if (limit)
+		r = limit_link_path(path, sizeof(path), c->pin_dir, rec->host_ifname, rec->ifindex,
+				    egress);
+	else
+		r = pins_tcx_path(path, sizeof(path), c->pin_dir, rec->host_ifname, rec->ifindex,
+				  egress);
 	/* A pod that began with a filter may have got a link since (docs/adr/0007). */
-	if (pins_tcx_path(path, sizeof(path), c->pin_dir, c->rec->host_ifname, c->rec->ifindex,
-			  egress) == 0)
+	if (r == 0)
 		link = bpfsys_obj_get(path);
-	if (link >= 0 && bpfsys_tcx_info(link, &ifindex, &id) == 0 && ifindex == c->rec->ifindex)
+	if (link >= 0 && bpfsys_tcx_info(link, &ifindex, &id) == 0 && ifindex == rec->ifindex)
 		return id;
-	if (how != WAG_ATTACH_CLSACT || nl_tc_prog_id(nl, c->rec->ifindex, egress, &id) < 0)
+	if (how != WAG_ATTACH_CLSACT || nl_tc_prog_id(nl, rec->ifindex, egress, limit, &id) < 0)
 		return 0;
 	return id;
 }
 
-static void check_hooks(const struct check *c, struct nl *nl, uint32_t how)
+static void check_hook(const struct check *c, struct nl *nl, uint32_t how, const char *name,
+		       bool egress, bool limit)
 {
-	for (unsigned i = 0; i < ENDPOINT_HOOKS; i++) {
-		const struct endpoint_hook *hook = &endpoint_hooks[i];
-		_cleanup_close_ int prog = -1;
-		uint32_t want = 0, have;
-		char path[PATH_MAX];
+	_cleanup_close_ int prog = -1;
+	uint32_t want = 0, have;
+	char path[PATH_MAX];
 
-		if (pins_prog_path(path, sizeof(path), c->pin_dir, hook->prog) == 0)
-			prog = bpfsys_obj_get(path);
-		if (prog < 0 || bpfsys_prog_id(prog, &want) < 0) {
-			differs(c, "program %s is not pinned", hook->prog);
-			continue;
-		}
-		have = attached_id(c, nl, how, hook->egress);
-		if (have != want)
-			differs(c, "program %s is not attached to %s%s", hook->prog,
-				c->rec->host_ifname, have ? ": another version of it is" : "");
+	if (pins_prog_path(path, sizeof(path), c->pin_dir, name) == 0)
+		prog = bpfsys_obj_get(path);
+	if (prog < 0 || bpfsys_prog_id(prog, &want) < 0) {
+		differs(c, "program %s is not pinned", name);
+		return;
 	}
+	have = attached_id(c, nl, how, egress, limit);
+	if (have != want)
+		differs(c, "program %s is not attached to %s%s", name, c->rec->host_ifname,
+			have ? ": another version of it is" : "");
+}
+
+static void check_limit(const struct check *c, struct nl *nl, uint32_t how,
+			const struct limit_side *side)
+{
+	const char *what = side->direction == WAG_LIMIT_EGRESS ? "egress" : "ingress";
+	struct wag_limit_key key = { c->rec->ifindex, side->direction };
+	struct wag_limit want, have;
+	_cleanup_close_ int fd = -1;
+
+	if (!limit_wanted(c->rec, side, &want))
+		return;
+	fd = open_map(c, "wag_limit", sizeof(key), sizeof(have));
+	if (fd >= 0 && bpfsys_map_lookup(fd, &key, &have) < 0)
+		differs(c, "map wag_limit: no %s bandwidth of %s", what, c->rec->host_ifname);
+	else if (fd >= 0 && (have.bytes_per_s != want.bytes_per_s ||
+			     have.burst_bytes != want.burst_bytes))
+		differs(c,
+			"map wag_limit: %s bandwidth of %s is %llu bytes/s with a burst of %llu, "
+			"not %llu with %llu",
+			what, c->rec->host_ifname, have.bytes_per_s, have.burst_bytes,
+			want.bytes_per_s, want.burst_bytes);
+	check_hook(c, nl, how, side->prog, side->egress, true);
 }
 
 int endpoint_check(const char *pin_dir, struct nl *nl, const struct record *rec,
@@ -155,6 +185,10 @@ int endpoint_check(const char *pin_dir, struct nl *nl, const struct record *rec,
 	check_pods(&c);
 	check_endpoint(&c);
 	check_ports(&c);
-	check_hooks(&c, nl, meta.attach);
+	for (unsigned i = 0; i < ENDPOINT_HOOKS; i++)
+		check_hook(&c, nl, meta.attach, endpoint_hooks[i].prog, endpoint_hooks[i].egress,
+			   false);
+	for (unsigned i = 0; i < LIMIT_SIDES; i++)
+		check_limit(&c, nl, meta.attach, &limit_sides[i]);
 	return 0;
 }

@@ -15,16 +15,10 @@
 #define BURST_MAX (8ULL << 30)		 /* bytes: times a second in ns fits 64 bits */
 #define BURST_PER_RATE 10		 /* without a burst given: a tenth of a second's bytes */
 
-static const struct {
-	const char *prog;
-	uint32_t direction;
-	bool egress; /* of the host side */
-} sides[] = {
+const struct limit_side limit_sides[LIMIT_SIDES] = {
 	{ "wag_limit_egress", WAG_LIMIT_EGRESS, false },
 	{ "wag_limit_ingress", WAG_LIMIT_INGRESS, true },
 };
-
-#define SIDES (sizeof(sides) / sizeof(sides[0]))
 
 int limit_link_path(char *buf, size_t size, const char *pin_dir, const char *ifname,
 		    uint32_t ifindex, bool egress)
@@ -49,6 +43,17 @@ static struct wag_limit make_limit(uint64_t rate_bits, uint64_t burst_bits)
 	return l;
 }
 
+bool limit_wanted(const struct record *rec, const struct limit_side *side, struct wag_limit *ret)
+{
+	bool sends = side->direction == WAG_LIMIT_EGRESS;
+	uint64_t rate = sends ? rec->egress_rate : rec->ingress_rate;
+
+	if (!rate)
+		return false;
+	*ret = make_limit(rate, sends ? rec->egress_burst : rec->ingress_burst);
+	return true;
+}
+
 static int attach_tcx(const char *pin_dir, const struct record *rec, bool egress, int prog)
 {
 	_cleanup_close_ int link = -1;
@@ -68,30 +73,27 @@ static int attach_tcx(const char *pin_dir, const struct record *rec, bool egress
 }
 
 static int add_side(const char *pin_dir, struct nl *nl, const struct record *rec, uint32_t how,
-		    size_t side, int map)
+		    const struct limit_side *side, int map)
 {
-	bool egress = sides[side].egress;
-	uint64_t rate = egress ? rec->ingress_rate : rec->egress_rate;
-	uint64_t burst = egress ? rec->ingress_burst : rec->egress_burst;
-	struct wag_limit_key key = { rec->ifindex, sides[side].direction };
-	struct wag_limit value = make_limit(rate, burst);
+	struct wag_limit_key key = { rec->ifindex, side->direction };
+	struct wag_limit value;
 	_cleanup_close_ int prog = -1;
 	char path[PATH_MAX];
 	int r;
 
-	if (!rate)
+	if (!limit_wanted(rec, side, &value))
 		return 0;
 	r = bpfsys_map_update(map, &key, &value, BPF_ANY);
 	if (r == 0)
-		r = pins_prog_path(path, sizeof(path), pin_dir, sides[side].prog);
+		r = pins_prog_path(path, sizeof(path), pin_dir, side->prog);
 	if (r < 0)
 		return r;
 	prog = bpfsys_obj_get(path);
 	if (prog < 0)
 		return prog;
 	if (how == WAG_ATTACH_TCX)
-		return attach_tcx(pin_dir, rec, egress, prog);
-	return nl_tc_attach_first(nl, rec->ifindex, egress, prog, sides[side].prog);
+		return attach_tcx(pin_dir, rec, side->egress, prog);
+	return nl_tc_attach_first(nl, rec->ifindex, side->egress, prog, side->prog);
 }
 
 int limit_add(const char *pin_dir, struct nl *nl, const struct record *rec, uint32_t how,
@@ -104,8 +106,8 @@ int limit_add(const char *pin_dir, struct nl *nl, const struct record *rec, uint
 		return 0;
 	r = map = pins_map_open(pin_dir, "wag_limit", sizeof(struct wag_limit_key),
 				sizeof(struct wag_limit));
-	for (size_t i = 0; r >= 0 && i < SIDES; i++)
-		r = add_side(pin_dir, nl, rec, how, i, map);
+	for (size_t i = 0; r >= 0 && i < LIMIT_SIDES; i++)
+		r = add_side(pin_dir, nl, rec, how, &limit_sides[i], map);
 	if (r < 0)
 		return wag_err_set(err, r == -ENOENT ? -EAGAIN : r,
 				   "bandwidth of %s: %s; pin dir %s", rec->host_ifname,
@@ -124,11 +126,11 @@ void limit_remove(const char *pin_dir, const char *ifname, uint32_t ifindex)
 		return;
 	map = pins_map_open(pin_dir, "wag_limit", sizeof(struct wag_limit_key),
 			    sizeof(struct wag_limit));
-	for (size_t i = 0; i < SIDES; i++) {
-		struct wag_limit_key key = { ifindex, sides[i].direction };
+	for (size_t i = 0; i < LIMIT_SIDES; i++) {
+		struct wag_limit_key key = { ifindex, limit_sides[i].direction };
 
 		if (limit_link_path(path, sizeof(path), pin_dir, ifname, ifindex,
-				    sides[i].egress) == 0)
+				    limit_sides[i].egress) == 0)
 			unlink(path);
 		if (map >= 0)
 			bpfsys_map_delete(map, &key);

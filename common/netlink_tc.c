@@ -75,45 +75,55 @@ int nl_tc_attach_first(struct nl *nl, uint32_t ifindex, bool egress, int prog_fd
 	return attach_at(nl, ifindex, egress, NL_TC_PRIO - 1, prog_fd, name);
 }
 
-int nl_tc_detach(struct nl *nl, uint32_t ifindex, bool egress)
+static int detach_at(struct nl *nl, uint32_t ifindex, bool egress, uint32_t prio)
 {
 	struct tcmsg tcm = filter_tcm(ifindex, egress);
 	struct nl_msg m;
 
+	tcm.tcm_info = TC_H_MAKE(prio << 16, htons(ETH_P_ALL));
 	nl_msg_init(&m, RTM_DELTFILTER, 0, &tcm, sizeof(tcm));
 	nl_put_str(&m, TCA_KIND, "bpf");
 	return nl_call(nl, &m, NULL, NULL);
 }
 
+int nl_tc_detach(struct nl *nl, uint32_t ifindex, bool egress)
+{
+	return detach_at(nl, ifindex, egress, NL_TC_PRIO);
+}
+
+struct filter {
+	uint32_t prio, prog_id;
+};
+
 static int on_filter(const struct nlmsghdr *h, void *ctx)
 {
 	const struct rtattr *a[TCA_OPTIONS + 1];
 	const struct tcmsg *tcm = NLMSG_DATA(h);
-	uint32_t *prog_id = ctx;
+	struct filter *f = ctx;
 
 	if (h->nlmsg_type == RTM_NEWTFILTER &&
 	    nl_attrs_index(h, sizeof(*tcm), a, TCA_OPTIONS) == 0 &&
-	    tcm->tcm_handle == NL_TC_HANDLE && tcm->tcm_info >> 16 == NL_TC_PRIO)
-		*prog_id = nl_nested_u32(a[TCA_OPTIONS], TCA_BPF_ID);
+	    tcm->tcm_handle == NL_TC_HANDLE && tcm->tcm_info >> 16 == f->prio)
+		f->prog_id = nl_nested_u32(a[TCA_OPTIONS], TCA_BPF_ID);
 	return 0;
 }
 
-int nl_tc_prog_id(struct nl *nl, uint32_t ifindex, bool egress, uint32_t *ret_id)
+int nl_tc_prog_id(struct nl *nl, uint32_t ifindex, bool egress, bool first, uint32_t *ret_id)
 {
+	struct filter f = { .prio = first ? NL_TC_PRIO - 1 : NL_TC_PRIO };
 	struct tcmsg tcm = filter_tcm(ifindex, egress);
-	uint32_t prog_id = 0;
 	struct nl_msg m;
 	int r;
 
 	tcm.tcm_handle = tcm.tcm_info = 0;
 	nl_msg_init(&m, RTM_GETTFILTER, NLM_F_DUMP, &tcm, sizeof(tcm));
-	r = nl_call(nl, &m, on_filter, &prog_id);
+	r = nl_call(nl, &m, on_filter, &f);
 	/* -EINVAL: no clsact there. */
 	if (r < 0 && r != -EINVAL)
 		return r;
-	if (!prog_id)
+	if (!f.prog_id)
 		return -ENOENT;
-	*ret_id = prog_id;
+	*ret_id = f.prog_id;
 	return 0;
 }
 
@@ -139,10 +149,13 @@ static bool has_filters(struct nl *nl, uint32_t ifindex, bool egress)
 void nl_tc_remove(struct nl *nl, uint32_t ifindex)
 {
 	struct tcmsg tcm = clsact_tcm(ifindex);
-	bool ours = nl_tc_detach(nl, ifindex, false) == 0;
 	struct nl_msg m;
+	bool ours = false;
 
-	ours |= nl_tc_detach(nl, ifindex, true) == 0;
+	for (int egress = 0; egress < 2; egress++) {
+		ours |= detach_at(nl, ifindex, egress, NL_TC_PRIO) == 0;
+		ours |= detach_at(nl, ifindex, egress, NL_TC_PRIO - 1) == 0;
+	}
 	if (!ours || has_filters(nl, ifindex, false) || has_filters(nl, ifindex, true))
 		return;
 	nl_msg_init(&m, RTM_DELQDISC, 0, &tcm, sizeof(tcm));

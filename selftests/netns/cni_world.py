@@ -134,6 +134,10 @@ class Node:
         sh("bpftool", "map", "update", "pinned", f"{self.pins}/maps/{name}", "key", "hex",
            *(f"{b:02x}" for b in key), "value", "hex", *(f"{b:02x}" for b in value))
 
+    def limit(self, direction):
+        """The one pod's entry of wag_limit; 0: what it sends, 1: what it receives."""
+        return next(e for e in self.entries("wag_limit") if e[0][4] == direction)
+
     def map(self, name):
         return len(self.entries(name))
 

@@ -20,6 +20,7 @@ from cni_world import VERSIONS, Node, addresses, ping, run_tests, sh
 
 OFD_SETLK = 37
 PENDING, NO_PEER = 1, 2
+TC_PRIO = 0x7761
 
 
 # ---- the table of verbs ----
@@ -198,6 +199,13 @@ def changes(node, pod, host):
         (lambda: node.delete("wag_netns", node.entries("wag_netns")[0][0]), "wag_netns"),
         (lambda: node.delete("wag_hostport", node.entries("wag_hostport")[0][0]),
          "port 8080 (protocol 6) is not the pod's"),
+        (lambda: node.delete("wag_limit", node.limit(0)[0]),
+         f"wag_limit: no egress bandwidth of {host}"),
+        (lambda: node.delete("wag_limit", node.limit(1)[0]),
+         f"wag_limit: no ingress bandwidth of {host}"),
+        (lambda: node.put("wag_limit", node.limit(0)[0],
+                          struct.pack("<Q", 7) + node.limit(0)[1][8:]),
+         f"egress bandwidth of {host} is 7 bytes/s with a burst of 65536, not 125000 with 65536"),
     ]
 
 
@@ -210,7 +218,8 @@ def addr_key(text):
 def check_sees(world, attach):
     node, pod = Node(world, "check-" + attach, attach), world.netns("check")
     conf = {"cniVersion": "1.1.0", "mtu": 1500, "runtimeConfig": {
-        "portMappings": [{"hostPort": 8080, "containerPort": 80}]}}
+        "portMappings": [{"hostPort": 8080, "containerPort": 80}],
+        "bandwidth": {"egressRate": 10 ** 6, "ingressRate": 10 ** 6}}}
 
     def add():
         out = node.ok("ADD", "c", pod, conf=conf)
@@ -220,14 +229,19 @@ def check_sees(world, attach):
         return out
 
     host = add()["interfaces"][0]["name"]
-    extra = [(lambda: sh("tc", "-n", world.node, "filter", "del", "dev", host, "egress"),
-              "program wag_to_pod is not attached"),
+    def detach(side, prio):
+        if attach == "clsact":
+            sh("tc", "-n", world.node, "filter", "del", "dev", host, side, "prio", str(prio))
+        ends = side + ("" if prio == TC_PRIO else "_limit")
+        for n in os.listdir(f"{node.pins}/links") if attach == "tcx" else []:
+            if n.endswith(ends):
+                os.unlink(os.path.join(node.pins, "links", n))
+
+    extra = [(lambda: detach("egress", TC_PRIO), "program wag_to_pod is not attached"),
+             (lambda: detach("ingress", TC_PRIO - 1), "program wag_limit_egress is not attached"),
+             (lambda: detach("egress", TC_PRIO - 1), "program wag_limit_ingress is not attached"),
              (lambda: os.unlink(f"{node.pins}/progs/wag_from_pod"),
               "program wag_from_pod is not pinned")]
-    if attach == "tcx":
-        extra[0] = (lambda: [os.unlink(os.path.join(node.pins, "links", n))
-                             for n in os.listdir(f"{node.pins}/links") if n.endswith("egress")],
-                    "program wag_to_pod is not attached")
     for n in range(len(changes(node, pod, host)) + len(extra)):
         change, says = (changes(node, pod, host) + extra)[n]
         change()

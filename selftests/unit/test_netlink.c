@@ -317,12 +317,15 @@ static void filters_come_and_go(struct nl *nl, uint32_t ifindex)
 	assert_int_equal(nl_tc_attach(nl, ifindex, false, prog, "in"), 0);
 	assert_int_equal(nl_tc_attach(nl, ifindex, true, prog, "out"), 0);
 	assert_int_equal(nl_tc_attach(nl, ifindex, true, prog, "again"), 0);
-	assert_int_equal(nl_tc_prog_id(nl, ifindex, true, &id), 0);
+	assert_int_equal(nl_tc_prog_id(nl, ifindex, true, false, &id), 0);
 	assert_true(id > 0);
+	assert_int_equal(nl_tc_prog_id(nl, ifindex, true, true, &id), -ENOENT);
+	assert_int_equal(nl_tc_attach_first(nl, ifindex, true, prog, "first"), 0);
+	assert_int_equal(nl_tc_prog_id(nl, ifindex, true, true, &id), 0);
 	assert_true(has_clsact(nl, ifindex));
 	nl_tc_remove(nl, ifindex);
 	assert_false(has_clsact(nl, ifindex));
-	assert_int_equal(nl_tc_prog_id(nl, ifindex, true, &id), -ENOENT);
+	assert_int_equal(nl_tc_prog_id(nl, ifindex, true, false, &id), -ENOENT);
 	nl_tc_remove(nl, ifindex);
 	assert_int_equal(nl_tc_attach(nl, ifindex, false, prog, "in"), 0);
 	nl_msg_init(&m, RTM_NEWTFILTER, NLM_F_CREATE, &foreign, sizeof(foreign));

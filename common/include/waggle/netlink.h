@@ -107,9 +107,9 @@ int nl_tc_attach(struct nl *nl, uint32_t ifindex, bool egress, int prog_fd, cons
 int nl_tc_attach_first(struct nl *nl, uint32_t ifindex, bool egress, int prog_fd,
 		       const char *name);
 int nl_tc_detach(struct nl *nl, uint32_t ifindex, bool egress);
-/* Id of the program our filter runs; -ENOENT: there is none. */
-int nl_tc_prog_id(struct nl *nl, uint32_t ifindex, bool egress, uint32_t *ret_id);
-/* Both filters go, and with the last of them the clsact, unless somebody else's is there too. */
+/* Id of the program our filter runs, or the one ahead of it; -ENOENT: there is none. */
+int nl_tc_prog_id(struct nl *nl, uint32_t ifindex, bool egress, bool first, uint32_t *ret_id);
+/* Our filters go, and with the last of them the clsact, unless somebody else's is there too. */
 void nl_tc_remove(struct nl *nl, uint32_t ifindex);
 
 struct nl_qdisc {
