@@ -19,12 +19,17 @@
 #include "stage_limit.h"
 #include "stage_finish.h"
 
-/* What no flow is made of goes to the stack, but not with somebody else's source address. */
+/*
+ * What belongs to no flow goes to the stack, but not with somebody else's source address, nor out
+ * of the cluster with the pod's.
+ */
 static __always_inline int untracked_from_pod(struct __sk_buff *skb, struct wag_scratch *s, int v)
 {
 	if (v != PASS || addr_is_zero(&s->pkt.tuple.saddr)) /* not IP */
 		return v;
-	return sender_is_pod(skb, s) ? v : wag_drop(&s->pkt, WAG_DROP_SPOOFED_SOURCE);
+	if (!sender_is_pod(skb, s))
+		return wag_drop(&s->pkt, WAG_DROP_SPOOFED_SOURCE);
+	return masquerade_untracked(skb, s);
 }
 
 SEC("tc")
@@ -45,8 +50,10 @@ int wag_from_pod(struct __sk_buff *skb)
 	}
 	if (flow_cache_find(skb, s)) /* as a packet a moment ago went */
 		goto known;
-	if ((v = stage_track(skb, s)) != NEXT)   /* a known flow brings its translation */
+	if ((v = stage_track(skb, s)) != NEXT) { /* a known flow brings its translation */
+		v = untracked_from_pod(skb, s, v);
 		goto out;
+	}
 	if ((v = stage_service(skb, s)) != NEXT) /* new flow only: frontend -> backend */
 		goto out;
 	if ((v = stage_policy(skb, s)) != NEXT)  /* new flow only: may it be? */

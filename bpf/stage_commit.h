@@ -44,7 +44,7 @@ static __always_inline bool same_flow(const struct wag_ct_key *key, const struct
 	       addr_equal(&ct->xsaddr, &mine->xsaddr) && addr_equal(&ct->xdaddr, &mine->xdaddr);
 }
 
-/* A port of the source that can be rewritten: an echo request has its identifier for one. */
+/* A port of the source that can be rewritten: an ICMP request has its identifier for one. */
 static __always_inline bool has_source_port(const struct wag_pkt *pkt)
 {
 	return tuple_has_ports(&pkt->tuple) || (pkt_is_icmp(pkt) && !pkt->tuple.dport);

@@ -149,6 +149,29 @@ static __noinline int masquerade(struct __sk_buff *skb, struct wag_scratch *scra
 	return NEXT;
 }
 
+/*
+ * What belongs to no flow, of the pod that sends here: nobody could turn an answer back, so it does
+ * not leave where it would have to leave with an address of the node.
+ */
+static __always_inline int masquerade_untracked(struct __sk_buff *skb, struct wag_scratch *scratch)
+{
+	struct wag_pkt *pkt = &scratch->pkt;
+	int v;
+
+	if (!masquerades(pkt))
+		return PASS;
+	if (pkt->flags & PKT_RELATED) { /* sender_is_pod() has read them */
+		pkt->tuple.saddr = scratch->outer.saddr;
+		pkt->tuple.daddr = scratch->outer.daddr;
+	}
+	pkt->flags &= ~PKT_NAT;
+	v = masquerade(skb, scratch);
+	if (v == NEXT)
+		v = pkt->flags & PKT_NAT ? wag_drop(pkt, WAG_DROP_MASQUERADE_PROTO) : PASS;
+	pkt->flags &= ~PKT_NAT;
+	return v;
+}
+
 static __always_inline int stage_masquerade(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
 	const struct wag_pkt *pkt = &scratch->pkt;

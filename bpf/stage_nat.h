@@ -64,7 +64,7 @@ static __always_inline enum wag_reason nat_sctp(struct __sk_buff *skb, struct wa
 									      0;
 }
 
-/* An echo: the identifier stands on the side that has a port. */
+/* An ICMP query: the identifier stands on the side that has a port. */
 static __always_inline enum wag_reason nat_echo(struct __sk_buff *skb, struct wag_pkt *pkt,
 						 __u64 diff)
 {

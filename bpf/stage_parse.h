@@ -106,6 +106,41 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, __u32 off, struct w
 	return -1;
 }
 
+enum icmp_kind {
+	ICMP_IS_OTHER, /* neighbour discovery and the like */
+	ICMP_IS_ERROR,
+	ICMP_IS_REQUEST, /* their identifier is the port of who asks */
+	ICMP_IS_REPLY,
+};
+
+static __always_inline enum icmp_kind icmp_kind(__u8 type, bool v6)
+{
+	if (v6) {
+		if (type < 128)
+			return ICMP_IS_ERROR;
+		return type == ICMPV6_ECHO_REQUEST ? ICMP_IS_REQUEST :
+		       type == ICMPV6_ECHO_REPLY   ? ICMP_IS_REPLY :
+						     ICMP_IS_OTHER;
+	}
+	switch (type) {
+	case ICMP_DEST_UNREACH:
+	case ICMP_TIME_EXCEEDED:
+	case ICMP_PARAMETERPROB:
+		return ICMP_IS_ERROR;
+	case ICMP_ECHO:
+	case ICMP_TIMESTAMP:
+	case ICMP_INFO_REQUEST:
+	case ICMP_ADDRESS:
+		return ICMP_IS_REQUEST;
+	case ICMP_ECHOREPLY:
+	case ICMP_TIMESTAMPREPLY:
+	case ICMP_INFO_REPLY:
+	case ICMP_ADDRESSREPLY:
+		return ICMP_IS_REPLY;
+	}
+	return ICMP_IS_OTHER;
+}
+
 /* An ICMP error: the tuple becomes that of the flow's packets which travel the error's way. */
 static __always_inline int parse_icmp_error(struct __sk_buff *skb, struct wag_pkt *pkt)
 {
@@ -128,12 +163,16 @@ static __always_inline int parse_icmp_error(struct __sk_buff *skb, struct wag_pk
 	} else if (inner.proto == pkt->tuple.proto) {
 		if (bpf_skb_load_bytes(skb, info.l4_off, &icmp, sizeof(icmp)) < 0)
 			return PASS;
-		if (icmp.type == (pkt->flags & PKT_V6 ? ICMPV6_ECHO_REQUEST : ICMP_ECHO))
+		switch (icmp_kind(icmp.type, pkt->flags & PKT_V6)) {
+		case ICMP_IS_REQUEST:
 			inner.sport = icmp.un.echo.id;
-		else if (icmp.type == (pkt->flags & PKT_V6 ? ICMPV6_ECHO_REPLY : ICMP_ECHOREPLY))
+			break;
+		case ICMP_IS_REPLY:
 			inner.dport = icmp.un.echo.id;
-		else
+			break;
+		default:
 			return PASS;
+		}
 	}
 	tuple_reverse(&inner);
 	pkt->tuple = inner;
@@ -144,25 +183,23 @@ static __always_inline int parse_icmp_error(struct __sk_buff *skb, struct wag_pk
 static __always_inline int parse_icmp(struct __sk_buff *skb, struct wag_pkt *pkt)
 {
 	struct icmphdr icmp; /* icmp6hdr has the same first 8 bytes */
-	bool v6 = pkt->flags & PKT_V6;
 
 	if (bpf_skb_load_bytes(skb, pkt->l4_off, &icmp, sizeof(icmp)) < 0)
 		return wag_drop(pkt, WAG_DROP_TRUNCATED_L4);
 	pkt->icmp_type = icmp.type;
 	pkt->icmp_code = icmp.code;
-	if (icmp.type == (v6 ? ICMPV6_ECHO_REQUEST : ICMP_ECHO)) {
+	switch (icmp_kind(icmp.type, pkt->flags & PKT_V6)) {
+	case ICMP_IS_REQUEST:
 		pkt->tuple.sport = icmp.un.echo.id;
 		return NEXT;
-	}
-	if (icmp.type == (v6 ? ICMPV6_ECHO_REPLY : ICMP_ECHOREPLY)) {
+	case ICMP_IS_REPLY:
 		pkt->tuple.dport = icmp.un.echo.id;
 		return NEXT;
-	}
-	if (v6 ? icmp.type < 128 :
-		 (icmp.type == ICMP_DEST_UNREACH || icmp.type == ICMP_TIME_EXCEEDED ||
-		  icmp.type == ICMP_PARAMETERPROB))
+	case ICMP_IS_ERROR:
 		return parse_icmp_error(skb, pkt);
-	return PASS; /* neighbour discovery and the like */
+	default:
+		return PASS;
+	}
 }
 
 static __always_inline int parse_l4(struct __sk_buff *skb, struct wag_pkt *pkt)

@@ -97,17 +97,21 @@ static __always_inline bool ct_stale(struct wag_pkt *pkt, const struct wag_ct_ke
 	return flags & (WAG_CT_RST | WAG_CT_FIN_ORIG | WAG_CT_FIN_REPLY);
 }
 
-/* Of an ICMP error the tuple is its flow's: who sends it, only the packet says. */
-static __always_inline int error_sender(struct __sk_buff *skb, struct wag_scratch *scratch)
+/* Of an ICMP error the tuple is its flow's: who sends it to whom, only the packet says. */
+static __always_inline int error_ends(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
-	struct wag_addr *addr = &scratch->outer.saddr;
+	struct wag_tuple *outer = &scratch->outer;
+	__be32 addrs[2];
 
 	if (scratch->pkt.flags & PKT_V6)
-		return bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, saddr), addr,
-					  sizeof(*addr));
-	addr_from_v4(addr, 0);
-	return bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct iphdr, saddr), &addr->w[3],
-				  sizeof(addr->w[3]));
+		return bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, saddr),
+					  &outer->saddr, 2 * sizeof(outer->saddr));
+	if (bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct iphdr, saddr), addrs,
+			       sizeof(addrs)))
+		return -1;
+	addr_from_v4(&outer->saddr, addrs[0]);
+	addr_from_v4(&outer->daddr, addrs[1]);
+	return 0;
 }
 
 /* Is the packet's source address one of the pod behind this interface? */
@@ -117,7 +121,7 @@ static __always_inline bool sender_is_pod(struct __sk_buff *skb, struct wag_scra
 	struct wag_pod *pod;
 
 	if (scratch->pkt.flags & PKT_RELATED) {
-		if (error_sender(skb, scratch))
+		if (error_ends(skb, scratch))
 			return false;
 		addr = &scratch->outer.saddr;
 	}

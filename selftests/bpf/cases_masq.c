@@ -10,6 +10,12 @@
 #define PONG4(S, D, ID) { S, D, 0, ID, .proto = IPPROTO_ICMP, .payload = 9 }
 #define PING6(S, D, ID) { S, D, ID, .proto = IPPROTO_ICMP, .icmp_type = 128, .payload = 9 }
 #define PONG6(S, D, ID) { S, D, 0, ID, .proto = IPPROTO_ICMP, .icmp_type = 129, .payload = 9 }
+/* Without .quote, so that it is the stack's or nobody's: it belongs to no flow. */
+#define ICMP(S, D, TYPE) { S, D, .proto = IPPROTO_ICMP, .icmp_type = TYPE, .payload = 20 }
+#define ASKS(S, D, ID, TYPE) { S, D, ID, .proto = IPPROTO_ICMP, .icmp_type = TYPE, .payload = 12 }
+#define TOLD(S, D, ID, TYPE) \
+	{ S, D, 0, ID, .proto = IPPROTO_ICMP, .icmp_type = TYPE, .payload = 12 }
+#define NOT_OUT .verdict = V_DROP, .reason = WAG_DROP_MASQUERADE_PROTO
 #define P(S, D, PROTO) { S, D, .proto = PROTO, .payload = 20 }
 #define ALL_BITS 128
 
@@ -136,6 +142,47 @@ static const struct one_case cases[] = {
 	    { FROM_NET, PONG6(OUTSIDE, EGRESS, 1), .to_chosen_port = true, TO(POD_B), .dst = POD_B,
 	      .dport = 9, FIRST_REPLY, .entries = 4 },
 	    { FROM_POD, PING6(POD_B, OUTSIDE, 9), OUT, .chosen_sport = true, .entries = 4 } } },
+	{ "timestamp, information and address mask requests",
+	  ONLY_V4,
+	  device,
+	  { { FROM_POD, ASKS(POD_A, OUTSIDE, 9, 13), OUT, NEW, .entries = 2 },
+	    { FROM_NET, TOLD(OUTSIDE, EGRESS, 9, 14), TO(POD_A), .dst = POD_A, FIRST_REPLY,
+	      .entries = 2 },
+	    { FROM_POD, ASKS(POD_B, OUTSIDE, 9, 13), OUT, .any_sport = true, NEW, .entries = 4 },
+	    { FROM_NET, TOLD(OUTSIDE, EGRESS, 1, 14), .to_chosen_port = true, TO(POD_B),
+	      .dst = POD_B, .dport = 9, FIRST_REPLY, .entries = 4 },
+	    { FROM_POD, ASKS(POD_A, OUTSIDE, 8, 17), OUT, NEW, .entries = 6 },
+	    { FROM_NET, TOLD(OUTSIDE, EGRESS, 8, 18), TO(POD_A), .dst = POD_A, FIRST_REPLY,
+	      .entries = 6 },
+	    { FROM_POD, ASKS(POD_A, OUTSIDE, 7, 15), OUT, NEW, .entries = 8 },
+	    { FROM_NET, TOLD(OUTSIDE, EGRESS, 7, 16), TO(POD_A), .dst = POD_A, FIRST_REPLY,
+	      .entries = 8 } } },
+	{ "ICMP that nobody could turn back does not leave with the pod's address",
+	  ONLY_V4,
+	  device,
+	  { { FROM_POD, ICMP(POD_A, OUTSIDE, 42), NOT_OUT },
+	    { FROM_POD, ICMP(POD_A, OUTSIDE, 5), NOT_OUT },
+	    { FROM_POD, ICMP(POD_A, POD_B, 42), .verdict = V_PASS },
+	    { FROM_POD, ICMP(POD_A, NODE, 42), .verdict = V_PASS },
+	    { FROM_POD, ICMP(POD_A, REMOTE, 42), .verdict = V_PASS },
+	    { FROM_NET, ICMP(OUTSIDE, EGRESS, 42), .verdict = V_PASS },
+	    { TO_NET, ICMP(EGRESS, OUTSIDE, 42), .verdict = V_PASS } } },
+	{ "ICMP that nobody could turn back does not leave with the pod's address",
+	  ONLY_V6,
+	  device,
+	  { { FROM_POD, ICMP(POD_A, OUTSIDE, 139), NOT_OUT },
+	    { FROM_POD, ICMP(POD_A, OUTSIDE, 135), NOT_OUT },
+	    { FROM_POD, ICMP(POD_A, POD_B, 139), .verdict = V_PASS },
+	    { FROM_POD, ICMP(POD_A, NODE, 135), .verdict = V_PASS },
+	    { FROM_POD, ICMP(POD_A, LINK_LOCAL, 135), .verdict = V_PASS },
+	    { FROM_POD, ICMP(LINK, LINK_LOCAL, 135), .verdict = V_PASS },
+	    { FROM_POD, ICMP(POD_A, REMOTE, 139), .verdict = V_PASS },
+	    { FROM_NET, ICMP(OUTSIDE, EGRESS, 139), .verdict = V_PASS } } },
+	{ "nor where the cluster ends elsewhere",
+	  0,
+	  everywhere_but,
+	  { { FROM_POD, ICMP(POD_A, OUTSIDE, 141), .verdict = V_PASS },
+	    { FROM_POD, ICMP(POD_A, REMOTE, 141), .verdict = V_PASS } } },
 	{ "two pods, one port, one server",
 	  0,
 	  device,

@@ -37,7 +37,7 @@ static const struct error_case errors[] = {
 	  .untouched = true },
 	{ "a router behind a pod's interface", FROM_POD, ROUTER, false, 8, 3, 4, 2, 0, V_DROP,
 	  ROUTER, NOBODY, .untouched = true },
-	{ "a question, not an error", FROM_POD, POD_B, false, 0, 13, 0, 144, 0, V_PASS, POD_B,
+	{ "a question, not an error", FROM_POD, POD_B, false, 0, 42, 0, 144, 0, V_PASS, POD_B,
 	  NOBODY, .untouched = true },
 };
 

@@ -177,6 +177,38 @@ static void errors(struct world *w)
 	}
 }
 
+/* A pod's own ICMP error, about a flow that nobody knows any more. */
+static void pods_error(struct world *w, enum who to, int want)
+{
+	const struct spec quoted = { to, POD_A, 53, 4000, IPPROTO_UDP, .payload = 8 };
+	struct spec s = { POD_A, to, .proto = IPPROTO_ICMP, .icmp_type = w->v6 ? 1 : 3,
+			  .icmp_code = w->v6 ? 4 : 3 };
+	struct frame q, in, out;
+	struct stats stats;
+	int v;
+
+	world_device(w, EGRESS);
+	frame_build(&q, &quoted, w->v6);
+	s.quote = q.data + FRAME_L3;
+	s.quote_len = q.len - FRAME_L3;
+	frame_build(&in, &s, w->v6);
+	v = world_run(w, FROM_POD, &in, &out);
+	expect(v == want, "verdict %d, not %d", v, want);
+	world_stats(w, WAG_POINT_FROM_POD, &stats);
+	expect(stats.packets[WAG_DROP_MASQUERADE_PROTO] == (want == V_DROP), "counted %llu times",
+	       stats.packets[WAG_DROP_MASQUERADE_PROTO]);
+}
+
+static void error_to_outside(struct world *w)
+{
+	pods_error(w, OUTSIDE, V_DROP);
+}
+
+static void error_to_node(struct world *w)
+{
+	pods_error(w, NODE, V_PASS);
+}
+
 /* Every port of the range towards one server is another flow's. */
 static void no_port(struct world *w)
 {
@@ -275,6 +307,8 @@ void suite_masquerade(void)
 		test_end("masquerade: %s, %s", sockets[i / 2].name, i % 2 ? "IPv6" : "IPv4");
 	}
 	errors(&w);
+	run(&w, "a pod's ICMP error of no flow to outside", error_to_outside);
+	run(&w, "a pod's ICMP error of no flow to the node", error_to_node);
 	run(&w, "no port is left", no_port);
 	run(&w, "few ports are left", few_ports);
 	suite_random(&w);
