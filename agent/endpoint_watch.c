@@ -176,7 +176,7 @@ static int heal(struct endpoint_watch *w, uint32_t ep_id, struct wag_err *err)
 	if (r < 0)
 		return r;
 	w->stats.healed++;
-	log_info("pod %s/%s: %s is served again: its map entries or programs were lost",
+	log_info("pod %s/%s: %s is served again: map entries or programs were lost or old",
 		 rec.ns[0] ? rec.ns : "-", rec.pod[0] ? rec.pod : rec.container_id,
 		 rec.host_ifname);
 	return 1;

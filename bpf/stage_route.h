@@ -170,6 +170,23 @@ static __always_inline const struct wag_pod *route_pod(struct wag_scratch *scrat
 	return bpf_map_lookup_elem(&wag_pods, pkt_dst(pkt));
 }
 
+/* A router's MTU for the answer; Linux 5.10 does not tell it: then the least, or in IPv4 none. */
+static __always_inline int link_too_big(struct wag_scratch *scratch, __u32 mtu)
+{
+	struct wag_pkt *pkt = &scratch->pkt;
+
+	pkt->mtu = mtu < scratch->len ? mtu : pkt->flags & PKT_V6 ? 1280 : 0;
+	return route_ends(scratch, WAG_DROP_FRAG_NEEDED, __LINE__);
+}
+
+/* Past the stack nobody else would look. */
+static __always_inline bool pod_too_narrow(struct __sk_buff *skb, struct wag_scratch *scratch,
+					   __u32 mtu)
+{
+	scratch->len = route_len(skb, &scratch->pkt);
+	return mtu && scratch->len > mtu;
+}
+
 /*
  * Straight into the pod, past the host side's egress hook: the sender's hook has judged both ends.
  * Not past it if something there must see the packet.
@@ -177,7 +194,7 @@ static __always_inline const struct wag_pod *route_pod(struct wag_scratch *scrat
 static __always_inline int route_to_pod(struct __sk_buff *skb, struct wag_scratch *scratch,
 					const struct wag_pod *pod)
 {
-	__u32 ifindex = pod->ifindex, flags = pod->flags;
+	__u32 ifindex = pod->ifindex, flags = pod->flags, mtu = pod->mtu;
 	struct wag_pkt *pkt = &scratch->pkt;
 
 	if (!cfg.host_routing || flags & WAG_POD_CHAINED) {
@@ -185,14 +202,16 @@ static __always_inline int route_to_pod(struct __sk_buff *skb, struct wag_scratc
 			route_mark(skb);
 		return route_by_stack(skb, scratch);
 	}
+	if (pod_too_narrow(skb, scratch, mtu))
+		return link_too_big(scratch, mtu);
 	if (!route_ttl(skb, pkt->flags & PKT_V6))
 		return route_ends(scratch, WAG_DROP_TTL_EXCEEDED, __LINE__);
 	if (route_macs(skb, pod->mac, pod->host_mac))
 		return wag_drop(pkt, WAG_DROP_WRITE_ERROR);
 	if (cfg.dry_run)
 		return route_by(scratch, WAG_NEXT_POD, PASS);
-	route_remember(scratch, flags & WAG_POD_NO_PEER ? HOP_DEVICE : HOP_PEER, ifindex, ~0U,
-		       pod->mac, pod->host_mac);
+	route_remember(scratch, flags & WAG_POD_NO_PEER ? HOP_DEVICE : HOP_PEER, ifindex,
+		       mtu ? mtu : ~0U, pod->mac, pod->host_mac);
 	return route_by(scratch, WAG_NEXT_POD, flags & WAG_POD_NO_PEER ?
 						       bpf_redirect(ifindex, 0) :
 						       bpf_redirect_peer(ifindex, 0));
@@ -234,15 +253,6 @@ static __always_inline void link_fib(struct __sk_buff *skb, struct wag_scratch *
 		fib->ipv4_src = src->w[3];
 		fib->ipv4_dst = dst->w[3];
 	}
-}
-
-/* A router's MTU for the answer; Linux 5.10 does not tell it: then the least, or in IPv4 none. */
-static __always_inline int link_too_big(struct wag_scratch *scratch, __u32 mtu)
-{
-	struct wag_pkt *pkt = &scratch->pkt;
-
-	pkt->mtu = mtu < scratch->len ? mtu : pkt->flags & PKT_V6 ? 1280 : 0;
-	return route_ends(scratch, WAG_DROP_FRAG_NEEDED, __LINE__);
 }
 
 /* Where no route leads, or one that is not for us to follow. */
@@ -431,8 +441,10 @@ static __always_inline int route_from_node(struct __sk_buff *skb, struct wag_scr
 		return route_by(scratch, WAG_NEXT_NET, PASS); /* the route stands */
 	pod = route_pod(scratch);
 	if (pod) {
-		__u32 ifindex = pod->ifindex;
+		__u32 ifindex = pod->ifindex, mtu = pod->mtu;
 
+		if (pod_too_narrow(skb, scratch, mtu))
+			return link_too_big(scratch, mtu);
 		if (route_macs(skb, pod->mac, pod->host_mac))
 			return wag_drop(pkt, WAG_DROP_WRITE_ERROR);
 		return route_by(scratch, WAG_NEXT_POD,

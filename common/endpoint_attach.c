@@ -140,7 +140,7 @@ static int netns_add(const struct maps *m, const struct record *rec)
 
 static int entries_add(const struct maps *m, const struct record *rec, uint32_t flags)
 {
-	struct wag_pod pod = { .ifindex = rec->ifindex, .ep_id = rec->ep_id };
+	struct wag_pod pod = { .ifindex = rec->ifindex, .ep_id = rec->ep_id, .mtu = rec->mtu };
 	struct wag_endpoint ep;
 	int r;
 

@@ -59,6 +59,8 @@ static void check_pods(const struct check *c)
 			differs(c, "map wag_pods: %s is another pod's", text);
 		else if (memcmp(pod.mac, rec->mac, 6) || memcmp(pod.host_mac, rec->host_mac, 6))
 			differs(c, "map wag_pods: %s has other MAC addresses", text);
+		else if (pod.mtu != rec->mtu)
+			differs(c, "map wag_pods: %s has MTU %u, not %u", text, pod.mtu, rec->mtu);
 	}
 }
 

@@ -38,6 +38,19 @@ static void node_port_to_b(struct world *w)
 	one_service(w, ANYBODY, IPPROTO_TCP, 1, POD_B);
 }
 
+static void b_narrow(struct world *w)
+{
+	services_tcp(w);
+	one_service(w, ANYBODY, IPPROTO_TCP, 5, POD_B);
+	world_pod_mtu(w, POD_B, 1300);
+}
+
+#define V4_TCP 40
+#define BIG(S, SP, D, DP, LEN)                                                                     \
+	{                                                                                          \
+		S, D, SP, DP, IPPROTO_TCP, F_ACK, .payload = LEN - V4_TCP                          \
+	}
+
 static const struct one_case cases[] = {
 	{ "pod to another machine and back",
 	  0,
@@ -97,6 +110,31 @@ static const struct one_case cases[] = {
 	      .dst = REMOTE,
 	      .dport = 8080,
 	      .entries = 2 } } },
+	{ "longer than the pod's interface takes: the stack answers",
+	  0,
+	  b_narrow,
+	  { { FROM_POD, T(POD_A, 4000, POD_B, 8080, F_SYN), TO(POD_B), NEW, .entries = 1 },
+	    { FROM_POD, BIG(POD_A, 4000, POD_B, 8080, 1280), TO(POD_B), .entries = 1 },
+	    { FROM_POD, BIG(POD_A, 4000, POD_B, 8080, 1301), .verdict = V_PASS, .entries = 1 },
+	    { FROM_POD, BIG(POD_B, 8080, POD_A, 4000, 1400), TO(POD_A), FIRST_REPLY,
+	      .entries = 1 },
+	    { FROM_NET, T(REMOTE, 4000, POD_B, 80, F_SYN), TO(POD_B), NEW, .entries = 2 },
+	    { FROM_NET, BIG(REMOTE, 4000, POD_B, 80, 1301), .verdict = V_PASS, .entries = 2 } } },
+	{ "just as long as the pod's interface takes",
+	  ONLY_V4,
+	  b_narrow,
+	  { { FROM_POD, BIG(POD_A, 4000, POD_B, 8080, 1300), TO(POD_B), NEW, .entries = 1 } } },
+	{ "longer than the pod's interface takes, through a Service: the stack answers for the pod",
+	  0,
+	  b_narrow,
+	  { { FROM_POD, T(POD_A, 4000, VIP, 80, F_SYN), TO(POD_B), .dst = POD_B, .dport = 8080, NEW,
+	      .entries = 2 },
+	    { FROM_POD, BIG(POD_A, 4000, VIP, 80, 1301), .verdict = V_PASS, .dst = POD_B,
+	      .dport = 8080, .entries = 2 },
+	    { FROM_NET, T(OUTSIDE, 4000, NODE, 30080, F_SYN), TO(POD_B), .dst = POD_B,
+	      .dport = 8080, NEW, .entries = 4 },
+	    { FROM_NET, BIG(OUTSIDE, 4000, NODE, 30080, 1301), .verdict = V_PASS, .dst = POD_B,
+	      .dport = 8080, .entries = 4 } } },
 	{ "a pod that has something at its host side's egress",
 	  0,
 	  b_by_egress,

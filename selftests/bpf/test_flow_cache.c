@@ -26,6 +26,11 @@ static const struct cache_case {
 	{ "an end is looked up", T(POD_A, 4000, VIP, 80, F_FIN | F_ACK), false, V_REDIRECT, 2 },
 	{ "a reset is looked up", T(POD_A, 4000, VIP, 80, F_RST), false, V_REDIRECT, 2 },
 	{ "a beginning is looked up", T(POD_A, 4000, VIP, 80, F_SYN), false, V_REDIRECT, 2 },
+	{ "longer than the pod's interface takes: the stack's",
+	  { POD_A, VIP, 4000, 80, IPPROTO_TCP, F_ACK, .payload = 1400 },
+	  false,
+	  V_PASS,
+	  2 },
 	{ "no hops left: the stack's",
 	  { POD_A, VIP, 4000, 80, IPPROTO_TCP, F_ACK, .payload = 11, .ttl = 1 },
 	  false,
@@ -81,6 +86,7 @@ static bool run_case(struct world *w, const struct cache_case *c, bool v6)
 
 	world_reset(w, v6);
 	services_tcp(w);
+	world_pod_mtu(w, POD_B, 1300);
 	begin = now_ns();
 	warm(w);
 	sends(w, c->in.flags == F_ACK ? c->in : (struct spec)T(POD_A, 4000, VIP, 80, F_ACK), false,

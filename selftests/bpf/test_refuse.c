@@ -22,6 +22,12 @@ struct refusal {
 	__u8 entries;
 };
 
+static void to_narrow(struct world *w)
+{
+	services_tcp(w);
+	world_pod_mtu(w, POD_B, 1300);
+}
+
 static const struct refusal refusals[] = {
 	{ "TCP from a pod",
 	  0,
@@ -99,6 +105,16 @@ static const struct refusal refusals[] = {
 	  .codes = { 4, 0 },
 	  .mtu = 1500,
 	  .setup = to_remote,
+	  .entries = 2 },
+	{ "too big for the pod, from the node",
+	  0,
+	  TO_NET,
+	  { NODE, VIP, 4000, 80, IPPROTO_TCP, F_SYN, .seq = 9, .payload = 1300 },
+	  .why = WAG_DROP_FRAG_NEEDED,
+	  .types = { 3, 2 },
+	  .codes = { 4, 0 },
+	  .mtu = 1300,
+	  .setup = to_narrow,
 	  .entries = 2 },
 	{ "too big, from the node",
 	  0,

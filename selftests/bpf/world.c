@@ -247,6 +247,19 @@ void world_pod_flags(struct world *w, enum who who, __u32 flags)
 	}
 }
 
+void world_pod_mtu(struct world *w, enum who who, __u32 mtu)
+{
+	for (int v6 = 0; v6 < 2; v6++) {
+		struct wag_addr addr = addr_of(who, v6);
+		struct wag_pod pod;
+
+		if (bpf_map_lookup_elem(w->pods, &addr, &pod))
+			continue;
+		pod.mtu = mtu;
+		bpf_map_update_elem(w->pods, &addr, &pod, BPF_ANY);
+	}
+}
+
 void world_reset(struct world *w, bool v6)
 {
 	const int hashes[] = { w->ct,	     w->svc,  w->backend, w->pods,

@@ -98,6 +98,7 @@ void world_tunnel_key(struct world *w, enum hook hook, struct bpf_tunnel_key *re
 void world_hostport(struct world *w, enum who at, __u16 port, __u8 proto, enum who pod,
 		    __u16 pod_port);
 void world_pod_flags(struct world *w, enum who who, __u32 flags);
+void world_pod_mtu(struct world *w, enum who who, __u32 mtu);
 void world_runtime(struct world *w, bool trace, bool migrating);
 
 void world_stats(struct world *w, enum wag_point point, struct stats *ret_stats);

@@ -67,6 +67,31 @@ def path_mtu_is_learnt_through_the_service(env):
 
 
 @test()
+def path_mtu_of_a_pod_with_a_small_one(env):
+    """What is longer than the pod's interface takes is answered, or cut, as a router does it."""
+    lab = env.lab
+    lab.add_pod("narrow", conf={"mtu": 1300})
+    server = lab.background("narrow", "echo", "--label", "narrow", "--port", "8080",
+                            name="echo-narrow")
+    try:
+        vips = env.service(["narrow"], [port(80, 8080, "TCP", NP_TCP),
+                                        port(80, 8080, "UDP", NP_UDP)], "NodePort")
+        pod, nodes = lab.pods["narrow"], (NODE4, NODE6)
+        ways = [("client", pod, 8080), ("client", vips, 80), ("out", pod, 8080),
+                ("out", nodes, NP_UDP)]
+        for (net, addrs, number), family in itertools.product(ways, FAMILIES):
+            where = host_port(addrs[family], number)
+            got = lab.wagtest(net, "pmtu", "--dst", where, "--size", 1400)[0]
+            expect(got["is"] == "ok" and got["mtu"] == "1300", f"{net} to {where}:", got)
+            expect_ok(lab.udp(net, addrs[family], number, "--size", 1400), "narrow", len="1400",
+                      intact="1")
+            lab.ip(net, "route flush cache", "-6 route flush cache")
+    finally:
+        lab.stop(server)
+        lab.del_pod("narrow")
+
+
+@test()
 def node_port_icmp_error_reaches_outside(env):
     env.service(["web-1"], [port(80, 9, "UDP", NP_UDP)], "NodePort", live=False)
     for addr in (NODE4, NODE6):

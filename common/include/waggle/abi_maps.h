@@ -64,7 +64,7 @@ struct wag_pod {
 	__u8 host_mac[6]; /* of the host's side */
 	__u32 flags;
 	__u32 policy_rev; /* 0: no policy selects the pod */
-	__u32 pad;
+	__u32 mtu;	  /* of its interface; 0: not known */
 };
 /*
  * Its policy is not known yet: new flows from and to it wait (WAG_DROP_POLICY_PENDING), but for
