@@ -14,6 +14,7 @@
 
 #define IP_OFFSET_MASK 0x1fff
 #define IP_MORE_FRAGMENTS 0x2000
+#define IP_DONT_FRAGMENT 0x4000
 #define IPV6_EXT_MAX 6 /* extension headers we walk; more is an invalid packet */
 
 #ifndef NEXTHDR_HOP

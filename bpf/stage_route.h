@@ -267,6 +267,33 @@ static __always_inline int link_none(struct wag_scratch *scratch, long why)
 	return route_to_stack(scratch);
 }
 
+static __always_inline bool may_be_cut(struct __sk_buff *skb, const struct wag_pkt *pkt)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct iphdr *ip = data + ETH_HLEN;
+
+	return !(pkt->flags & PKT_V6) && (void *)(ip + 1) <= end &&
+	       !(ip->frag_off & bpf_htons(IP_DONT_FRAGMENT));
+}
+
+/*
+ * By the node's routes, and by its stack. Of a packet too big that has the node's address by then
+ * the stack would tell the node.
+ */
+static __always_inline int link_by_stack(struct __sk_buff *skb, struct wag_scratch *scratch)
+{
+	struct bpf_fib_lookup *fib = &scratch->fib;
+	struct wag_pkt *pkt = &scratch->pkt;
+
+	if (pkt->point == WAG_POINT_FROM_POD && source_changes(pkt) && !may_be_cut(skb, pkt)) {
+		scratch->len = route_len(skb, pkt);
+		link_fib(skb, scratch);
+		if (bpf_fib_lookup(skb, fib, sizeof(*fib), 0) == BPF_FIB_LKUP_RET_FRAG_NEEDED)
+			return link_too_big(scratch, fib->mtu_result);
+	}
+	return route_by_stack(skb, scratch);
+}
+
 /* Out of the device that the lookup found; the next hop's neighbour entry fills the L2 header. */
 static __always_inline int link_neigh(struct wag_scratch *scratch)
 {
@@ -407,7 +434,7 @@ static __always_inline int route_from_pod(struct __sk_buff *skb, struct wag_scra
 	if (pod)
 		return route_to_pod(skb, scratch, pod);
 	if (!cfg.host_routing || addr_is_link_scoped(pkt_dst(&scratch->pkt)))
-		return route_by_stack(skb, scratch);
+		return link_by_stack(skb, scratch);
 	return route_to_node(skb, scratch);
 }
 

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/* What a load-time setting changes: dry runs, no node address, no events; and the trace switch. */
+/*
+ * What a load-time setting changes: dry runs, no node address, no events, the stack forwards; and
+ * the trace switch.
+ */
 #include <string.h>
 
 #include "cases.h"
@@ -92,6 +95,38 @@ static void no_node_address(struct world *w)
 	expect(!w->n_events, "%u events with events off", w->n_events);
 }
 
+/* IPv4's "don't fragment"; IPv6 has no other kind. */
+static void set_df(struct frame *f)
+{
+	__u16 sum;
+
+	f->data[FRAME_L3 + 6] |= 0x40;
+	memset(f->data + FRAME_L3 + 10, 0, 2);
+	sum = csum_of(f->data + FRAME_L3, 20, 0);
+	memcpy(f->data + FRAME_L3 + 10, &sum, 2);
+}
+
+/* The stack would tell the node that the pod's packet is too big; it may cut it, where it may. */
+static void stack_forwards(struct world *w)
+{
+	struct spec s = { POD_A, OUTSIDE, 4000, 53, IPPROTO_UDP, .payload = 1600 };
+	struct frame in, out;
+	struct stats stats;
+
+	world_device(w, EGRESS);
+	frame_build(&in, &s, w->v6);
+	if (!w->v6) {
+		expect(world_run(w, FROM_POD, &in, &out) == V_PASS, "what may be cut is stopped");
+		set_df(&in);
+	}
+	expect(world_run(w, FROM_POD, &in, &out) == V_REDIRECT, "what is too big goes on");
+	world_stats(w, WAG_POINT_FROM_POD, &stats);
+	expect(stats.packets[WAG_DROP_FRAG_NEEDED] == 1, "counted %llu times",
+	       stats.packets[WAG_DROP_FRAG_NEEDED]);
+	s.payload = 1400;
+	expect(sends(w, FROM_POD, &s, &out) == V_PASS, "what fits is stopped");
+}
+
 /* An event per packet only while somebody asks. */
 static void trace(struct world *w)
 {
@@ -146,6 +181,10 @@ void suite_config(struct world *w)
 	struct wag_config cfg = w->cfg;
 
 	run_both(w, "an event per packet while traced", trace);
+	cfg.host_routing = 0;
+	cfg.masquerade_v4 = cfg.masquerade_v6 = 1;
+	run_with(&cfg, "too big, where the stack forwards", stack_forwards);
+	cfg = w->cfg;
 	cfg.dry_run = 1;
 	run_with(&cfg, "a dry run leaves no trace", dry_run);
 	cfg = w->cfg;

@@ -129,6 +129,26 @@ def path_mtu_is_learnt_from_outside(env):
 
 
 @test()
+def path_mtu_is_learnt_from_the_node(env):
+    """The node's own way out is narrow: what it says reaches the pod that it stands for."""
+    lab, mtus = env.lab, (1200, 1280)
+    routes = [f"route add {FAR4}/32 via {OUT4} mtu lock {mtus[0]}",
+              f"-6 route add {FAR6}/128 via {OUT6} mtu lock {mtus[1]}"]
+    lab.ip("node", *routes)
+    try:
+        for family in FAMILIES:
+            got = lab.wagtest("client", "pmtu", "--dst", host_port(FAR[family], 8080), "--size",
+                              1400)[0]
+            expect(got["is"] == "ok" and got["mtu"] == str(mtus[family]),
+                   f"no path MTU to {FAR[family]}:", got)
+            got = lab.udp("client", FAR[family], 8080, "--size", 1400)
+            expect_ok(got, "far", len="1400", intact="1")
+            lab.ip("client", "route flush cache", "-6 route flush cache")
+    finally:
+        lab.ip("node", *(r.replace("route add", "route del") for r in routes))
+
+
+@test()
 def errors_from_outside(env):
     for family in FAMILIES:
         for server in (OUT[family], FAR[family]):
