@@ -241,13 +241,6 @@ int dataplane_visit(struct dataplane *dp, enum dp_table table, dataplane_visit_f
 	return 0;
 }
 
-int dataplane_set_policies(struct dataplane *dp, bool on)
-{
-	int fd = dataplane_map_fd(dp, "wag_runtime");
-
-	return fd < 0 ? fd : bpfsys_array_store(fd, offsetof(struct wag_runtime, policies), on);
-}
-
 struct wag_svc_state *dataplane_svc_state(struct dataplane *dp, size_t *ret_n)
 {
 	*ret_n = dp->states.n;
@@ -438,66 +431,6 @@ static int switch_over(struct dataplane *dp, const struct dataplane_options *o, 
 	return r;
 }
 
-static int write_meta(struct dataplane *dp, const struct dataplane_options *o, struct wag_err *err)
-{
-	struct wag_meta meta = {
-		.magic = WAG_META_MAGIC,
-		.abi = WAG_ABI,
-		.attach = dp->attach,
-		.socket_lb = dp->socket_lb,
-		.agent_pid = (uint32_t)getpid(),
-		.mtu = o->mtu,
-		.route_mtu = o->route_mtu,
-		.routing = o->routing,
-		.node_v4 = o->node_v4,
-		.node_v6 = o->node_v6,
-	};
-	struct timespec now;
-	uint32_t zero = 0;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	meta.started_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-	snprintf(meta.node_name, sizeof(meta.node_name), "%s", o->node_name);
-	snprintf(meta.version, sizeof(meta.version), "%s", WAGGLE_VERSION);
-	if (bpf_map_update_elem(dataplane_map_fd(dp, "wag_meta"), &zero, &meta, BPF_ANY) < 0)
-		return wag_err_set(err, -errno, "map wag_meta: %s", strerror(errno));
-	return 0;
-}
-
-int dataplane_set_mtu(struct dataplane *dp, uint32_t mtu, uint32_t route_mtu)
-{
-	int fd = dataplane_map_fd(dp, "wag_meta");
-	struct wag_meta meta;
-	uint32_t zero = 0;
-
-	if (bpf_map_lookup_elem(fd, &zero, &meta) < 0)
-		return -errno;
-	if (meta.mtu == mtu && meta.route_mtu == route_mtu)
-		return 0;
-	meta.mtu = mtu;
-	meta.route_mtu = route_mtu;
-	return bpf_map_update_elem(fd, &zero, &meta, BPF_ANY) < 0 ? -errno : 0;
-}
-
-int dataplane_set_synced(struct dataplane *dp, uint64_t now_ns)
-{
-	int fd = dataplane_map_fd(dp, "wag_meta");
-	struct wag_meta meta;
-	uint32_t zero = 0;
-
-	if (bpf_map_lookup_elem(fd, &zero, &meta) < 0)
-		return -errno;
-	meta.synced_ns = now_ns;
-	return bpf_map_update_elem(fd, &zero, &meta, BPF_ANY) < 0 ? -errno : 0;
-}
-
-int dataplane_set_pacing(struct dataplane *dp, bool on)
-{
-	int fd = dataplane_map_fd(dp, "wag_runtime");
-
-	return fd < 0 ? fd : bpfsys_array_store(fd, offsetof(struct wag_runtime, pacing), on);
-}
-
 static int new_dataplane(struct dataplane **ret, const struct dataplane_options *o)
 {
 	_cleanup_(dataplane_freep) struct dataplane *dp = calloc(1, sizeof(*dp));
@@ -561,7 +494,7 @@ int dataplane_open(struct dataplane **ret, const struct dataplane_options *o, st
 	if (r == 0)
 		r = reserve_array(dp, "wag_slot", sizeof(struct wag_slot), &dp->slots, err);
 	if (r == 0)
-		r = write_meta(dp, o, err);
+		r = dp_write_meta(dp, o, err);
 	if (r == 0)
 		r = switch_over(dp, o, err);
 	if (r < 0)

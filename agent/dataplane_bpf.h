@@ -52,6 +52,8 @@ int dataplane_set_devices(struct dataplane *dp, const struct dp_device *devices,
 /* Of wag_meta: what the CNI gives new pods. 0 or -errno. */
 int dataplane_set_mtu(struct dataplane *dp, uint32_t mtu, uint32_t route_mtu);
 int dataplane_set_synced(struct dataplane *dp, uint64_t now_ns);
+/* wag_runtime.nodes: wag_cidr is complete. 0 or -errno. */
+int dataplane_set_nodes(struct dataplane *dp);
 /* wag_runtime.pacing: fq sends on every device. 0 or -errno. */
 int dataplane_set_pacing(struct dataplane *dp, bool on);
 /* enum wag_attach: how pods, and how the node's devices are attached */

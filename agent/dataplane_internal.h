@@ -104,6 +104,9 @@ int dp_plan_make(struct dp_plan *ret, const struct btf *a, uint32_t a_id, const 
 		 uint32_t b_id);
 void dp_plan_apply(const struct dp_plan *plan, const void *from, void *to, size_t to_size);
 
+/* dataplane_meta.c */
+int dp_write_meta(struct dataplane *dp, const struct dataplane_options *o, struct wag_err *err);
+
 /* dataplane_migrate.c */
 bool dp_needs_migration(const struct dataplane *dp);
 int dp_migrate_before(struct dataplane *dp, struct wag_err *err); /* no lock held */

@@ -32,7 +32,7 @@ struct node_net {
 	uint32_t tunnel_ifindex;
 	struct node_plan *plan; /* NULL: Nodes are not known yet */
 	struct node_route_result routes;
-	bool dirty, routes_due, tunnel_checked;
+	bool dirty, routes_due, tunnel_checked, told; /* told: that wag_cidr is complete */
 	uint64_t routes_after_ms, retry_at_ms; /* 0: nothing to retry */
 	char error[512];
 	node_net_report_fn report;
@@ -422,6 +422,19 @@ static void remove_old_tunnel(struct node_net *n)
 	n->tunnel_checked = r == 0;
 }
 
+/* What is not in it is outside of the cluster from now on: new flows to there have waited. */
+static void tell_known(struct node_net *n)
+{
+	int r;
+
+	if (n->told || n->error[0])
+		return;
+	r = dataplane_set_nodes(n->cidrs.dp);
+	if (r < 0)
+		add_error(n, "map wag_runtime: %s", strerror(-r));
+	n->told = r == 0;
+}
+
 /*
  * Who may send through the tunnel is known before anything is sent there that is answered, and is
  * forgotten last.
@@ -431,6 +444,7 @@ static void apply(struct node_net *n, uint64_t now_ms)
 	n->nodes.swept = false;
 	apply_table(n, &n->nodes);
 	apply_table(n, &n->cidrs);
+	tell_known(n);
 	apply_routes(n, now_ms);
 	n->nodes.swept = true;
 	apply_table(n, &n->nodes);

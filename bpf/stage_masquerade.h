@@ -110,6 +110,15 @@ static __always_inline enum masquerade masquerade_as(struct wag_scratch *scratch
 	return cidr && !addr_is_zero(&cidr->tunnel) ? AS_NODE : AS_DEVICE;
 }
 
+/* Until the other nodes are known, nobody can tell their pods from the world outside. */
+static __always_inline bool nodes_known(void)
+{
+	__u32 zero = 0;
+	struct wag_runtime *runtime = bpf_map_lookup_elem(&wag_runtime, &zero);
+
+	return runtime && runtime->nodes;
+}
+
 /* Addresses are under a checksum that nobody here corrects. */
 static __always_inline bool proto_forbids(__u8 proto)
 {
@@ -136,6 +145,8 @@ static __noinline int masquerade(struct __sk_buff *skb, struct wag_scratch *scra
 		/* The reply must meet a program of ours, or the pod is better off as it is. */
 		if (!device && pkt->point == WAG_POINT_FROM_POD)
 			return NEXT;
+		if (!nodes_known())
+			return wag_drop(pkt, WAG_DROP_NODES_PENDING);
 		found = device_source(pkt, device, &pkt->xlat.saddr);
 		break;
 	default:

@@ -76,6 +76,35 @@ static void remote_by_route(struct world *w)
 	service(w, ANYBODY, 1, OUTSIDE);
 }
 
+static void nodes(struct world *w, bool known)
+{
+	const struct wag_runtime runtime = { .nodes = known };
+	__u32 zero = 0;
+
+	bpf_map_update_elem(w->runtime, &zero, &runtime, BPF_ANY);
+}
+
+static void nodes_unknown(struct world *w)
+{
+	nodes(w, false);
+}
+
+static void nodes_known(struct world *w)
+{
+	nodes(w, true);
+}
+
+static void before_nodes(struct world *w)
+{
+	external_backend(w);
+	service(w, VIP2, 2, POD_A);
+	service(w, ANYBODY, 3, OUTSIDE);
+	world_cidr(w, REMOTE, ALL_BITS, WAG_CIDR_NO_MASQUERADE, NOBODY);
+	nodes_unknown(w);
+}
+
+#define WAITS .verdict = V_DROP, .reason = WAG_DROP_NODES_PENDING
+
 static const struct one_case cases[] = {
 	{ "TCP to outside and back",
 	  0,
@@ -183,6 +212,21 @@ static const struct one_case cases[] = {
 	  everywhere_but,
 	  { { FROM_POD, ICMP(POD_A, OUTSIDE, 141), .verdict = V_PASS },
 	    { FROM_POD, ICMP(POD_A, REMOTE, 141), .verdict = V_PASS } } },
+	{ "before the nodes are known nothing new leaves with the node's address",
+	  0,
+	  before_nodes,
+	  { { FROM_POD, T(POD_A, 4000, OUTSIDE, 80, F_SYN), WAITS },
+	    { FROM_POD, T(POD_A, 4000, VIP, 80, F_SYN), WAITS },
+	    { FROM_NET, T(ROUTER, 4000, NODE, 30080, F_SYN), WAITS },
+	    { FROM_POD, T(POD_A, 4000, POD_B, 80, F_SYN), TO(POD_B), NEW, .entries = 1 },
+	    { FROM_POD, T(POD_A, 4001, VIP2, 80, F_SYN), TO(POD_A), .src = NODE, .dst = POD_A,
+	      .dport = 8080, NEW, .entries = 3 },
+	    { FROM_POD, T(POD_A, 4000, NODE, 22, F_SYN), .verdict = V_PASS, NEW, .entries = 4 },
+	    { FROM_POD, T(POD_A, 4000, REMOTE, 80, F_SYN), ON, NEW, .entries = 5 },
+	    { FROM_POD, T(POD_A, 4000, OUTSIDE, 80, F_SYN), OUT, NEW, .entries = 7,
+	      .before = nodes_known },
+	    { FROM_POD, T(POD_A, 4000, OUTSIDE, 80, F_ACK), OUT, .entries = 7,
+	      .before = nodes_unknown } } },
 	{ "two pods, one port, one server",
 	  0,
 	  device,

@@ -83,7 +83,7 @@ static void one_side(struct world *w, struct hook_limit *l, bool egress)
 
 static void set_pacing(struct world *w, bool on)
 {
-	const struct wag_runtime runtime = { .pacing = on };
+	const struct wag_runtime runtime = { .pacing = on, .nodes = 1 };
 	__u32 zero = 0;
 
 	expect(!bpf_map_update_elem(w->runtime, &zero, &runtime, BPF_ANY), "wag_runtime");

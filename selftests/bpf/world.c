@@ -542,7 +542,7 @@ void world_hostport(struct world *w, enum who at, __u16 port, __u8 proto, enum w
 
 void world_runtime(struct world *w, bool trace, bool migrating)
 {
-	struct wag_runtime runtime = { .trace = trace, .migrating = migrating };
+	struct wag_runtime runtime = { .trace = trace, .migrating = migrating, .nodes = 1 };
 	__u32 zero = 0;
 
 	bpf_map_update_elem(w->runtime, &zero, &runtime, BPF_ANY);

@@ -79,7 +79,7 @@ def test_status(world):
     assert node.status() == (0, ""), "an address that waits is as good as free"
     code, said = node.status(ipam={"type": "no-such-plugin"})
     assert code == 50 and "no-such-plugin" in said, said
-    node.put("wag_runtime", bytes(4), struct.pack("<IIII", 0, 1, 0, 0))
+    node.put("wag_runtime", bytes(4), struct.pack("<6I", 0, 1, 0, 0, 0, 0))
     code, said = node.status()
     assert code == 51 and "cut off" in said, said
     with agent(node):
@@ -468,7 +468,7 @@ def flags_of(node):
 
 
 def policies(node, known, **namespaces):
-    node.put("wag_runtime", bytes(4), struct.pack("<IIII", 0, 0, known, 0))
+    node.put("wag_runtime", bytes(4), struct.pack("<6I", 0, 0, known, 0, 0, 0))
     for name, selects in namespaces.items():
         node.put("wag_policy_ns", name.encode().ljust(64, b"\0"), struct.pack("<II", selects, 0))
 

@@ -15,7 +15,7 @@ sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "../lib"))
 
-from netlab import NODE4, NODE6, OUT4, Lab, LabError, wait_for
+from netlab import NODE4, NODE6, OUT4, OUT6, Lab, LabError, wait_for
 
 PROTO = "78"
 TUNNEL = "waggle_vxlan"
@@ -360,6 +360,45 @@ def hostile_nodes_cut_nothing_off(lab):
     node(lab, "late", ["10.91.0.9"], ["10.244.7.0/25"], "2026-02-01T00:00:00Z")
     wait_log(lab, "node late", "10.244.7.0/25", "node far")
     expect(routes(lab) == FAR, routes(lab))
+
+
+@test("--routing-mode=native")
+def masquerade_waits_for_the_nodes(lab):
+    """A first start that no API server answers: who is outside is not known yet."""
+    args = lab.agent_args
+    lab.kill_agent()
+    lab.run(["rm", "-rf", lab.pin_dir])
+    config = lab.path("nobody.kubeconfig")
+    with open(config, "w", encoding="utf-8") as f:
+        json.dump({"apiVersion": "v1", "kind": "Config", "current-context": "c",
+                   "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+                   "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}],
+                   "users": [{"name": "u", "user": {"token": "t"}}]}, f)
+    argv = lab.agent_argv(*args)
+    argv[argv.index("--manifests"):argv.index("--manifests") + 2] = ["--kubeconfig", config]
+    agent = lab.start("node", argv, name="agent-alone")
+    try:
+        wait_for("programs", lambda: "programs in place" in lab.log("agent-alone"))
+        lab.add_web("web")
+        lab.add_pod("client")
+        lab.background("out", "echo", "--label", "outside", "--port", "8080", name="echo-out")
+        got = lab.connect("client", lab.pods["web"][0], 8080)
+        expect(got["is"] == "ok", "a pod of the node:", got)
+        for addr in (OUT4, OUT6):
+            got = lab.connect("client", addr, 8080, timeout_ms=300)
+            expect(got.get("errno") == "ETIMEDOUT", f"{addr}:", got)
+        drops = json.loads(lab.sh("node", [lab.binary("waggle"), "--pin-dir", lab.pin_dir,
+                                           "status", "-o", "json"], check=False))["drops"]
+        expect("Host datapath not ready" in [d["reason"] for d in drops], drops)
+    finally:
+        agent.kill()
+        agent.wait()
+    lab.start_agent(*args)
+    for addr in (OUT4, OUT6):
+        wait_for(f"{addr} to answer", lambda a=addr: lab.connect("client", a, 8080)["is"] == "ok")
+    # It is known for good: the next agent need not be told before flows go on.
+    lab.kill_agent()
+    expect(lab.connect("client", OUT4, 8080)["is"] == "ok", "without an agent")
 
 
 def run_one(function, args):

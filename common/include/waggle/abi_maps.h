@@ -54,6 +54,8 @@ struct wag_runtime {
 	__u32 migrating; /* not 0: conntrack is being carried over; see WAG_DROP_CT_MIGRATING */
 	__u32 policies;	 /* not 0: some policy is known in the cluster; see wag_policy_ns */
 	__u32 pacing;	 /* not 0: fq sends on every device of the node; see stage_limit.h */
+	__u32 nodes;	 /* not 0: wag_cidr is complete; see WAG_DROP_NODES_PENDING */
+	__u32 pad;
 };
 
 /* ---- wag_pods: HASH wag_addr -> wag_pod. Every local pod address. Written by the CNI. ---- */

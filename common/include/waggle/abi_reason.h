@@ -48,7 +48,8 @@ enum wag_point {
 	X(MASQUERADE_PROTO, 168, "Unsupported protocol for NAT masquerade")                    \
 	X(BANDWIDTH, 162, "Reached EDT rate-limiting drop horizon")                            \
 	X(FRAG_NEEDED, 157, "Packet too big for its path")                                     \
-	X(TTL_EXCEEDED, 196, "TTL exceeded")
+	X(TTL_EXCEEDED, 196, "TTL exceeded")                                                   \
+	X(NODES_PENDING, 202, "Host datapath not ready")
 
 enum wag_reason {
 #define WAG_REASON_ENUM(name, hubble, text) WAG_DROP_##name,
