@@ -3,39 +3,77 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <waggle/addr.h>
 #include "compile_service.h"
 #include "model.h"
 
-/* The table is one block: header and ports, then frontends, backends and the ports' names. */
+#define EXTERNAL (WAG_SVC_NODE_PORT | WAG_SVC_EXTERNAL_IP | WAG_SVC_LOAD_BALANCER)
+
+/* The table is one block: header and ports, frontends, backends, source ranges, ports' names. */
 struct builder {
 	const struct service *svc;
 	const struct object *const *slices;
 	size_t n_slices;
+	const struct compile_facts *facts;
 	struct svc_table *table;
 	struct svc_frontend *frontends;
 	struct svc_backend *backends;
+	struct wag_src_range_key *ranges;
 	char *text;
 };
-
-static bool is_v4(const struct wag_addr *addr)
-{
-	return addr->d[0] == 0 && addr->w[2] == htonl(WAG_V4MAPPED_W2);
-}
 
 static bool has_family(const struct service *svc, bool v6)
 {
 	for (size_t i = 0; i < svc->n_cluster_ips; i++)
-		if (is_v4(&svc->cluster_ips[i]) != v6)
+		if (wag_addr_is_v4(&svc->cluster_ips[i]) != v6)
 			return true;
 	return false;
+}
+
+/* Where a slot stands in its range: wag_slot_head. */
+static int rank(const struct svc_backend *b)
+{
+	static const uint8_t ranks[] = {
+		[WAG_BACKEND_LOCAL] = 0,
+		[WAG_BACKEND_LOCAL | WAG_BACKEND_CLUSTER] = 1,
+		[WAG_BACKEND_CLUSTER] = 2,
+		[0] = 3,
+	};
+
+	return ranks[b->flags & (WAG_BACKEND_LOCAL | WAG_BACKEND_CLUSTER)];
 }
 
 int svc_backend_compare(const void *a, const void *b)
 {
 	const struct svc_backend *x = a, *y = b;
-	int r = memcmp(&x->addr, &y->addr, sizeof(x->addr));
+	int r = rank(x) - rank(y);
 
+	if (r == 0)
+		r = memcmp(&x->addr, &y->addr, sizeof(x->addr));
 	return r ? r : (int)ntohs(x->port) - (int)ntohs(y->port);
+}
+
+const struct svc_backend *svc_backend_find(const struct svc_backend *list, size_t n,
+					   const struct wag_addr *addr, __be16 port)
+{
+	struct svc_backend key = { .addr = *addr, .port = port };
+	const struct svc_backend *found = NULL;
+
+	for (; n && !found && key.flags <= (WAG_BACKEND_LOCAL | WAG_BACKEND_CLUSTER); key.flags++)
+		found = bsearch(&key, list, n, sizeof(key), svc_backend_compare);
+	return found;
+}
+
+void svc_slot_head(const struct svc_table_port *port, uint32_t svc_id, struct wag_slot_head *ret)
+{
+	*ret = (struct wag_slot_head){ .cluster_first = 1, .svc_id = svc_id };
+	for (uint32_t i = 0; i < port->n_backends; i++) {
+		uint16_t flags = port->backends[i].flags;
+
+		ret->local_count += !!(flags & WAG_BACKEND_LOCAL);
+		ret->cluster_count += !!(flags & WAG_BACKEND_CLUSTER);
+		ret->cluster_first += flags == WAG_BACKEND_LOCAL;
+	}
 }
 
 static void add_frontend(struct builder *b, struct svc_table_port *port,
@@ -43,6 +81,7 @@ static void add_frontend(struct builder *b, struct svc_table_port *port,
 {
 	struct wag_svc_key key = { .addr = *addr, .port = htons(number), .proto = port->proto };
 
+	flags |= port->affinity_s ? WAG_SVC_AFFINITY : 0;
 	for (uint32_t i = 0; i < port->n_frontends; i++) {
 		if (memcmp(&port->frontends[i].key, &key, sizeof(key)) == 0) {
 			port->frontends[i].flags |= flags;
@@ -53,90 +92,122 @@ static void add_frontend(struct builder *b, struct svc_table_port *port,
 	b->frontends++;
 }
 
+/*
+ * What comes from outside through a clusterIP leaves with the node's address, for the backend may
+ * be anywhere; the same for everybody through an address meant for outside, unless the policy
+ * keeps it on this node. Then it is the node's own clients' short cut that goes anywhere.
+ */
+static uint32_t traffic_flags(const struct service *svc, uint32_t kind)
+{
+	if (kind == WAG_SVC_CLUSTER_IP)
+		return kind | WAG_SVC_MASQ_OUTSIDE |
+		       (svc->internal_local ? WAG_SVC_LOCAL_INSIDE | WAG_SVC_LOCAL_OUTSIDE : 0);
+	if (svc->external_local)
+		return kind | WAG_SVC_LOCAL_OUTSIDE;
+	return kind | WAG_SVC_MASQ_PODS | WAG_SVC_MASQ_OUTSIDE;
+}
+
 static void add_frontends(struct builder *b, struct svc_table_port *port,
 			  const struct svc_port *from, bool v6)
 {
 	const struct service *svc = b->svc;
 	struct wag_addr any = { .w = { 0, 0, v6 ? 0 : htonl(WAG_V4MAPPED_W2), 0 } };
+	uint32_t ranges = port->n_ranges ? WAG_SVC_SOURCE_RANGES : 0;
 
 	for (size_t i = 0; i < svc->n_cluster_ips; i++)
-		if (is_v4(&svc->cluster_ips[i]) != v6)
-			add_frontend(b, port, &svc->cluster_ips[i], from->port, WAG_SVC_CLUSTER_IP);
+		if (wag_addr_is_v4(&svc->cluster_ips[i]) != v6)
+			add_frontend(b, port, &svc->cluster_ips[i], from->port,
+				     traffic_flags(svc, WAG_SVC_CLUSTER_IP));
 	if (port->node_port)
-		add_frontend(b, port, &any, port->node_port, WAG_SVC_NODE_PORT);
+		add_frontend(b, port, &any, port->node_port, traffic_flags(svc, WAG_SVC_NODE_PORT));
 	for (size_t i = 0; i < svc->n_external_ips; i++)
-		if (is_v4(&svc->external_ips[i]) != v6)
+		if (wag_addr_is_v4(&svc->external_ips[i]) != v6)
 			add_frontend(b, port, &svc->external_ips[i], from->port,
-				     WAG_SVC_EXTERNAL_IP);
+				     traffic_flags(svc, WAG_SVC_EXTERNAL_IP));
 	for (size_t i = 0; svc->type == SVC_LOAD_BALANCER && i < svc->n_lb_ips; i++)
-		if (!svc->lb_ips[i].proxy && is_v4(&svc->lb_ips[i].addr) != v6)
+		if (!svc->lb_ips[i].proxy && wag_addr_is_v4(&svc->lb_ips[i].addr) != v6)
 			add_frontend(b, port, &svc->lb_ips[i].addr, from->port,
-				     WAG_SVC_LOAD_BALANCER);
+				     traffic_flags(svc, WAG_SVC_LOAD_BALANCER) | ranges);
 }
 
-static const struct slice_port *match_port(const struct slice *slice, const struct svc_port *port,
-					   bool v6)
+static int range_compare(const void *a, const void *b)
 {
-	if (slice->fqdn || slice->v6 != v6)
-		return NULL;
-	for (size_t i = 0; i < slice->n_ports; i++) {
-		const struct slice_port *p = &slice->ports[i];
-
-		if (p->proto == port->proto && p->port != 0 && strcmp(p->name, port->name) == 0)
-			return p;
-	}
-	return NULL;
+	return memcmp(a, b, sizeof(struct wag_src_range_key));
 }
 
-/* As in kube-proxy only the first address of an endpoint counts. */
-static bool endpoint_fits(const struct slice_endpoint *ep, bool v6)
+/* Those of the family; without any of it everybody is let in, as by kube-proxy. */
+static void add_ranges(struct builder *b, struct svc_table_port *port, bool v6)
 {
-	if (ep->n_addrs == 0 || is_v4(&ep->addrs[0]) == v6)
-		return false;
-	return ep->addrs[0].w[3] != 0 || (v6 && (ep->addrs[0].d[0] != 0 || ep->addrs[0].w[2] != 0));
-}
-
-/* The endpoints of one of the two rounds: the ready, else those that serve while terminating. */
-static void add_backends(struct builder *b, struct svc_table_port *port,
-			 const struct svc_port *from, bool v6, bool ready)
-{
-	for (size_t i = 0; i < b->n_slices; i++) {
-		const struct slice *slice = &b->slices[i]->slice;
-		const struct slice_port *p = match_port(slice, from, v6);
-
-		for (size_t j = 0; p && j < slice->n_endpoints; j++) {
-			const struct slice_endpoint *ep = &slice->endpoints[j];
-
-			if (!endpoint_fits(ep, v6))
-				continue;
-			if (ready ? !ep->ready : !(ep->serving && ep->terminating))
-				continue;
-			port->backends[port->n_backends++] =
-				(struct svc_backend){ .addr = ep->addrs[0],
-						      .port = htons(p->port) };
-		}
-	}
-}
-
-/* Which of the usable endpoints this node may use: the traffic policies' place. Today all. */
-static void choose_backends(struct builder *b, struct svc_table_port *port,
-			    const struct svc_port *from, bool v6)
-{
-	struct svc_backend *list = port->backends;
+	const struct service *svc = b->svc;
 	uint32_t kept = 0;
 
-	add_backends(b, port, from, v6, true);
-	if (port->n_backends == 0)
-		add_backends(b, port, from, v6, false);
-	qsort(list, port->n_backends, sizeof(*list), svc_backend_compare);
-	for (uint32_t i = 0; i < port->n_backends; i++)
-		if (i == 0 || svc_backend_compare(&list[kept - 1], &list[i]) != 0)
-			list[kept++] = list[i];
-	port->n_backends = kept;
-	b->backends += kept;
+	for (size_t i = 0; svc->type == SVC_LOAD_BALANCER && i < svc->n_source_ranges; i++) {
+		const struct source_range *from = &svc->source_ranges[i];
+		unsigned bits = from->bits + (v6 ? 0 : 96);
+		struct wag_src_range_key *key;
+
+		if (wag_addr_is_v4(&from->addr) == v6)
+			continue;
+		key = &port->ranges[port->n_ranges++];
+		*key = (struct wag_src_range_key){ .bits = 32 + bits };
+		for (unsigned w = 0; w < 4; w++) {
+			unsigned n = bits > 32 * w ? bits - 32 * w : 0;
+
+			key->addr[w] = from->addr.w[w] & (n == 0   ? 0 :
+							  n >= 32 ? UINT32_MAX :
+								    htonl(~(UINT32_MAX >> n)));
+		}
+	}
+	qsort(port->ranges, port->n_ranges, sizeof(port->ranges[0]), range_compare);
+	for (uint32_t i = 0; i < port->n_ranges; i++)
+		if (i == 0 || range_compare(&port->ranges[kept - 1], &port->ranges[i]) != 0)
+			port->ranges[kept++] = port->ranges[i];
+	port->n_ranges = kept;
+	b->ranges += kept;
 }
 
-static void add_port(struct builder *b, const struct svc_port *from, bool v6)
+static bool is_external(const struct svc_table_port *port)
+{
+	for (uint32_t i = 0; i < port->n_frontends; i++)
+		if (port->frontends[i].flags & EXTERNAL)
+			return true;
+	return false;
+}
+
+static int choose_backends(struct builder *b, struct svc_table_port *port,
+			   const struct svc_port *from, bool v6)
+{
+	const struct service *svc = b->svc;
+	bool external = is_external(port), any, head_needed;
+	struct endpoints_want want = {
+		.slices = b->slices,
+		.n_slices = b->n_slices,
+		.port = from,
+		.v6 = v6,
+		/* Also under externalTrafficPolicy Local: for the node's own clients. */
+		.uses_cluster = !svc->internal_local || external,
+		.uses_local = svc->internal_local || (svc->external_local && external),
+		.facts = b->facts,
+	};
+	struct wag_slot_head head;
+	int r = endpoints_choose(&want, port->backends, &port->n_backends, &any);
+
+	if (r < 0)
+		return r;
+	/* With a local policy always: an empty local set is not to be taken for "all are in it". */
+	head_needed = want.uses_local && port->n_backends;
+	for (uint32_t i = 0; i < port->n_backends; i++)
+		head_needed |= port->backends[i].flags != WAG_BACKEND_CLUSTER;
+	port->slots_flags = (head_needed ? WAG_SLOTS_HEAD : 0) | (any ? WAG_SLOTS_ANY : 0);
+	svc_slot_head(port, 0, &head);
+	any = any && head.local_count == 0;
+	port->no_local_internal = any && svc->internal_local;
+	port->no_local_external = any && svc->external_local && external;
+	b->backends += port->n_backends;
+	return 0;
+}
+
+static int add_port(struct builder *b, const struct svc_port *from, bool v6)
 {
 	struct svc_table_port *port = &b->table->ports[b->table->n_ports++];
 	bool node_port = b->svc->type == SVC_NODE_PORT || b->svc->type == SVC_LOAD_BALANCER;
@@ -149,27 +220,18 @@ static void add_port(struct builder *b, const struct svc_port *from, bool v6)
 		.affinity_s = b->svc->affinity_s,
 		.frontends = b->frontends,
 		.backends = b->backends,
+		.ranges = b->ranges,
 	};
 	b->text += strlen(from->name) + 1;
+	add_ranges(b, port, v6);
 	add_frontends(b, port, from, v6);
-	choose_backends(b, port, from, v6);
-}
-
-/* How many endpoints one port could have in one family: bounds the block's size. */
-static size_t max_backends(const struct builder *b, const struct svc_port *port, bool v6)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < b->n_slices; i++)
-		if (match_port(&b->slices[i]->slice, port, v6))
-			n += b->slices[i]->slice.n_endpoints;
-	return n;
+	return choose_backends(b, port, from, v6);
 }
 
 static int builder_init(struct builder *b)
 {
 	const struct service *svc = b->svc;
-	size_t n_ports = 0, n_frontends = 0, n_backends = 0, n_text = 0, head;
+	size_t n_ports = 0, n_frontends = 0, n_backends = 0, n_ranges = 0, n_text = 0, head;
 
 	for (int v6 = 0; v6 <= 1; v6++) {
 		if (!has_family(svc, v6))
@@ -178,7 +240,8 @@ static int builder_init(struct builder *b)
 			n_ports++;
 			n_frontends += svc->n_cluster_ips + svc->n_external_ips + svc->n_lb_ips +
 				       (svc->ports[i].node_port != 0);
-			n_backends += max_backends(b, &svc->ports[i], v6);
+			n_backends += endpoints_max(b->slices, b->n_slices, &svc->ports[i], v6);
+			n_ranges += svc->n_source_ranges;
 			n_text += strlen(svc->ports[i].name) + 1;
 		}
 	}
@@ -186,13 +249,15 @@ static int builder_init(struct builder *b)
 		return 0;
 	head = sizeof(*b->table) + n_ports * sizeof(b->table->ports[0]);
 	b->table = malloc(head + n_frontends * sizeof(*b->frontends) +
-			  n_backends * sizeof(*b->backends) + n_text);
+			  n_backends * sizeof(*b->backends) + n_ranges * sizeof(*b->ranges) +
+			  n_text);
 	if (!b->table)
 		return -ENOMEM;
 	b->table->n_ports = 0;
 	b->frontends = (struct svc_frontend *)((char *)b->table + head);
 	b->backends = (struct svc_backend *)(b->frontends + n_frontends);
-	b->text = (char *)(b->backends + n_backends);
+	b->ranges = (struct wag_src_range_key *)(b->backends + n_backends);
+	b->text = (char *)(b->ranges + n_ranges);
 	return 0;
 }
 
@@ -201,7 +266,9 @@ int compile_service(const struct object *obj, const struct object *const *slices
 {
 	static const char *const types[] = { "ClusterIP", "NodePort", "LoadBalancer" };
 	const struct service *svc = &obj->service;
-	struct builder b = { .svc = svc, .slices = slices, .n_slices = n_slices };
+	struct builder b = {
+		.svc = svc, .slices = slices, .n_slices = n_slices, .facts = facts
+	};
 	int r;
 
 	*ret = NULL;
@@ -212,19 +279,32 @@ int compile_service(const struct object *obj, const struct object *const *slices
 		return r;
 	b.table->type = types[svc->type];
 	for (int v6 = 0; v6 <= 1; v6++)
-		for (size_t i = 0; has_family(svc, v6) && i < svc->n_ports; i++)
-			add_port(&b, &svc->ports[i], v6);
+		for (size_t i = 0; r == 0 && has_family(svc, v6) && i < svc->n_ports; i++)
+			r = add_port(&b, &svc->ports[i], v6);
+	if (r < 0) {
+		free(b.table);
+		return r;
+	}
 	*ret = b.table;
 	return 0;
+}
+
+static bool bytes_equal(const void *a, const void *b, size_t n, size_t size)
+{
+	return n == 0 || memcmp(a, b, n * size) == 0;
 }
 
 static bool port_equal(const struct svc_table_port *a, const struct svc_table_port *b)
 {
 	return a->proto == b->proto && a->family == b->family && a->node_port == b->node_port &&
-	       a->affinity_s == b->affinity_s && a->n_frontends == b->n_frontends &&
-	       a->n_backends == b->n_backends && strcmp(a->name, b->name) == 0 &&
-	       memcmp(a->frontends, b->frontends, a->n_frontends * sizeof(*a->frontends)) == 0 &&
-	       memcmp(a->backends, b->backends, a->n_backends * sizeof(*a->backends)) == 0;
+	       a->affinity_s == b->affinity_s && a->slots_flags == b->slots_flags &&
+	       a->no_local_internal == b->no_local_internal &&
+	       a->no_local_external == b->no_local_external && a->n_frontends == b->n_frontends &&
+	       a->n_backends == b->n_backends && a->n_ranges == b->n_ranges &&
+	       strcmp(a->name, b->name) == 0 &&
+	       bytes_equal(a->frontends, b->frontends, a->n_frontends, sizeof(*a->frontends)) &&
+	       bytes_equal(a->backends, b->backends, a->n_backends, sizeof(*a->backends)) &&
+	       bytes_equal(a->ranges, b->ranges, a->n_ranges, sizeof(*a->ranges));
 }
 
 int svc_table_equal(const struct svc_table *a, const struct svc_table *b)

@@ -1,26 +1,30 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * From one Service and its EndpointSlices to what the maps shall say about it, with kube-proxy's
- * semantics. Pure: no I/O, no clock; the same objects give the same table byte for byte.
+ * semantics (docs/services.md). Pure: no I/O, no clock; the same objects give the same table byte
+ * for byte.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <waggle/abi_maps.h>
 
 struct object;
+struct service;
+struct svc_port;
 
-/* What differs from node to node. Strings may be NULL; the caller owns them. */
+/* What differs from node to node. */
 struct compile_facts {
-	const char *node_name;
-	const char *zone;
+	const char *node_name; /* may be NULL: no endpoint is local */
+	char zone[64];	       /* label topology.kubernetes.io/zone of the Node; "": none */
 };
 
 struct svc_backend {
 	struct wag_addr addr;
 	__be16 port;
-	uint16_t flags; /* of wag_slot and wag_backend; none yet */
+	uint16_t flags; /* WAG_BACKEND_*: which clients may get it */
 	uint32_t pad;
 };
 
@@ -37,9 +41,13 @@ struct svc_table_port {
 	uint8_t family;	    /* 4 or 6 */
 	uint16_t node_port; /* host order, 0: none */
 	uint32_t affinity_s;
-	uint32_t n_frontends, n_backends;
+	uint16_t slots_flags; /* WAG_SLOTS_* */
+	/* It has endpoints, but none here for who only gets such: of clusterIPs, of the others. */
+	bool no_local_internal, no_local_external;
+	uint32_t n_frontends, n_backends, n_ranges;
 	struct svc_frontend *frontends; /* in the order given by the Service, no key twice */
-	struct svc_backend *backends;	/* sorted by svc_backend_compare(), none twice */
+	struct svc_backend *backends;	/* sorted by svc_backend_compare(), no address twice */
+	struct wag_src_range_key *ranges; /* svc_id 0; sorted, none twice */
 };
 
 struct svc_table {
@@ -55,5 +63,28 @@ struct svc_table {
  */
 int compile_service(const struct object *svc, const struct object *const *slices, size_t n_slices,
 		    const struct compile_facts *facts, struct svc_table **ret);
-int svc_backend_compare(const void *a, const void *b); /* by address, then port */
+int svc_backend_compare(const void *a, const void *b); /* as wag_slot_head says, then by address */
+/* Whatever flags it has; NULL: not in list, which is sorted. */
+const struct svc_backend *svc_backend_find(const struct svc_backend *list, size_t n,
+					   const struct wag_addr *addr, __be16 port);
 int svc_table_equal(const struct svc_table *a, const struct svc_table *b); /* either may be NULL */
+/* The head of the slots of a port that has WAG_SLOTS_HEAD. */
+void svc_slot_head(const struct svc_table_port *port, uint32_t svc_id, struct wag_slot_head *ret);
+
+/* ---- compile_endpoints.c: which endpoints of the slices a port gets on this node ---- */
+
+struct endpoints_want {
+	const struct object *const *slices;
+	size_t n_slices;
+	const struct svc_port *port;
+	bool v6;
+	bool uses_cluster, uses_local; /* which of the two sets anybody asks for */
+	const struct compile_facts *facts;
+};
+
+/* How many the slices could give at most. */
+size_t endpoints_max(const struct object *const *slices, size_t n_slices,
+		     const struct svc_port *port, bool v6);
+/* Fills list (with room for that many, sorted), returns 0 or -ENOMEM. *ret_any: some are usable. */
+int endpoints_choose(const struct endpoints_want *want, struct svc_backend *list, uint32_t *ret_n,
+		     bool *ret_any);

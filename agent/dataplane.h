@@ -18,6 +18,7 @@ enum dp_table {
 	DP_SVC,	      /* wag_svc_key -> wag_svc */
 	DP_SVC_NAME,  /* __u32 state index -> wag_svc_name */
 	DP_BACKEND,   /* wag_backend_key -> wag_backend */
+	DP_SRC_RANGE, /* wag_src_range_key -> wag_src_range */
 	DP_NODE_ADDR, /* wag_addr -> wag_node_addr */
 	DP_POLICY_NS, /* wag_policy_ns_key -> wag_policy_ns */
 	DP_CIDR,      /* wag_cidr_key -> wag_cidr */

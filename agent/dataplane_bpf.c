@@ -31,6 +31,8 @@ static const struct {
 	[DP_SVC_NAME] = { "wag_svc_name", sizeof(uint32_t), sizeof(struct wag_svc_name) },
 	[DP_BACKEND] = { "wag_backend", sizeof(struct wag_backend_key),
 			 sizeof(struct wag_backend) },
+	[DP_SRC_RANGE] = { "wag_src_range", sizeof(struct wag_src_range_key),
+			   sizeof(struct wag_src_range) },
 	[DP_NODE_ADDR] = { "wag_node_addr", sizeof(struct wag_addr), sizeof(struct wag_node_addr) },
 	[DP_POLICY_NS] = { "wag_policy_ns", sizeof(struct wag_policy_ns_key),
 			   sizeof(struct wag_policy_ns) },

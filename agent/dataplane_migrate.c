@@ -45,7 +45,8 @@ static enum role role_of(const char *name)
 		{ "wag_policy_ns", ROLE_AGENT }, { "wag_runtime", ROLE_AGENT },
 		{ "wag_cidr", ROLE_AGENT },	{ "wag_nodes", ROLE_AGENT },
 		{ "wag_device", ROLE_AGENT },	{ "wag_hostport", ROLE_CNI },
-		{ "wag_limit", ROLE_CNI },
+		{ "wag_limit", ROLE_CNI },	{ "wag_src_range", ROLE_AGENT },
+		{ "wag_affinity", ROLE_FLOW },
 	};
 
 	for (size_t i = 0; i < sizeof(roles) / sizeof(roles[0]); i++)

@@ -89,6 +89,15 @@ static int svc_type(const struct reader *rd, const json_t *spec, enum svc_type *
 	return field_bad(rd, field_member(spec, "type"), "spec.type: \"%.32s\" is unknown", text);
 }
 
+/* Another proxy's, or nobody's to serve: kube-proxy watches Services and slices without these. */
+static bool other_proxy(const json_t *tree)
+{
+	const json_t *labels = json_object_get(json_object_get(tree, "metadata"), "labels");
+
+	return json_object_get(labels, "service.kubernetes.io/service-proxy-name") ||
+	       json_object_get(labels, "service.kubernetes.io/headless");
+}
+
 /* clusterIPs, or clusterIP where an old or hand-written object has only that; "None": headless. */
 static int svc_cluster_ips(const struct reader *rd, const json_t *spec, struct service *svc)
 {
@@ -159,6 +168,35 @@ static int svc_lb_ips(const struct reader *rd, const json_t *tree, struct servic
 	return 0;
 }
 
+static int svc_source_ranges(const struct reader *rd, const json_t *spec, struct service *svc)
+{
+	const json_t *list, *value;
+	size_t i;
+	int r;
+
+	r = field_typed(rd, spec, "spec.", "loadBalancerSourceRanges", JSON_ARRAY, &list);
+	if (r < 0)
+		return r;
+	json_array_foreach(list, i, value)
+	{
+		const char *text = json_string_value(value);
+		struct source_range *at;
+		char cidr[64];
+
+		/* The API allows space around it. */
+		if (!text || sscanf(text, " %63s", cidr) != 1)
+			cidr[0] = '\0';
+		at = array_grow(&svc->source_ranges, &svc->n_source_ranges, sizeof(*at));
+		if (!at)
+			return field_no_memory(rd);
+		if (wag_cidr_parse(cidr, &at->addr, &at->bits) < 0)
+			return field_bad(rd, value,
+					 "spec.loadBalancerSourceRanges[%zu]: \"%.64s\" is no CIDR",
+					 i, text ? text : "");
+	}
+	return 0;
+}
+
 static int svc_affinity(const struct reader *rd, const json_t *spec, struct service *svc)
 {
 	const json_t *config, *client;
@@ -183,14 +221,13 @@ static int svc_affinity(const struct reader *rd, const json_t *spec, struct serv
 static int parse_service(const struct reader *rd, const json_t *tree, struct object *obj)
 {
 	struct service *svc = &obj->service;
-	const char *external, *internal, *proxy;
+	const char *external, *internal;
 	const json_t *spec, *ports, *value;
 	size_t i;
 	int r;
 
 	if ((r = field_typed(rd, tree, "", "spec", JSON_OBJECT, &spec)) < 0 ||
 	    (r = svc_type(rd, spec, &svc->type)) < 0 ||
-	    (r = field_label(rd, tree, "service.kubernetes.io/service-proxy-name", &proxy)) < 0 ||
 	    (r = field_str(rd, spec, "spec.", "externalTrafficPolicy", &external)) < 0 ||
 	    (r = field_str(rd, spec, "spec.", "internalTrafficPolicy", &internal)) < 0 ||
 	    (r = field_bool(rd, spec, "spec.", "publishNotReadyAddresses", false,
@@ -198,12 +235,10 @@ static int parse_service(const struct reader *rd, const json_t *tree, struct obj
 	    (r = svc_affinity(rd, spec, svc)) < 0 || (r = svc_cluster_ips(rd, spec, svc)) < 0 ||
 	    (r = field_addrs(rd, spec, "spec.", "externalIPs", &svc->external_ips,
 			     &svc->n_external_ips)) < 0 ||
-	    (r = svc_lb_ips(rd, tree, svc)) < 0 ||
+	    (r = svc_lb_ips(rd, tree, svc)) < 0 || (r = svc_source_ranges(rd, spec, svc)) < 0 ||
 	    (r = field_typed(rd, spec, "spec.", "ports", JSON_ARRAY, &ports)) < 0)
 		return r;
-	svc->other_proxy = json_is_string(
-		json_object_get(json_object_get(json_object_get(tree, "metadata"), "labels"),
-				"service.kubernetes.io/service-proxy-name"));
+	svc->other_proxy = other_proxy(tree);
 	svc->external_local = strcmp(external, "Local") == 0;
 	svc->internal_local = strcmp(internal, "Local") == 0;
 	json_array_foreach(ports, i, value)
@@ -258,6 +293,51 @@ int kube_read_target(const struct reader *rd, const json_t *tree, const char *pa
 	return field_dup(rd, ref, where, "name", &ep->target_name);
 }
 
+/* The names of one list of hints, joined. */
+static int hint_names(const struct reader *rd, const json_t *hints, const char *path,
+		      const char *key, char **ret)
+{
+	const json_t *list, *value;
+	char *joined = NULL;
+	const char *name;
+	size_t i;
+	int r;
+
+	r = field_typed(rd, hints, path, key, JSON_ARRAY, &list);
+	json_array_foreach(list, i, value)
+	{
+		r = field_str(rd, value, path, "name", &name);
+		if (r < 0)
+			break;
+		if (!name[0])
+			continue;
+		if (asprintf(ret, "%s%s%s", joined ? joined : "", joined ? "," : "", name) < 0) {
+			*ret = NULL;
+			r = field_no_memory(rd);
+			break;
+		}
+		free(joined);
+		joined = TAKE_PTR(*ret);
+	}
+	*ret = joined;
+	return r;
+}
+
+static int endpoint_hints(const struct reader *rd, const json_t *tree, const char *path,
+			  struct slice_endpoint *ep)
+{
+	const json_t *hints;
+	char where[96];
+	int r;
+
+	snprintf(where, sizeof(where), "%shints.", path);
+	r = field_typed(rd, tree, path, "hints", JSON_OBJECT, &hints);
+	if (r < 0 || !hints)
+		return r;
+	r = hint_names(rd, hints, where, "forZones", &ep->hint_zones);
+	return r < 0 ? r : hint_names(rd, hints, where, "forNodes", &ep->hint_nodes);
+}
+
 static int slice_endpoint(const struct reader *rd, const json_t *tree, size_t i,
 			  struct slice *slice)
 {
@@ -281,7 +361,8 @@ static int slice_endpoint(const struct reader *rd, const json_t *tree, size_t i,
 	    (r = field_bool(rd, conditions, where, "serving", ep->ready, &ep->serving)) < 0 ||
 	    (r = field_bool(rd, conditions, where, "terminating", false, &ep->terminating)) < 0 ||
 	    (r = field_dup(rd, tree, path, "nodeName", &ep->node_name)) < 0 ||
-	    (r = field_dup(rd, tree, path, "zone", &ep->zone)) < 0)
+	    (r = field_dup(rd, tree, path, "zone", &ep->zone)) < 0 ||
+	    (r = endpoint_hints(rd, tree, path, ep)) < 0)
 		return r;
 	for (size_t k = 0; k < ep->n_addrs; k++) {
 		if (wag_addr_is_v4(&ep->addrs[k]) == slice->v6)
@@ -306,6 +387,7 @@ static int parse_slice(const struct reader *rd, const json_t *tree, struct objec
 	    (r = field_typed(rd, tree, "", "ports", JSON_ARRAY, &ports)) < 0 ||
 	    (r = field_typed(rd, tree, "", "endpoints", JSON_ARRAY, &endpoints)) < 0)
 		return r;
+	slice->other_proxy = other_proxy(tree);
 	slice->v6 = strcmp(type, "IPv6") == 0;
 	slice->fqdn = strcmp(type, "FQDN") == 0;
 	if (!slice->v6 && !slice->fqdn && strcmp(type, "IPv4") != 0)

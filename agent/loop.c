@@ -105,7 +105,6 @@ static void sync_policies(struct loop *l)
 static void on_sync_timer(evutil_socket_t fd, short what, void *ctx)
 {
 	struct loop *l = ctx;
-	const struct compile_facts facts = { .node_name = l->config->node_name };
 	uint64_t begin = now_ms();
 	int r, retry, net_retry;
 
@@ -114,7 +113,7 @@ static void on_sync_timer(evutil_socket_t fd, short what, void *ctx)
 	ipam_node_poke(l->ipam);
 	r = node_net_run(l->net, l->model, begin);
 	if (r == 0)
-		r = reconcile_run(l->model, &facts, l->sync, begin, on_refused, l);
+		r = reconcile_run(l->model, &l->compile_facts, l->sync, begin, on_refused, l);
 	l->last_run_ms = now_ms();
 	l->last_cost_ms = l->last_run_ms - begin;
 	if (r < 0) {
@@ -465,6 +464,7 @@ int loop_run(const struct config *config, struct wag_err *err)
 	int r;
 
 	l.view.node_name = config->node_name;
+	l.compile_facts.node_name = config->node_name;
 	r = start(&l, err);
 	if (r == 0 && event_base_dispatch(l.base) < 0)
 		r = wag_err_set(err, -EIO, "event loop failed");

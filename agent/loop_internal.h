@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "cni_conf.h"
+#include "compile_service.h"
 #include "config.h"
 #include "dataplane_bpf.h"
 #include "endpoint.h"
@@ -32,6 +33,8 @@ struct loop {
 	int monitor_fd, routes_fd;
 	struct node_facts facts;
 	struct dp_tunnel tunnel;
+	struct compile_facts compile_facts;
+	struct dp_device tunnel; /* ifindex 0: none */
 	struct node_net *net;
 	struct masq_watch *masq; /* NULL: no --ip-masq-agent-config */
 	struct dataplane *dp;

@@ -6,6 +6,7 @@
 #include <waggle/addr.h>
 #include <waggle/cleanup.h>
 
+#include "addr_index.h"
 #include "ns_index.h"
 #include "object.h"
 
@@ -29,19 +30,6 @@ struct svc_ref {
 	UT_hash_handle hh;
 	size_t key_len;
 	char key[]; /* "ns\0name" */
-};
-
-/* "This object says that it owns this address". Several may: the chain keeps them all. */
-struct claim {
-	const struct entry *entry;
-	uint32_t endpoint, addr; /* where in the object the address stands */
-	uint32_t next;		 /* index + 1 of the next claim of the bucket or free list */
-};
-
-struct addr_index {
-	struct claim *claims;
-	uint32_t *buckets; /* index + 1 of the first claim */
-	uint32_t n_buckets, n_alloc, free_head;
 };
 
 struct model {
@@ -71,143 +59,6 @@ static int make_key(char buf[KEY_MAX], const char *ns, const char *name, size_t 
 	memcpy(buf + ns_len + 1, name, name_len + 1);
 	*ret_len = ns_len + 1 + name_len;
 	return 0;
-}
-
-static uint32_t addr_hash(const struct wag_addr *addr)
-{
-	uint64_t h = (addr->d[0] ^ 0x9e3779b97f4a7c15ULL) * 0xbf58476d1ce4e5b9ULL;
-
-	h = (h ^ (h >> 29) ^ addr->d[1]) * 0x94d049bb133111ebULL;
-	return h ^ (h >> 32);
-}
-
-static const struct wag_addr *claim_addr(const struct claim *claim)
-{
-	const struct object *obj = claim->entry->obj;
-
-	if (obj->kind == MODEL_SLICE)
-		return &obj->slice.endpoints[claim->endpoint].addrs[claim->addr];
-	if (obj->kind == MODEL_POD)
-		return &obj->pod.addrs[claim->addr];
-	return &obj->node.addrs[claim->addr];
-}
-
-static int index_grow(struct addr_index *index)
-{
-	uint32_t n = index->n_buckets ? index->n_buckets * 2 : 64;
-	struct claim *claims = reallocarray(index->claims, n, sizeof(*claims));
-	uint32_t *buckets;
-
-	if (!claims)
-		return -ENOMEM;
-	index->claims = claims;
-	buckets = calloc(n, sizeof(*buckets));
-	if (!buckets)
-		return -ENOMEM;
-	for (uint32_t b = 0; b < index->n_buckets; b++) {
-		for (uint32_t i = index->buckets[b]; i;) {
-			struct claim *claim = &claims[i - 1];
-			uint32_t next = claim->next, *head;
-
-			head = &buckets[addr_hash(claim_addr(claim)) & (n - 1)];
-			claim->next = *head;
-			*head = i;
-			i = next;
-		}
-	}
-	free(index->buckets);
-	index->buckets = buckets;
-	index->n_buckets = n;
-	return 0;
-}
-
-static int index_add(struct addr_index *index, struct claim claim)
-{
-	uint32_t i, *head;
-	int r;
-
-	if (index->free_head) {
-		i = index->free_head;
-		index->free_head = index->claims[i - 1].next;
-	} else {
-		if (index->n_alloc == index->n_buckets) {
-			r = index_grow(index);
-			if (r < 0)
-				return r;
-		}
-		i = ++index->n_alloc;
-	}
-	head = &index->buckets[addr_hash(claim_addr(&claim)) & (index->n_buckets - 1)];
-	claim.next = *head;
-	index->claims[i - 1] = claim;
-	*head = i;
-	return 0;
-}
-
-static void index_remove(struct addr_index *index, struct claim claim)
-{
-	uint32_t *link;
-
-	if (!index->n_buckets)
-		return;
-	link = &index->buckets[addr_hash(claim_addr(&claim)) & (index->n_buckets - 1)];
-	while (*link) {
-		struct claim *at = &index->claims[*link - 1];
-		uint32_t i = *link;
-
-		if (at->entry == claim.entry && at->endpoint == claim.endpoint &&
-		    at->addr == claim.addr) {
-			*link = at->next;
-			at->next = index->free_head;
-			index->free_head = i;
-			return;
-		}
-		link = &at->next;
-	}
-}
-
-static bool pod_owns_addrs(const struct pod *pod)
-{
-	if (pod->host_network)
-		return false;
-	return !pod->phase ||
-	       (strcmp(pod->phase, "Succeeded") != 0 && strcmp(pod->phase, "Failed") != 0);
-}
-
-static int claim_change(struct model *m, const struct entry *e, size_t endpoint, size_t n, bool add)
-{
-	int r;
-
-	for (size_t i = 0; i < n; i++) {
-		struct claim claim = { .entry = e, .endpoint = endpoint, .addr = i };
-
-		if (!add) {
-			index_remove(&m->addrs, claim);
-			continue;
-		}
-		r = index_add(&m->addrs, claim);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-static int entry_claims(struct model *m, const struct entry *e, bool add)
-{
-	const struct object *obj = e->obj;
-	int r = 0;
-
-	if (obj->kind == MODEL_NODE)
-		return claim_change(m, e, 0, obj->node.n_addrs, add);
-	if (obj->kind == MODEL_POD)
-		return pod_owns_addrs(&obj->pod) ? claim_change(m, e, 0, obj->pod.n_addrs, add) : 0;
-	if (obj->kind != MODEL_SLICE)
-		return 0;
-	for (size_t i = 0; i < obj->slice.n_endpoints && r == 0; i++) {
-		if (obj->slice.endpoints[i].target_name)
-			r = claim_change(m, e, i, obj->slice.endpoints[i].n_addrs, add);
-	}
-	return r;
 }
 
 static bool model_is_dirty(const struct model *m)
@@ -340,7 +191,7 @@ static void entry_detach(struct model *m, struct entry *e)
 {
 	struct svc_ref *ref;
 
-	entry_claims(m, e, false);
+	addr_index_change(&m->addrs, e->obj, false);
 	ns_index_change(&m->namespaces, e->obj, false);
 	m->changes[e->obj->kind]++;
 	HASH_DEL(m->kinds[e->obj->kind], e);
@@ -371,11 +222,11 @@ static int entry_attach(struct model *m, struct entry *e)
 		if (r < 0)
 			return r;
 	}
-	r = entry_claims(m, e, true);
+	r = addr_index_change(&m->addrs, obj, true);
 	if (r == 0)
 		r = ns_index_change(&m->namespaces, obj, true);
 	if (r < 0) {
-		entry_claims(m, e, false);
+		addr_index_change(&m->addrs, e->obj, false);
 		if (ref)
 			svc_put(m, ref);
 		return r;
@@ -427,8 +278,7 @@ void model_free(struct model *m)
 		free(ref);
 	}
 	ns_index_done(&m->namespaces);
-	free(m->addrs.claims);
-	free(m->addrs.buckets);
+	addr_index_done(&m->addrs);
 	pthread_mutex_destroy(&m->names_lock);
 	free(m);
 }
@@ -600,6 +450,24 @@ int model_take_dirty_services(struct model *m, model_dirty_fn fn, void *ctx)
 	return 0;
 }
 
+int model_touch_services(struct model *m)
+{
+	bool was_dirty = model_is_dirty(m);
+	struct entry *e, *tmp;
+	struct svc_ref *ref;
+	int r;
+
+	HASH_ITER (hh, m->kinds[MODEL_SERVICE], e, tmp) {
+		r = svc_get(m, e->obj->ns, e->obj->name, &ref);
+		if (r < 0)
+			return r;
+		svc_mark(m, ref);
+	}
+	if (model_is_dirty(m))
+		tell_dirty(m, was_dirty);
+	return 0;
+}
+
 bool model_take_dirty(struct model *m, enum model_kind kind)
 {
 	bool dirty = m->dirty[kind];
@@ -632,54 +500,9 @@ void model_on_dirty(struct model *m, void (*fn)(void *ctx), void *ctx)
 	m->on_dirty_ctx = ctx;
 }
 
-static uint32_t first_claim(const struct model *m, const struct wag_addr *addr)
-{
-	if (!m->addrs.n_buckets)
-		return 0;
-	return m->addrs.buckets[addr_hash(addr) & (m->addrs.n_buckets - 1)];
-}
-
 const struct object *model_pod_by_addr(const struct model *m, const struct wag_addr *addr)
 {
-	for (uint32_t i = first_claim(m, addr); i; i = m->addrs.claims[i - 1].next) {
-		const struct claim *claim = &m->addrs.claims[i - 1];
-
-		if (claim->entry->obj->kind == MODEL_POD && wag_addr_equal(claim_addr(claim), addr))
-			return claim->entry->obj;
-	}
-	return NULL;
-}
-
-/* Under the lock. The strings are the model's. */
-static int find_name(const struct model *m, const struct wag_addr *addr, const char **ns,
-		     const char **name)
-{
-	bool found_pod = false;
-
-	for (uint32_t i = first_claim(m, addr); i; i = m->addrs.claims[i - 1].next) {
-		const struct claim *claim = &m->addrs.claims[i - 1];
-		const struct object *obj = claim->entry->obj;
-
-		if (!wag_addr_equal(claim_addr(claim), addr))
-			continue;
-		/* The node's own address is shared by every host-network pod: the node's, then. */
-		if (obj->kind == MODEL_NODE) {
-			*ns = "";
-			*name = obj->name;
-			return 1;
-		}
-		if (obj->kind == MODEL_POD) {
-			found_pod = true;
-			*ns = obj->ns;
-			*name = obj->name;
-		} else if (!found_pod) {
-			const struct slice_endpoint *ep = &obj->slice.endpoints[claim->endpoint];
-
-			*ns = ep->target_ns ? ep->target_ns : obj->ns;
-			*name = ep->target_name;
-		}
-	}
-	return *name ? 0 : -ENOENT;
+	return addr_index_pod(&m->addrs, addr);
 }
 
 int model_name_by_addr(struct model *m, const struct wag_addr *addr, char *ns, size_t ns_size,
@@ -689,7 +512,7 @@ int model_name_by_addr(struct model *m, const struct wag_addr *addr, char *ns, s
 	int r;
 
 	pthread_mutex_lock(&m->names_lock);
-	r = find_name(m, addr, &found_ns, &found_name);
+	r = addr_index_name(&m->addrs, addr, &found_ns, &found_name);
 	if (r >= 0) {
 		snprintf(ns, ns_size, "%s", found_ns);
 		snprintf(name, name_size, "%s", found_name);

@@ -35,6 +35,11 @@ struct lb_ingress {
 	bool proxy; /* ipMode: Proxy */
 };
 
+struct source_range {
+	struct wag_addr addr;
+	unsigned bits; /* in the address's own family */
+};
+
 struct service {
 	enum svc_type type;
 	bool headless;
@@ -42,13 +47,16 @@ struct service {
 	bool external_local; /* externalTrafficPolicy: Local */
 	bool internal_local; /* internalTrafficPolicy: Local */
 	uint32_t affinity_s; /* sessionAffinity ClientIP timeout, 0: none */
-	bool other_proxy;    /* label service.kubernetes.io/service-proxy-name is set */
+	/* Has a label service.kubernetes.io/service-proxy-name or .../headless: not ours. */
+	bool other_proxy;
 	struct wag_addr *cluster_ips;
 	size_t n_cluster_ips;
 	struct wag_addr *external_ips;
 	size_t n_external_ips;
 	struct lb_ingress *lb_ips;
 	size_t n_lb_ips;
+	struct source_range *source_ranges; /* spec.loadBalancerSourceRanges */
+	size_t n_source_ranges;
 	struct svc_port *ports;
 	size_t n_ports;
 };
@@ -68,12 +76,14 @@ struct slice_endpoint {
 	char *node_name;	       /* may be NULL */
 	char *zone;		       /* may be NULL */
 	char *target_ns, *target_name; /* targetRef of kind Pod; may be NULL */
+	char *hint_zones, *hint_nodes; /* hints.forZones, .forNodes: "a,b"; NULL: none */
 };
 
 struct slice {
 	char *service; /* label kubernetes.io/service-name; NULL: none */
 	bool v6;       /* addressType IPv6 */
 	bool fqdn;     /* addressType FQDN: ignored */
+	bool other_proxy; /* as a Service's: ignored */
 	struct slice_port *ports;
 	size_t n_ports;
 	struct slice_endpoint *endpoints;
@@ -175,6 +185,8 @@ int model_visit_slices(const struct model *m, const char *ns, const char *servic
 typedef int (*model_dirty_fn)(const char *ns, const char *name, void *ctx);
 int model_take_dirty_services(struct model *m, model_dirty_fn fn, void *ctx);
 bool model_take_dirty(struct model *m, enum model_kind kind);
+/* Marks every Service: something outside of the model that they are compiled with has changed. */
+int model_touch_services(struct model *m); /* 0 or -ENOMEM */
 /* Another number whenever an object of the kind came, changed or went; 0: none ever did. */
 uint64_t model_changes(const struct model *m, enum model_kind kind);
 /* Namespaces: one came or went, or has its first policy, or has lost its last. */

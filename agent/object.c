@@ -49,6 +49,7 @@ static void service_done(struct service *svc)
 	free(svc->cluster_ips);
 	free(svc->external_ips);
 	free(svc->lb_ips);
+	free(svc->source_ranges);
 }
 
 static void slice_done(struct slice *slice)
@@ -63,6 +64,8 @@ static void slice_done(struct slice *slice)
 		free(ep->zone);
 		free(ep->target_ns);
 		free(ep->target_name);
+		free(ep->hint_zones);
+		free(ep->hint_nodes);
 	}
 	free(slice->ports);
 	free(slice->endpoints);
@@ -187,6 +190,8 @@ static void pack_service(struct packer *p, struct service *out, const struct ser
 	out->external_ips =
 		pack_array(p, svc->external_ips, svc->n_external_ips, sizeof(*svc->external_ips));
 	out->lb_ips = pack_array(p, svc->lb_ips, svc->n_lb_ips, sizeof(*svc->lb_ips));
+	out->source_ranges = pack_array(p, svc->source_ranges, svc->n_source_ranges,
+					sizeof(*svc->source_ranges));
 	out->ports = pack_array(p, svc->ports, svc->n_ports, sizeof(*svc->ports));
 	for (size_t i = 0; i < svc->n_ports; i++) {
 		char *name = pack_str(p, svc->ports[i].name);
@@ -205,6 +210,8 @@ static void pack_endpoint(struct packer *p, struct slice_endpoint *out,
 	out->zone = pack_shared(p, ep->zone, prev->zone, prev_out->zone);
 	out->target_ns = pack_shared(p, ep->target_ns, prev->target_ns, prev_out->target_ns);
 	out->target_name = pack_str(p, ep->target_name);
+	out->hint_zones = pack_shared(p, ep->hint_zones, prev->hint_zones, prev_out->hint_zones);
+	out->hint_nodes = pack_shared(p, ep->hint_nodes, prev->hint_nodes, prev_out->hint_nodes);
 }
 
 static void pack_slice(struct packer *p, struct slice *out, const struct slice *slice)
@@ -335,20 +342,32 @@ static bool svc_ports_equal(const struct service *a, const struct service *b)
 	return true;
 }
 
-static bool service_equal(const struct service *a, const struct service *b)
+static bool lb_equal(const struct service *a, const struct service *b)
 {
-	if (a->type != b->type || a->headless != b->headless ||
-	    a->publish_not_ready != b->publish_not_ready ||
-	    a->external_local != b->external_local || a->internal_local != b->internal_local ||
-	    a->affinity_s != b->affinity_s || a->other_proxy != b->other_proxy ||
-	    a->n_lb_ips != b->n_lb_ips)
+	if (a->n_lb_ips != b->n_lb_ips || a->n_source_ranges != b->n_source_ranges)
 		return false;
 	for (size_t i = 0; i < a->n_lb_ips; i++) {
 		if (a->lb_ips[i].proxy != b->lb_ips[i].proxy ||
 		    !wag_addr_equal(&a->lb_ips[i].addr, &b->lb_ips[i].addr))
 			return false;
 	}
-	return addrs_equal(a->cluster_ips, a->n_cluster_ips, b->cluster_ips, b->n_cluster_ips) &&
+	for (size_t i = 0; i < a->n_source_ranges; i++) {
+		if (a->source_ranges[i].bits != b->source_ranges[i].bits ||
+		    !wag_addr_equal(&a->source_ranges[i].addr, &b->source_ranges[i].addr))
+			return false;
+	}
+	return true;
+}
+
+static bool service_equal(const struct service *a, const struct service *b)
+{
+	if (a->type != b->type || a->headless != b->headless ||
+	    a->publish_not_ready != b->publish_not_ready ||
+	    a->external_local != b->external_local || a->internal_local != b->internal_local ||
+	    a->affinity_s != b->affinity_s || a->other_proxy != b->other_proxy)
+		return false;
+	return lb_equal(a, b) &&
+	       addrs_equal(a->cluster_ips, a->n_cluster_ips, b->cluster_ips, b->n_cluster_ips) &&
 	       addrs_equal(a->external_ips, a->n_external_ips, b->external_ips,
 			   b->n_external_ips) &&
 	       svc_ports_equal(a, b);
@@ -360,12 +379,15 @@ static bool endpoint_equal(const struct slice_endpoint *a, const struct slice_en
 	       a->terminating == b->terminating &&
 	       addrs_equal(a->addrs, a->n_addrs, b->addrs, b->n_addrs) &&
 	       str_equal(a->node_name, b->node_name) && str_equal(a->zone, b->zone) &&
-	       str_equal(a->target_ns, b->target_ns) && str_equal(a->target_name, b->target_name);
+	       str_equal(a->target_ns, b->target_ns) &&
+	       str_equal(a->target_name, b->target_name) &&
+	       str_equal(a->hint_zones, b->hint_zones) && str_equal(a->hint_nodes, b->hint_nodes);
 }
 
 static bool slice_equal(const struct slice *a, const struct slice *b)
 {
-	if (a->v6 != b->v6 || a->fqdn != b->fqdn || a->n_ports != b->n_ports ||
+	if (a->v6 != b->v6 || a->fqdn != b->fqdn || a->other_proxy != b->other_proxy ||
+	    a->n_ports != b->n_ports ||
 	    a->n_endpoints != b->n_endpoints || !str_equal(a->service, b->service))
 		return false;
 	for (size_t i = 0; i < a->n_ports; i++) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <waggle/cleanup.h>
 #include "reconcile.h"
 
@@ -53,11 +55,31 @@ static int reconcile_service(const char *ns, const char *name, void *ctx)
 	return r == -ENOMEM ? r : 0;
 }
 
-int reconcile_run(struct model *m, const struct compile_facts *facts, struct sync *s,
-		  uint64_t now_ms, reconcile_refused_fn refused, void *ctx)
+/* A node that moves to another zone may use other endpoints of every Service. */
+static int follow_zone(struct model *m, struct compile_facts *facts)
+{
+	const struct object *node = NULL;
+	const char *zone = "";
+
+	if (facts && facts->node_name)
+		node = model_get(m, MODEL_NODE, "", facts->node_name);
+	if (node && node->node.zone)
+		zone = node->node.zone;
+	if (!facts || strncmp(facts->zone, zone, sizeof(facts->zone) - 1) == 0)
+		return 0;
+	snprintf(facts->zone, sizeof(facts->zone), "%s", zone);
+	return model_touch_services(m);
+}
+
+int reconcile_run(struct model *m, struct compile_facts *facts, struct sync *s, uint64_t now_ms,
+		  reconcile_refused_fn refused, void *ctx)
 {
 	struct turn t = { .m = m, .facts = facts, .s = s, .refused = refused, .ctx = ctx };
 	int r;
+
+	r = follow_zone(m, facts);
+	if (r < 0)
+		return r;
 
 	if (!model_synced(m, MODEL_SERVICE) || !model_synced(m, MODEL_SLICE))
 		return sync_run(s, now_ms);

@@ -49,6 +49,10 @@ int sync_new(struct dataplane *dp, struct sync **ret)
 	r = deltamap_init(&s->frontends, sizeof(struct wag_svc_key), sizeof(struct wag_svc));
 	if (r < 0)
 		return r;
+	r = deltamap_init(&s->ranges, sizeof(struct wag_src_range_key),
+			  sizeof(struct wag_src_range));
+	if (r < 0)
+		return r;
 	r = deltamap_init(&s->node_addrs, sizeof(struct wag_addr), sizeof(struct wag_node_addr));
 	if (r < 0)
 		return r;
@@ -87,6 +91,7 @@ void sync_free(struct sync *s)
 	free_ports(s->doomed);
 	slot_alloc_done(&s->alloc);
 	deltamap_done(&s->frontends);
+	deltamap_done(&s->ranges);
 	deltamap_done(&s->node_addrs);
 	free(s->ports);
 	free(s->free_indices);
@@ -176,9 +181,17 @@ static bool names_fit(const struct svc_table *table)
 {
 	for (uint32_t i = 0; table && i < table->n_ports; i++)
 		if (strlen(table->ports[i].name) >= sizeof(((struct wag_svc_name *)0)->port_name) ||
-		    table->ports[i].n_backends > UINT16_MAX)
+		    table->ports[i].n_backends >= UINT16_MAX)
 			return false;
 	return true;
+}
+
+static void count_no_local(struct sync *s, const struct svc_table *table, int sign)
+{
+	for (uint32_t i = 0; table && i < table->n_ports; i++) {
+		s->stats.no_local_internal += sign * table->ports[i].no_local_internal;
+		s->stats.no_local_external += sign * table->ports[i].no_local_external;
+	}
 }
 
 int sync_set_service(struct sync *s, const char *ns, const char *name, struct svc_table *table)
@@ -200,6 +213,8 @@ int sync_set_service(struct sync *s, const char *ns, const char *name, struct sv
 	if (!svc || sync_mark_dirty(s, svc) < 0)
 		return -ENOMEM;
 	s->stats.services += !!table - !!svc->table;
+	count_no_local(s, svc->table, -1);
+	count_no_local(s, table, 1);
 	if (svc->planned)
 		svc->old = svc->table;
 	else
@@ -293,7 +308,7 @@ static bool leftovers(const struct sync *s)
 {
 	return s->left_err || deltamap_pending(&s->node_addrs) ||
 	       (s->swept && (s->n_trash || s->n_dead_indices || s->doomed ||
-			     deltamap_pending(&s->frontends)));
+			     deltamap_pending(&s->frontends) || deltamap_pending(&s->ranges)));
 }
 
 /* Services that wait for a frontend are looked at with every change: whoever held it may go. */

@@ -71,6 +71,8 @@ void sync_on_conflict(struct sync *s, sync_conflict_fn fn, void *ctx);
 struct sync_stats {
 	size_t services, ports, backends, frontends, conflicts;
 	size_t slots_used, slots_quarantined, slots_capacity;
+	/* Service ports with endpoints, but none here for who only gets such. */
+	size_t no_local_internal, no_local_external;
 	uint64_t runs, run_ns; /* runs that had something to do, and their time */
 	uint64_t buckets[SYNC_BUCKETS];
 	uint64_t graces;

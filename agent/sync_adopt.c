@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <waggle/cleanup.h>
 #include "sync_internal.h"
 
 /*
@@ -167,7 +168,34 @@ static int adopt_states(struct adoption *a)
 	return 0;
 }
 
-/* The published range of a port, if it is one, and whether its slots are what we would write. */
+/* Are the slots of an adopted range what we would write? */
+static bool range_valid(const struct sync *s, const struct sync_port *p)
+{
+	const struct wag_slot *first = &s->slots[sync_port_first(p)];
+	struct svc_table_port port = { .n_backends = sync_port_backends(p) };
+	_cleanup_free_ struct svc_backend *list = calloc(p->count + 1, sizeof(*list));
+	struct wag_slot_head head;
+
+	if (!list)
+		return false;
+	for (uint32_t i = 0; i < port.n_backends; i++) {
+		const struct wag_slot *slot = &first[i];
+
+		list[i] = (struct svc_backend){
+			.addr = slot->addr, .port = slot->port, .flags = slot->flags
+		};
+		if (slot->svc_id != p->svc_id ||
+		    (i && svc_backend_compare(&list[i - 1], &list[i]) >= 0))
+			return false;
+	}
+	port.backends = list;
+	svc_slot_head(&port, p->svc_id, &head);
+	if (!(p->slots_flags & WAG_SLOTS_HEAD))
+		return head.cluster_count == port.n_backends && head.local_count == 0;
+	return memcmp(&s->slots[p->base], &head, sizeof(head)) == 0;
+}
+
+/* The published range of a port, if it is one. */
 static int adopt_range(struct adoption *a, struct sync_port *p)
 {
 	struct sync *s = a->s;
@@ -176,6 +204,7 @@ static int adopt_range(struct adoption *a, struct sync_port *p)
 	int r;
 
 	p->published = s->states[p->index].svc_id != 0 && s->states[p->index].svc_id == p->svc_id;
+	p->slots_flags = p->published ? WAG_SLOTS_FLAGS(slots) : 0;
 	if (count > s->n_slots || base > s->n_slots - count)
 		count = 0;
 	if (!p->published || count == 0) {
@@ -187,17 +216,7 @@ static int adopt_range(struct adoption *a, struct sync_port *p)
 		return r;
 	p->base = base;
 	p->count = count;
-	for (uint32_t i = 0; i < count; i++) {
-		const struct wag_slot *slot = &s->slots[base + i];
-		struct svc_backend b = { .addr = slot->addr, .port = slot->port }, before = { 0 };
-
-		if (i) {
-			before.addr = slot[-1].addr;
-			before.port = slot[-1].port;
-		}
-		if (slot->svc_id != p->svc_id || (i && svc_backend_compare(&before, &b) >= 0))
-			p->repair = true;
-	}
+	p->repair = !range_valid(s, p);
 	a->taken[a->n_taken++] = (struct slot_range){ base, count };
 	return 0;
 }
@@ -228,7 +247,7 @@ static void drop_overlaps(struct adoption *a, struct sync_port **list, size_t n)
 		}
 		end = p->base + p->count;
 		a->taken[a->n_taken++] = (struct slot_range){ p->base, p->count };
-		a->s->stats.backends += p->count;
+		a->s->stats.backends += sync_port_backends(p);
 	}
 }
 
@@ -299,18 +318,21 @@ static int adopt_backend(const void *key, const void *value, void *ctx)
 	struct sync *s = a->s;
 	struct by_id wanted = { 0 }, *found;
 	struct wag_backend_key k;
-	struct svc_backend b;
+	const struct wag_slot *slot;
+	struct wag_backend backend;
 	int r;
 
 	memcpy(&k, key, sizeof(k));
 	saw_id(a, k.svc_id);
 	wanted.svc_id = k.svc_id;
 	found = bsearch(&wanted, a->ids, a->n_ids, sizeof(*a->ids), by_svc_id);
-	b = (struct svc_backend){ .addr = k.addr, .port = k.port };
 	if (found && !found->port->svc)
 		found = NULL; /* of a doomed port: goes with it */
-	if (found && k.proto == found->port->proto && sync_port_has(s, found->port, &b, NULL)) {
-		found->n_backends++;
+	slot = found && k.proto == found->port->proto ?
+		       sync_port_slot(s, found->port, &k.addr, k.port) : NULL;
+	if (slot) {
+		memcpy(&backend, value, sizeof(backend));
+		found->n_backends += backend.flags == slot->flags; /* else it is written again */
 		return 0;
 	}
 	r = sync_reserve(&s->trash, sizeof(*s->trash), s->n_trash + 1, &s->cap_trash);
@@ -319,6 +341,14 @@ static int adopt_backend(const void *key, const void *value, void *ctx)
 	s->trash[s->n_trash].key = k;
 	s->trash[s->n_trash++].index = found ? found->port->index : 0;
 	return 0;
+}
+
+/* Whoever still wants it says so; until the sweep nothing is removed. */
+static int adopt_src_range(const void *key, const void *value, void *ctx)
+{
+	struct adoption *a = ctx;
+
+	return deltamap_set_actual(&a->s->ranges, key, value);
 }
 
 static int adopt_node_addr(const void *key, const void *value, void *ctx)
@@ -333,7 +363,7 @@ static void adopt_counters(struct adoption *a)
 	struct sync *s = a->s;
 
 	for (size_t i = 0; i < a->n_ids; i++)
-		if (a->ids[i].n_backends != a->ids[i].port->count)
+		if (a->ids[i].n_backends != sync_port_backends(a->ids[i].port))
 			a->ids[i].port->repair = true;
 	s->next_index = a->max_index + 1;
 	for (uint32_t i = 1; i < s->next_index; i++)
@@ -361,6 +391,8 @@ int sync_adopt(struct sync *s)
 		r = adopt_ranges(&a);
 	if (r == 0)
 		r = dataplane_visit(s->dp, DP_BACKEND, adopt_backend, &a);
+	if (r == 0)
+		r = dataplane_visit(s->dp, DP_SRC_RANGE, adopt_src_range, &a);
 	if (r == 0)
 		r = dataplane_visit(s->dp, DP_NODE_ADDR, adopt_node_addr, s);
 	if (r == 0)

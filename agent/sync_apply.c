@@ -2,98 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include "sync_internal.h"
-
-/* One table's operations collected into packed arrays, each with the port it is for. */
-struct batch;
-typedef void (*batch_done_fn)(struct sync *s, const void *key, const void *value,
-			      struct sync_port *owner, int err);
-
-struct batch {
-	struct sync *s;
-	enum dp_table table;
-	bool deletes;
-	batch_done_fn done; /* told about each operation, err 0 or -errno; may be NULL */
-	size_t key_size, value_size, n, max;
-	unsigned char *keys, *values;
-	struct sync_port **owners;
-};
-
-static void batch_done(struct batch *b)
-{
-	free(b->keys);
-	free(b->values);
-	free(b->owners);
-}
-
-static int batch_init(struct batch *b, struct sync *s, enum dp_table table, bool deletes,
-		      batch_done_fn done)
-{
-	size_t max = table == DP_SVC_NAME ? 512 : 4096;
-
-	*b = (struct batch){
-		.s = s,
-		.table = table,
-		.deletes = deletes,
-		.done = done,
-		.key_size = dataplane_key_size(table),
-		.value_size = dataplane_value_size(table),
-		.max = max,
-	};
-	b->keys = malloc(max * b->key_size);
-	b->values = malloc(max * b->value_size);
-	b->owners = malloc(max * sizeof(*b->owners));
-	return b->keys && b->values && b->owners ? 0 : -ENOMEM;
-}
-
-static void batch_report(struct batch *b, size_t i, int err)
-{
-	struct sync_stats *st = &b->s->stats;
-
-	if (b->deletes)
-		(err ? st->failed_deletes : st->deletes)[b->table]++;
-	else
-		(err ? st->failed_updates : st->updates)[b->table]++;
-	if (b->done)
-		b->done(b->s, b->keys + i * b->key_size, b->values + i * b->value_size,
-			b->owners[i], err);
-}
-
-/* An operation that fails does not hold up those behind it. */
-static void batch_flush(struct batch *b)
-{
-	size_t at = 0;
-
-	while (at < b->n) {
-		const void *keys = b->keys + at * b->key_size;
-		size_t n = 0;
-		int r;
-
-		if (b->deletes)
-			r = dataplane_delete(b->s->dp, b->table, keys, b->n - at, &n);
-		else
-			r = dataplane_update(b->s->dp, b->table, keys,
-					     b->values + at * b->value_size, b->n - at, &n);
-		if (r == 0)
-			n = b->n - at;
-		for (size_t i = 0; i < n; i++)
-			batch_report(b, at + i, 0);
-		at += n;
-		if (r < 0 && at < b->n)
-			batch_report(b, at++, r);
-	}
-	b->n = 0;
-}
-
-static void batch_add(struct batch *b, const void *key, const void *value, struct sync_port *owner)
-{
-	memcpy(b->keys + b->n * b->key_size, key, b->key_size);
-	if (value)
-		memcpy(b->values + b->n * b->value_size, value, b->value_size);
-	b->owners[b->n] = owner;
-	if (++b->n == b->max)
-		batch_flush(b);
-}
+#include "sync_batch.h"
 
 /* ---- names: first, so that whatever comes after can be told apart by the next agent ---- */
 
@@ -122,7 +31,7 @@ static void fill_name(const struct sync_port *p, struct wag_svc_name *name)
 static int apply_names(struct sync *s)
 {
 	struct batch b;
-	int r = batch_init(&b, s, DP_SVC_NAME, false, name_done);
+	int r = sync_batch_init(&b, s, DP_SVC_NAME, false, name_done);
 
 	for (size_t i = 0; r == 0 && i < s->n_dirty; i++) {
 		for (struct sync_port *p = s->dirty[i]->ports; p; p = p->next) {
@@ -131,12 +40,12 @@ static int apply_names(struct sync *s)
 			if (p->name_ok || !p->want)
 				continue;
 			fill_name(p, &name);
-			batch_add(&b, &p->index, &name, p);
+			sync_batch_add(&b, &p->index, &name, p);
 		}
 	}
 	if (r == 0)
-		batch_flush(&b);
-	batch_done(&b);
+		sync_batch_flush(&b);
+	sync_batch_done(&b);
 	return r;
 }
 
@@ -150,41 +59,38 @@ static void backend_key(const struct sync_port *p, const struct wag_addr *addr, 
 	};
 }
 
-static int slot_compare(const struct wag_slot *slot, const struct svc_backend *b)
+static int slot_compare(const void *key, const void *elem)
 {
-	struct svc_backend other = { .addr = slot->addr, .port = slot->port };
+	const struct wag_slot *slot = elem;
+	struct svc_backend other = {
+		.addr = slot->addr, .port = slot->port, .flags = slot->flags
+	};
 
-	return svc_backend_compare(&other, b);
+	return svc_backend_compare(key, &other);
 }
 
-/* Is it among the published slots? They are sorted, unless an adopted range proved wrong. */
-bool sync_port_has(const struct sync *s, const struct sync_port *p, const struct svc_backend *b,
-		   uint16_t *ret_flags)
+/* They are sorted, unless an adopted range proved wrong. */
+const struct wag_slot *sync_port_slot(const struct sync *s, const struct sync_port *p,
+				      const struct wag_addr *addr, __be16 port)
 {
-	uint32_t lo = 0, hi = p->published ? p->count : 0;
+	const struct wag_slot *slots = &s->slots[sync_port_first(p)], *found = NULL;
+	struct svc_backend key = { .addr = *addr, .port = port };
+	size_t n = p->published ? sync_port_backends(p) : 0;
 
-	while (lo < hi) {
-		uint32_t mid = p->repair ? lo : lo + (hi - lo) / 2;
-		int r = slot_compare(&s->slots[p->base + mid], b);
-
-		if (r == 0) {
-			if (ret_flags)
-				*ret_flags = s->slots[p->base + mid].flags;
-			return true;
-		}
-		if (r < 0 || p->repair)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return false;
+	for (size_t i = 0; p->repair && i < n; i++)
+		if (slots[i].port == port && !memcmp(&slots[i].addr, addr, sizeof(*addr)))
+			return &slots[i];
+	for (; !p->repair && n && !found && key.flags <= (WAG_BACKEND_LOCAL | WAG_BACKEND_CLUSTER);
+	     key.flags++)
+		found = bsearch(&key, slots, n, sizeof(*slots), slot_compare);
+	return found;
 }
 
 static bool is_new(const struct sync *s, const struct sync_port *p, const struct svc_backend *b)
 {
-	uint16_t flags;
+	const struct wag_slot *slot = sync_port_slot(s, p, &b->addr, b->port);
 
-	return p->repair || !sync_port_has(s, p, b, &flags) || flags != b->flags;
+	return p->repair || !slot || slot->flags != b->flags;
 }
 
 static void backend_done(struct sync *s, const void *key, const void *value, struct sync_port *p,
@@ -199,7 +105,7 @@ static void backend_done(struct sync *s, const void *key, const void *value, str
 static int apply_backends(struct sync *s)
 {
 	struct batch b;
-	int r = batch_init(&b, s, DP_BACKEND, false, backend_done);
+	int r = sync_batch_init(&b, s, DP_BACKEND, false, backend_done);
 
 	for (size_t i = 0; r == 0 && i < s->n_changing; i++) {
 		struct sync_port *p = s->changing[i];
@@ -214,12 +120,12 @@ static int apply_backends(struct sync *s)
 			if (!is_new(s, p, want))
 				continue;
 			backend_key(p, &want->addr, want->port, &key);
-			batch_add(&b, &key, &value, p);
+			sync_batch_add(&b, &key, &value, p);
 		}
 	}
 	if (r == 0)
-		batch_flush(&b);
-	batch_done(&b);
+		sync_batch_flush(&b);
+	sync_batch_done(&b);
 	return r;
 }
 
@@ -232,11 +138,6 @@ static void trash_backend(struct sync *s, const struct sync_port *p, const struc
 
 	t->index = p->index;
 	backend_key(p, addr, port, &t->key);
-}
-
-static void trash_slot(struct sync *s, const struct sync_port *p, const struct wag_slot *slot)
-{
-	trash_backend(s, p, &slot->addr, slot->port);
 }
 
 static int reserve_trash(struct sync *s, size_t n)
@@ -257,24 +158,40 @@ static int roll_back(struct sync *s, struct sync_port *p)
 	if (p->new_count)
 		slot_alloc_release(&s->alloc, p->new_base, p->new_count);
 	p->new_count = 0;
+	p->repair |= n && p->published; /* flags of those that stay may have been changed */
 	return 0;
 }
 
 static void write_slots(struct sync *s, const struct sync_port *p)
 {
+	struct wag_slot *at = &s->slots[p->new_base];
+
+	if (p->want->slots_flags & WAG_SLOTS_HEAD)
+		svc_slot_head(p->want, p->svc_id, (struct wag_slot_head *)at++);
 	for (uint32_t i = 0; i < p->want->n_backends; i++) {
 		const struct svc_backend *b = &p->want->backends[i];
 
-		s->slots[p->new_base + i] = (struct wag_slot){
+		*at++ = (struct wag_slot){
 			.addr = b->addr, .port = b->port, .flags = b->flags, .svc_id = p->svc_id
 		};
 	}
 }
 
+/* What is still a backend is found again when the trash is emptied. */
+static void trash_leavers(struct sync *s, const struct sync_port *p)
+{
+	const struct wag_slot *slot = &s->slots[sync_port_first(p)];
+
+	for (uint32_t i = 0; p->published && i < sync_port_backends(p); i++, slot++)
+		if (!p->want || !svc_backend_find(p->want->backends, p->want->n_backends,
+						  &slot->addr, slot->port))
+			trash_backend(s, p, &slot->addr, slot->port);
+}
+
 static int publish(struct sync *s, struct sync_port *p)
 {
 	struct wag_svc_state *st = &s->states[p->index];
-	uint32_t old_base = p->base, old_count = p->published ? p->count : 0;
+	uint32_t old_count = p->published ? p->count : 0;
 	int r = reserve_trash(s, old_count);
 
 	if (r < 0)
@@ -284,23 +201,17 @@ static int publish(struct sync *s, struct sync_port *p)
 		sync_store_u32(&st->affinity_s, p->want->affinity_s);
 		sync_store_u32(&st->svc_id, p->svc_id);
 	}
-	sync_store_slots(st, WAG_SLOTS(p->new_base, p->new_count, 0));
-	/* What is still a backend is found again when the trash is emptied. */
-	for (uint32_t i = 0; i < old_count; i++) {
-		const struct wag_slot *slot = &s->slots[old_base + i];
-		struct svc_backend key = { .addr = slot->addr, .port = slot->port };
-
-		if (!p->want->n_backends ||
-		    !bsearch(&key, p->want->backends, p->want->n_backends, sizeof(key),
-			     svc_backend_compare))
-			trash_slot(s, p, slot);
+	sync_store_slots(st, WAG_SLOTS(p->new_base, p->new_count, p->want->slots_flags));
+	trash_leavers(s, p);
+	if (old_count) {
+		slot_alloc_release(&s->alloc, p->base, old_count);
+		s->stats.backends -= sync_port_backends(p);
 	}
-	if (old_count)
-		slot_alloc_release(&s->alloc, old_base, old_count);
 	s->freed |= old_count != 0;
-	s->stats.backends += p->new_count - (size_t)old_count;
 	p->base = p->new_base;
 	p->count = p->new_count;
+	p->slots_flags = p->want->slots_flags;
+	s->stats.backends += sync_port_backends(p);
 	p->new_count = 0;
 	p->published = true;
 	p->repair = false;
@@ -413,18 +324,18 @@ static int apply_frontends(struct sync *s, enum frontend_pass pass)
 		free(w.changes);
 		return r;
 	}
-	r = batch_init(&b, s, DP_SVC, pass == DELETE,
+	r = sync_batch_init(&b, s, DP_SVC, pass == DELETE,
 		       pass == DELETE ? frontend_gone : frontend_done);
 	for (size_t i = 0; r == 0 && i < w.n; i++) {
 		if (pass != DELETE && s->recycled)
 			sync_grace(s);
-		batch_add(&b, &w.changes[i].key, &w.changes[i].value, w.changes[i].port);
+		sync_batch_add(&b, &w.changes[i].key, &w.changes[i].value, w.changes[i].port);
 		if (pass == REPLACE)
-			batch_flush(&b);
+			sync_batch_flush(&b);
 	}
 	if (r == 0)
-		batch_flush(&b);
-	batch_done(&b);
+		sync_batch_flush(&b);
+	sync_batch_done(&b);
 	free(w.changes);
 	return r;
 }
@@ -451,11 +362,12 @@ static int free_doomed(struct sync *s)
 		sync_store_slots(st, 0);
 		sync_store_u32(&st->svc_id, 0);
 		sync_store_u32(&st->affinity_s, 0);
-		for (uint32_t i = 0; i < count; i++)
-			trash_slot(s, p, &s->slots[p->base + i]);
-		if (count)
+		p->want = NULL;
+		trash_leavers(s, p);
+		if (count) {
 			slot_alloc_release(&s->alloc, p->base, count);
-		s->stats.backends -= count;
+			s->stats.backends -= sync_port_backends(p);
+		}
 		s->stats.ports--;
 		s->ports[p->index] = NULL;
 		s->dead_indices[s->n_dead_indices++] = p->index;
@@ -474,18 +386,16 @@ static void trash_done(struct sync *s, const void *key, const void *value, struc
 	sync_fail(s, NULL, DP_BACKEND, err);
 	t = &s->trash[s->n_trash++]; /* behind what is being read: see empty_trash() */
 	memcpy(&t->key, key, sizeof(t->key));
-	t->index = 0;
-	for (uint32_t i = 1; i < s->next_index; i++)
-		if (s->ports[i] && s->ports[i]->svc_id == t->key.svc_id)
-			t->index = i;
+	owner = sync_port_by_id(s, t->key.svc_id);
+	t->index = owner ? owner->index : 0;
 }
 
 static bool is_backend_again(const struct sync *s, const struct sync_trash *t)
 {
 	const struct sync_port *p = s->ports[t->index];
-	struct svc_backend b = { .addr = t->key.addr, .port = t->key.port };
 
-	return p && p->svc_id == t->key.svc_id && sync_port_has(s, p, &b, NULL);
+	return p && p->svc_id == t->key.svc_id &&
+	       sync_port_slot(s, p, &t->key.addr, t->key.port);
 }
 
 static int empty_trash(struct sync *s)
@@ -496,18 +406,18 @@ static int empty_trash(struct sync *s)
 
 	if (n == 0)
 		return 0;
-	r = batch_init(&b, s, DP_BACKEND, true, trash_done);
+	r = sync_batch_init(&b, s, DP_BACKEND, true, trash_done);
 	if (r == 0)
 		s->n_trash = 0; /* a failed one is put back, never beyond what has been read */
 	for (size_t i = 0; r == 0 && i < n; i++) {
 		struct sync_trash t = s->trash[i];
 
 		if (!is_backend_again(s, &t))
-			batch_add(&b, &t.key, NULL, s->ports[t.index]);
+			sync_batch_add(&b, &t.key, NULL, s->ports[t.index]);
 	}
 	if (r == 0)
-		batch_flush(&b);
-	batch_done(&b);
+		sync_batch_flush(&b);
+	sync_batch_done(&b);
 	return r;
 }
 
@@ -534,14 +444,14 @@ static int drop_names(struct sync *s)
 
 	if (n == 0)
 		return 0;
-	r = batch_init(&b, s, DP_SVC_NAME, true, name_gone);
+	r = sync_batch_init(&b, s, DP_SVC_NAME, true, name_gone);
 	if (r == 0)
 		s->n_dead_indices = 0;
 	for (uint32_t i = 0; r == 0 && i < n; i++)
-		batch_add(&b, &s->dead_indices[i], NULL, NULL);
+		sync_batch_add(&b, &s->dead_indices[i], NULL, NULL);
 	if (r == 0)
-		batch_flush(&b);
-	batch_done(&b);
+		sync_batch_flush(&b);
+	sync_batch_done(&b);
 	return r;
 }
 
@@ -555,12 +465,16 @@ int sync_apply(struct sync *s)
 	if (r == 0)
 		r = apply_states(s);
 	if (r == 0)
+		r = sync_apply_ranges(s, false);
+	if (r == 0)
 		r = apply_frontends(s, INSERT);
 	if (r == 0)
 		r = apply_frontends(s, REPLACE);
 	if (r < 0 || !s->swept)
 		return r;
 	r = apply_frontends(s, DELETE);
+	if (r == 0)
+		r = sync_apply_ranges(s, true);
 	if (r == 0)
 		r = free_doomed(s);
 	if (r == 0)
@@ -600,7 +514,7 @@ static int collect_addr(const void *key, const void *desired, const void *actual
 	struct batch *b = desired ? w->updates : w->deletes;
 
 	if (b->n + 1 < b->max) /* the rest at the next run */
-		batch_add(b, key, desired, NULL);
+		sync_batch_add(b, key, desired, NULL);
 	return 0;
 }
 
@@ -612,15 +526,15 @@ int sync_apply_node_addrs(struct sync *s)
 
 	if (deltamap_pending(&s->node_addrs) == 0)
 		return 0;
-	r = batch_init(&updates, s, DP_NODE_ADDR, false, addr_done);
+	r = sync_batch_init(&updates, s, DP_NODE_ADDR, false, addr_done);
 	if (r == 0)
-		r = batch_init(&deletes, s, DP_NODE_ADDR, true, addr_gone);
+		r = sync_batch_init(&deletes, s, DP_NODE_ADDR, true, addr_gone);
 	if (r == 0) {
 		deltamap_visit_pending(&s->node_addrs, collect_addr, &w);
-		batch_flush(&updates);
-		batch_flush(&deletes);
+		sync_batch_flush(&updates);
+		sync_batch_flush(&deletes);
 	}
-	batch_done(&updates);
-	batch_done(&deletes);
+	sync_batch_done(&updates);
+	sync_batch_done(&deletes);
 	return r;
 }

@@ -5,9 +5,11 @@
  *   sync_plan.c   which ports, slot ranges and frontends each changed Service gets; memory only
  *   sync_apply.c  the map operations, in their safe order
  *   sync_adopt.c  the state an earlier agent left
+ *   sync_range.c  loadBalancerSourceRanges
+ *   sync_batch.c  many operations on one table
  *
  * What is actual stands in three places: backends and slots in the mmapped arrays themselves (found
- * through a sync_port), frontends in a deltamap, and what is no longer wanted in the trash lists.
+ * through a sync_port), frontends and source ranges in deltamaps, and what is no longer wanted in the trash lists.
  */
 #pragma once
 
@@ -32,10 +34,14 @@ struct sync_port {
 	uint32_t index, svc_id;
 	uint32_t base, new_base;
 	uint32_t n_frontends; /* actual ones */
-	uint16_t count;	      /* published slots; the range it owns */
+	uint16_t count;	      /* published slots, a head among them; the range it owns */
 	uint16_t new_count;   /* during a run: the range taken at new_base */
+	uint16_t slots_flags; /* WAG_SLOTS_* of the published slots */
 	uint16_t node_port;
 	uint8_t proto, family;
+	/* Of svc->table, or before a plan of svc->old: those the deltamap has as desired. */
+	const struct wag_src_range_key *ranges;
+	uint32_t n_ranges;
 	char type[16];
 	bool published; /* the state is valid: frontends may lead here */
 	bool name_ok;	/* wag_svc_name is written */
@@ -83,6 +89,7 @@ struct sync {
 	struct sync_trash *trash;
 	size_t n_trash, cap_trash;
 	struct deltamap frontends; /* wag_svc_key -> wag_svc */
+	struct deltamap ranges;	   /* wag_src_range_key -> wag_src_range */
 	struct deltamap node_addrs;
 	bool swept;
 	bool recycled; /* elements of wag_svc were freed since the last grace */
@@ -113,8 +120,31 @@ void sync_doom(struct sync *s, struct sync_port *p);
 /* sync_apply.c */
 int sync_apply(struct sync *s);
 int sync_apply_node_addrs(struct sync *s);
-bool sync_port_has(const struct sync *s, const struct sync_port *p, const struct svc_backend *b,
-		   uint16_t *ret_flags);
+struct sync_port *sync_port_by_id(const struct sync *s, uint32_t svc_id); /* O(ports); or NULL */
+/* sync_range.c: claimed by a plan, in before a frontend asks for them, gone after it. */
+void sync_release_ranges(struct sync *s, struct sync_port *p);
+int sync_claim_ranges(struct sync *s, struct sync_port *p);
+int sync_apply_ranges(struct sync *s, bool deletes);
+/* A published backend; NULL: it is none. */
+const struct wag_slot *sync_port_slot(const struct sync *s, const struct sync_port *p,
+				      const struct wag_addr *addr, __be16 port);
+
+/* Backends begin behind the head, if the range has one. */
+static inline uint32_t sync_port_first(const struct sync_port *p)
+{
+	return p->base + (p->count && p->slots_flags & WAG_SLOTS_HEAD ? 1 : 0);
+}
+
+static inline uint32_t sync_port_backends(const struct sync_port *p)
+{
+	return p->base + p->count - sync_port_first(p);
+}
+
+/* How many slots a port is to have. */
+static inline uint32_t sync_slots_wanted(const struct svc_table_port *want)
+{
+	return want->n_backends + (want->slots_flags & WAG_SLOTS_HEAD ? 1 : 0);
+}
 
 /* State words: one store each, in program order; the slots they name are written before. */
 static inline void sync_store_slots(struct wag_svc_state *st, uint64_t slots)

@@ -5,11 +5,13 @@
 #include <string.h>
 #include "sync_internal.h"
 
-/* Frontends of the table before, as far as they are this Service's: free for anybody. */
-static void release_frontends(struct sync *s, struct sync_svc *svc)
+/* What the table before had, as far as it is this Service's: frontends are free for anybody. */
+static void release_table(struct sync *s, struct sync_svc *svc)
 {
 	const struct svc_table *old = svc->old;
 
+	for (struct sync_port *p = svc->ports; p; p = p->next)
+		sync_release_ranges(s, p);
 	for (uint32_t i = 0; old && i < old->n_ports; i++) {
 		for (uint32_t j = 0; j < old->ports[i].n_frontends; j++) {
 			const struct wag_svc_key *key = &old->ports[i].frontends[j].key;
@@ -83,6 +85,7 @@ static struct sync_port *add_port(struct sync *s, struct sync_svc *svc,
 
 void sync_doom(struct sync *s, struct sync_port *p)
 {
+	sync_release_ranges(s, p);
 	p->svc = NULL;
 	p->want = NULL;
 	p->next = s->doomed;
@@ -107,10 +110,12 @@ static void doom_unwanted(struct sync *s, struct sync_svc *svc)
 
 static bool slots_current(const struct sync *s, const struct sync_port *p)
 {
-	if (!p->published || p->repair || p->count != p->want->n_backends)
+	const struct wag_slot *slot = &s->slots[sync_port_first(p)];
+
+	if (!p->published || p->repair || p->count != sync_slots_wanted(p->want) ||
+	    p->slots_flags != p->want->slots_flags)
 		return false;
-	for (uint32_t i = 0; i < p->count; i++) {
-		const struct wag_slot *slot = &s->slots[p->base + i];
+	for (uint32_t i = 0; i < p->want->n_backends; i++, slot++) {
 		const struct svc_backend *b = &p->want->backends[i];
 
 		if (memcmp(&slot->addr, &b->addr, sizeof(b->addr)) != 0 || slot->port != b->port ||
@@ -147,13 +152,13 @@ static int plan_slots(struct sync *s, struct sync_port *p)
 	r = sync_reserve(&s->changing, sizeof(*s->changing), s->n_changing + 1, &s->cap_changing);
 	if (r < 0)
 		return r;
-	if (p->want->n_backends) {
-		r = take_range(s, p->want->n_backends, &p->new_base);
+	if (sync_slots_wanted(p->want)) {
+		r = take_range(s, sync_slots_wanted(p->want), &p->new_base);
 		if (r < 0) {
 			sync_fail(s, p->svc, r == -ENOSPC ? SYNC_MAP_SLOT : SYNC_MAP_NONE, r);
 			return 0;
 		}
-		p->new_count = p->want->n_backends;
+		p->new_count = sync_slots_wanted(p->want);
 	}
 	s->changing[s->n_changing++] = p;
 	return 0;
@@ -180,7 +185,9 @@ static int plan_ports(struct sync *s, struct sync_svc *svc)
 			p->name_ok = false;
 		p->node_port = want->node_port;
 		snprintf(p->type, sizeof(p->type), "%s", table->type);
-		r = plan_slots(s, p);
+		r = sync_claim_ranges(s, p);
+		if (r == 0)
+			r = plan_slots(s, p);
 		if (r < 0)
 			return r;
 	}
@@ -255,7 +262,7 @@ static void start(struct sync *s)
 		if (svc->err)
 			s->n_err--;
 		svc->err = 0;
-		release_frontends(s, svc);
+		release_table(s, svc);
 	}
 }
 

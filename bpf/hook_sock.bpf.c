@@ -225,6 +225,22 @@ static __always_inline void sock_forget(const struct sock_call *call, __u64 cook
 		bpf_map_delete_elem(&wag_sock, &key);
 }
 
+/* By which address the packet path would know the client; zero: nobody knows. */
+static __always_inline void sock_client(const struct sock_call *call, struct svc_client *client)
+{
+	bool v6 = !addr_is_v4(&call->addr);
+	struct wag_endpoint *ep;
+
+	client->now = bpf_ktime_get_ns();
+	if (call->host) {
+		node_addr_of(v6, &client->addr);
+		return;
+	}
+	ep = bpf_map_lookup_elem(&wag_endpoint, &call->ep_id);
+	if (ep)
+		client->addr = v6 ? ep->v6 : ep->v4;
+}
+
 static __always_inline int sock_no_backend(struct bpf_sock_addr *ctx, const struct sock_call *call,
 					   const struct svc_choice *choice)
 {
@@ -253,6 +269,7 @@ static __always_inline int sock_forward(struct bpf_sock_addr *ctx, struct sock_c
 					 const bool v6)
 {
 	struct svc_choice choice = {};
+	struct svc_client client = {};
 	struct svc_frontend front;
 	bool loopback;
 	__u64 cookie;
@@ -279,7 +296,12 @@ static __always_inline int sock_forward(struct bpf_sock_addr *ctx, struct sock_c
 			sock_set_addr(ctx, &choice.addr, choice.port, v6);
 		return SYS_PROCEED;
 	}
-	switch (svc_select(&front, &choice)) {
+	if (svc_asks_client(&front)) {
+		sock_client(call, &client);
+		if (addr_is_zero(&client.addr))
+			return SYS_PROCEED; /* the packet path will know it */
+	}
+	switch (svc_select(&front, &client, call->proto, &choice)) {
 	case SVC_NO_BACKEND:
 		return sock_no_backend(ctx, call, &choice);
 	case SVC_FOUND:

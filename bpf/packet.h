@@ -63,6 +63,14 @@ struct wag_pkt {
 	__u16 mtu; /* what the answer to a packet too big says */
 };
 
+/* Who asks for a Service. */
+struct svc_client {
+	struct wag_addr addr; /* zero: not known, and then nothing may depend on it */
+	__u64 now;
+	__u32 outside; /* neither the node nor a pod of it */
+	__u32 pad;
+};
+
 /* A backend, and the Service it was chosen for; svc_id 0: a hostPort's pod. */
 struct svc_choice {
 	struct wag_addr addr;
@@ -103,6 +111,7 @@ struct wag_scratch {
 	struct wag_pkt pkt;
 	struct wag_ct_key key, pair;
 	struct wag_ct ct, frontend;
+	struct svc_client client;
 	struct svc_choice choice;
 	struct wag_tuple outer, outer_new, inner, inner_new; /* ICMP errors */
 	__u8 quoted[128];				     /* refusals */

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <asm-generic/errno-base.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 #include "maps.h"
@@ -13,7 +14,9 @@
 enum svc_result {
 	SVC_NONE,	/* not a Service */
 	SVC_FOUND,	/* the choice is made */
-	SVC_NO_BACKEND, /* svc_index and svc_id of the choice are set */
+	SVC_NO_BACKEND, /* svc_index and svc_id of the choice are set, here and below */
+	SVC_NO_LOCAL,	/* it has backends, but none this client may get */
+	SVC_DENIED,	/* loadBalancerSourceRanges */
 	SVC_MISMATCH,
 };
 
@@ -32,16 +35,43 @@ static __always_inline void any_addr(struct wag_addr *any, const struct wag_addr
 		any->d[0] = any->d[1] = 0;
 }
 
+/* The node's address of the packet's family; false if it has none. */
+static __always_inline bool node_addr_of(bool v6, struct wag_addr *addr)
+{
+	/* Word by word: without the volatile the compiler would take cfg's zeros for its value. */
+	const volatile struct wag_addr *node = v6 ? &cfg.node_v6 : &cfg.node_v4;
+
+	addr->d[0] = node->d[0];
+	addr->d[1] = node->d[1];
+	return !addr_is_zero(addr);
+}
+
+/* Are NodePorts served on this address? *ret_of_node: it is one of the node's. */
+static __always_inline bool serves_node_ports(const struct wag_addr *addr, bool loopback,
+					      bool *ret_of_node)
+{
+	struct wag_node_addr *node;
+
+	if (loopback) {
+		*ret_of_node = true;
+		return cfg.loopback_node_ports &
+		       (addr_is_v4(addr) ? WAG_LOOPBACK_V4 : WAG_LOOPBACK_V6);
+	}
+	node = bpf_map_lookup_elem(&wag_node_addr, addr);
+	*ret_of_node = node;
+	return node && !(node->flags & WAG_NODE_ADDR_NO_NODE_PORT);
+}
+
 /* A Service: the address's own, or a NodePort of the node's address. */
 static __always_inline void svc_lookup(struct svc_frontend *front, const struct wag_addr *addr,
-				       __be16 port, __u8 proto, bool local_addr)
+				       __be16 port, __u8 proto, bool loopback)
 {
 	struct wag_svc_key key = { .addr = *addr, .port = port, .proto = proto };
 
 	front->hostport = NULL;
 	front->of_node = false;
 	front->svc = bpf_map_lookup_elem(&wag_svc, &key);
-	if (front->svc || (!local_addr && !bpf_map_lookup_elem(&wag_node_addr, addr)))
+	if (front->svc || !serves_node_ports(addr, loopback, &front->of_node))
 		return;
 	any_addr(&key.addr, addr);
 	front->svc = bpf_map_lookup_elem(&wag_svc, &key);
@@ -72,12 +102,148 @@ static __always_inline bool hostport_is(const struct wag_tuple *t, const struct 
 	       addr_equal(&front.hostport->addr, addr);
 }
 
+static __always_inline bool svc_admits(__u32 svc_id, const struct wag_addr *client)
+{
+	struct wag_src_range_key key = { .bits = 32 + 128, .svc_id = svc_id };
+
+	for (int i = 0; i < 4; i++)
+		key.addr[i] = client->w[i];
+	return bpf_map_lookup_elem(&wag_src_range, &key);
+}
+
+/* The client's backend of before, if it is in the set and was used a moment ago. */
+static __always_inline bool affinity_recall(const struct svc_client *client,
+					    struct wag_affinity_key *key, __u32 timeout_s,
+					    __u32 set, __u8 proto, struct svc_choice *choice)
+{
+	struct wag_affinity *known;
+	struct wag_backend_key wanted = { .svc_id = choice->svc_id, .proto = proto };
+	struct wag_backend *backend;
+
+	key->client = client->addr;
+	key->svc_id = choice->svc_id;
+	known = bpf_map_lookup_elem(&wag_affinity, key);
+	/* Signed: the socket path's clock may be a tick ahead of the packet path's. */
+	if (!known || (__s64)(client->now - known->used_ns) > (__s64)(timeout_s * NSEC_PER_SEC))
+		return false;
+	wanted.addr = known->addr;
+	wanted.port = known->port;
+	backend = bpf_map_lookup_elem(&wag_backend, &wanted);
+	if (!backend || !(backend->flags & set))
+		return false;
+	choice->addr = wanted.addr;
+	choice->port = wanted.port;
+	if (!cfg.dry_run)
+		known->used_ns = client->now;
+	return true;
+}
+
+static __always_inline void affinity_remember(const struct svc_client *client,
+					      const struct wag_affinity_key *key,
+					      const struct svc_choice *choice)
+{
+	struct wag_affinity value = {
+		.addr = choice->addr, .port = choice->port, .used_ns = client->now
+	};
+	long err;
+
+	if (cfg.dry_run)
+		return;
+	err = bpf_map_update_elem(&wag_affinity, key, &value, BPF_ANY);
+	if (err)
+		count_map_error(WAG_MAP_AFFINITY, err);
+}
+
+/*
+ * Any slot of the set (WAG_BACKEND_*) that a state's word leads to. 0, -ENOENT: the set is empty,
+ * -EAGAIN: the range is another Service's by now.
+ */
+static __always_inline int svc_pick(__u64 slots, __u32 set, struct svc_choice *choice)
+{
+	__u32 at = WAG_SLOTS_BASE(slots), count = WAG_SLOTS_COUNT(slots);
+	struct wag_slot_head *head;
+	struct wag_slot *slot;
+
+	if (WAG_SLOTS_FLAGS(slots) & WAG_SLOTS_HEAD) {
+		head = bpf_map_lookup_elem(&wag_slot, &at);
+		if (!head || head->svc_id != choice->svc_id)
+			return -EAGAIN;
+		at += set == WAG_BACKEND_LOCAL ? 1 : head->cluster_first;
+		count = set == WAG_BACKEND_LOCAL ? head->local_count : head->cluster_count;
+	}
+	if (!count)
+		return -ENOENT;
+	at += bpf_get_prandom_u32() % count;
+	slot = bpf_map_lookup_elem(&wag_slot, &at);
+	if (!slot || slot->svc_id != choice->svc_id)
+		return -EAGAIN;
+	choice->addr = slot->addr;
+	choice->port = slot->port;
+	return 0;
+}
+
+/* What the state says before any slot is looked at. SVC_FOUND: go on. */
+static __always_inline enum svc_result svc_check(const struct svc_client *client, __u64 slots,
+						 const struct svc_choice *choice)
+{
+	if (!choice->svc_id)
+		return SVC_NONE;
+	if (!WAG_SLOTS_COUNT(slots) && !(WAG_SLOTS_FLAGS(slots) & WAG_SLOTS_ANY))
+		return SVC_NO_BACKEND;
+	if (choice->flags & WAG_SVC_SOURCE_RANGES && !svc_admits(choice->svc_id, &client->addr))
+		return SVC_DENIED;
+	return SVC_FOUND;
+}
+
+/* A backend of the Service for this client. choice->flags and ->svc_index are set. */
+static __always_inline enum svc_result svc_choose(const struct svc_client *client, __u8 proto,
+						  struct svc_choice *choice)
+{
+	__u32 only = client->outside ? WAG_SVC_LOCAL_OUTSIDE : WAG_SVC_LOCAL_INSIDE;
+	__u32 set = choice->flags & only ? WAG_BACKEND_LOCAL : WAG_BACKEND_CLUSTER;
+	struct wag_affinity_key key = {};
+
+	for (int i = 0; i < 2; i++) {
+		struct wag_svc_state *state =
+			bpf_map_lookup_elem(&wag_svc_state, &choice->svc_index);
+		enum svc_result result;
+		__u32 affinity_s;
+		__u64 slots;
+		int r;
+
+		if (!state)
+			return SVC_NONE;
+		slots = *(volatile __u64 *)&state->slots;
+		choice->svc_id = state->svc_id;
+		affinity_s = state->affinity_s;
+		if ((result = svc_check(client, slots, choice)) != SVC_FOUND)
+			return result;
+		if (affinity_s &&
+		    affinity_recall(client, &key, affinity_s, set, proto, choice))
+			return SVC_FOUND;
+		r = svc_pick(slots, set, choice);
+		if (r == -ENOENT)
+			return SVC_NO_LOCAL;
+		if (r)
+			continue;
+		if (affinity_s)
+			affinity_remember(client, &key, choice);
+		return SVC_FOUND;
+	}
+	return SVC_MISMATCH;
+}
+
+/* Does the choice depend on who the client is? */
+static __always_inline bool svc_asks_client(const struct svc_frontend *front)
+{
+	return front->svc && front->svc->flags & (WAG_SVC_SOURCE_RANGES | WAG_SVC_AFFINITY);
+}
+
 static __always_inline enum svc_result svc_select(const struct svc_frontend *front,
+						  const struct svc_client *client, __u8 proto,
 						  struct svc_choice *choice)
 {
 	const struct wag_hostport *hostport = front->hostport;
-	const struct wag_svc *svc = front->svc;
-	__u32 index;
 
 	if (hostport) {
 		choice->addr = hostport->addr;
@@ -86,32 +252,9 @@ static __always_inline enum svc_result svc_select(const struct svc_frontend *fro
 		choice->flags = WAG_SVC_NODE_PORT;
 		return SVC_FOUND;
 	}
-	if (!svc)
+	if (!front->svc)
 		return SVC_NONE;
-	index = svc->index;
-	choice->flags = svc->flags;
-	choice->svc_index = index;
-	for (int i = 0; i < 2; i++) {
-		struct wag_svc_state *state = bpf_map_lookup_elem(&wag_svc_state, &index);
-		struct wag_slot *slot;
-		__u64 slots;
-		__u32 at;
-
-		if (!state)
-			return SVC_NONE;
-		slots = *(volatile __u64 *)&state->slots;
-		choice->svc_id = state->svc_id;
-		if (!choice->svc_id)
-			return SVC_NONE;
-		if (!WAG_SLOTS_COUNT(slots))
-			return SVC_NO_BACKEND;
-		at = WAG_SLOTS_BASE(slots) + bpf_get_prandom_u32() % WAG_SLOTS_COUNT(slots);
-		slot = bpf_map_lookup_elem(&wag_slot, &at);
-		if (slot && slot->svc_id == choice->svc_id) {
-			choice->addr = slot->addr;
-			choice->port = slot->port;
-			return SVC_FOUND;
-		}
-	}
-	return SVC_MISMATCH;
+	choice->svc_index = front->svc->index;
+	choice->flags = front->svc->flags;
+	return svc_choose(client, proto, choice);
 }

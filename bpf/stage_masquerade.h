@@ -8,6 +8,7 @@
 #include "cidr.h"
 #include "maps.h"
 #include "packet.h"
+#include "service.h"
 
 #ifndef AF_INET
 #define AF_INET 2
@@ -23,18 +24,13 @@
 enum masquerade {
 	AS_ITSELF,
 	AS_NODE,   /* the address the cluster knows the node by */
+	AS_NODE_IF_ANY, /* to a pod here, which finds back either way */
 	AS_DEVICE, /* the one of the device it leaves through */
 };
 
-/* The node's address of the packet's family; false if it has none. */
 static __always_inline bool node_source(const struct wag_pkt *pkt, struct wag_addr *addr)
 {
-	/* Word by word: without the volatile the compiler would take cfg's zeros for its value. */
-	const volatile struct wag_addr *node = pkt->flags & PKT_V6 ? &cfg.node_v6 : &cfg.node_v4;
-
-	addr->d[0] = node->d[0];
-	addr->d[1] = node->d[1];
-	return !addr_is_zero(addr);
+	return node_addr_of(pkt->flags & PKT_V6, addr);
 }
 
 /* The served device that the node's routes choose; NULL: another one, or no route. */
@@ -86,26 +82,39 @@ static __always_inline bool masquerades(const struct wag_pkt *pkt)
 	return pkt->flags & PKT_V6 ? cfg.masquerade_v6 : cfg.masquerade_v4;
 }
 
+/* Does the Service's frontend say so for this client (waggle/abi_maps.h)? */
+static __always_inline bool service_masquerades(const struct wag_scratch *scratch)
+{
+	const struct wag_pkt *pkt = &scratch->pkt;
+
+	return pkt->flags & PKT_NAT &&
+	       scratch->choice.flags & (pkt->point == WAG_POINT_FROM_POD ? WAG_SVC_MASQ_PODS :
+									   WAG_SVC_MASQ_OUTSIDE);
+}
+
 /*
  * Who must be masqueraded: a pod that reaches itself (it would drop a packet from its own address),
- * a client from elsewhere whose backend is elsewhere too (it would answer past us), and a pod that
- * talks to the world outside of the cluster.
+ * who asks for a Service where kube-proxy masquerades, a client from elsewhere whose backend is
+ * elsewhere too (it would answer past us), and a pod that talks to the world outside of the cluster.
+ * Not who reaches the node itself: its stack takes nothing from its own address.
  */
 static __always_inline enum masquerade masquerade_as(struct wag_scratch *scratch)
 {
 	const struct wag_pkt *pkt = &scratch->pkt;
 	const struct wag_addr *dst = &pkt->xlat.daddr;
-	bool from_pod = pkt->point == WAG_POINT_FROM_POD;
+	bool from_pod = pkt->point == WAG_POINT_FROM_POD, service = service_masquerades(scratch);
 	struct wag_cidr *cidr;
 
 	if (from_pod && addr_equal(dst, &pkt->tuple.saddr))
 		return AS_NODE;
-	if (bpf_map_lookup_elem(&wag_pods, dst) || bpf_map_lookup_elem(&wag_node_addr, dst))
+	if (bpf_map_lookup_elem(&wag_pods, dst))
+		return service ? AS_NODE_IF_ANY : AS_ITSELF;
+	if (bpf_map_lookup_elem(&wag_node_addr, dst))
 		return AS_ITSELF;
-	if (from_pod && (!masquerades(pkt) || is_link_local(dst)))
+	if (from_pod && !service && (!masquerades(pkt) || is_link_local(dst)))
 		return AS_ITSELF;
 	cidr = cidr_find(scratch, dst);
-	if (from_pod)
+	if (from_pod && !service)
 		return cidr ? AS_ITSELF : AS_DEVICE;
 	return cidr && !addr_is_zero(&cidr->tunnel) ? AS_NODE : AS_DEVICE;
 }
@@ -139,6 +148,12 @@ static __noinline int masquerade(struct __sk_buff *skb, struct wag_scratch *scra
 	switch (masquerade_as(scratch)) {
 	case AS_NODE:
 		found = node_source(pkt, &pkt->xlat.saddr);
+		break;
+	case AS_NODE_IF_ANY:
+		found = node_source(pkt, &scratch->client.addr);
+		if (!found)
+			return NEXT;
+		pkt->xlat.saddr = scratch->client.addr;
 		break;
 	case AS_DEVICE:
 		device = egress_device(skb, scratch);

@@ -197,7 +197,9 @@ static __always_inline int route_to_pod(struct __sk_buff *skb, struct wag_scratc
 	__u32 ifindex = pod->ifindex, flags = pod->flags, mtu = pod->mtu;
 	struct wag_pkt *pkt = &scratch->pkt;
 
-	if (!cfg.host_routing || flags & WAG_POD_CHAINED) {
+	/* The stack would call a packet that comes from outside with the node's address a martian. */
+	if ((!cfg.host_routing || flags & WAG_POD_CHAINED) &&
+	    !(point_from_net(pkt) && source_changes(pkt))) {
 		if (pkt->flags & PKT_NAT && !cfg.dry_run)
 			route_mark(skb);
 		return route_by_stack(skb, scratch);

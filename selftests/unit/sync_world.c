@@ -23,9 +23,28 @@ struct wag_svc_key world_key(unsigned vip)
 	};
 }
 
-static int by_number(const void *a, const void *b)
+static void add_backends(const struct world_port *from, struct svc_table_port *p)
 {
-	return (int)*(const unsigned *)a - (int)*(const unsigned *)b;
+	for (unsigned j = 0; j < p->n_backends; j++) {
+		unsigned n = from->backends[j];
+
+		p->backends[j].addr = address(0x0a010000 + n);
+		p->backends[j].port = htons(8080);
+		p->backends[j].flags = from->local ? n & 3 : WAG_BACKEND_CLUSTER;
+	}
+	qsort(p->backends, p->n_backends, sizeof(*p->backends), svc_backend_compare);
+	if (from->local)
+		p->slots_flags = WAG_SLOTS_ANY | (p->n_backends ? WAG_SLOTS_HEAD : 0);
+}
+
+static void add_ranges(struct svc_table_port *p)
+{
+	for (unsigned j = 0; j < p->n_ranges; j++) {
+		struct wag_addr net = address(0x0a000000 + ((j + 1) << 16));
+
+		p->ranges[j] = (struct wag_src_range_key){ .bits = 32 + 96 + 16 };
+		memcpy(p->ranges[j].addr, net.w, sizeof(net.w));
+	}
 }
 
 struct svc_table *world_table(const struct world_port *ports, size_t n)
@@ -36,14 +55,14 @@ struct svc_table *world_table(const struct world_port *ports, size_t n)
 	if (n == 0)
 		return NULL;
 	t = calloc(1, sizeof(*t) + n * (sizeof(t->ports[0]) + 4 * sizeof(struct svc_frontend) +
-					10 * sizeof(struct svc_backend)));
+					10 * sizeof(struct svc_backend) +
+					4 * sizeof(struct wag_src_range_key)));
 	assert_non_null(t);
 	t->type = "ClusterIP";
 	t->n_ports = n;
 	at = (char *)&t->ports[n];
 	for (size_t i = 0; i < n; i++) {
 		struct svc_table_port *p = &t->ports[i];
-		unsigned sorted[10];
 
 		p->name = ports[i].name;
 		p->proto = IPPROTO_TCP;
@@ -56,16 +75,15 @@ struct svc_table *world_table(const struct world_port *ports, size_t n)
 		p->n_backends = ports[i].n_backends;
 		p->backends = (struct svc_backend *)at;
 		at += p->n_backends * sizeof(*p->backends);
+		p->n_ranges = ports[i].n_ranges;
+		p->ranges = (struct wag_src_range_key *)at;
+		at += p->n_ranges * sizeof(*p->ranges);
 		for (unsigned j = 0; j < p->n_frontends; j++) {
 			p->frontends[j].key = world_key(ports[i].vips[j]);
 			p->frontends[j].flags = WAG_SVC_CLUSTER_IP;
 		}
-		memcpy(sorted, ports[i].backends, sizeof(sorted));
-		qsort(sorted, p->n_backends, sizeof(sorted[0]), by_number);
-		for (unsigned j = 0; j < p->n_backends; j++) {
-			p->backends[j].addr = address(0x0a010000 + sorted[j]);
-			p->backends[j].port = htons(8080);
-		}
+		add_backends(&ports[i], p);
+		add_ranges(p);
 	}
 	return t;
 }
@@ -89,6 +107,8 @@ static void random_port(struct world *w, unsigned svc, unsigned port)
 	if (world_random(w, 3) == 0)
 		p->vips[p->n_vips++] = WORLD_SHARED + port * 2 + world_random(w, 2);
 	p->node_port = world_random(w, 3);
+	p->local = world_random(w, 2);
+	p->n_ranges = world_random(w, 3);
 	for (unsigned i = 0; i < 10; i++)
 		if (world_random(w, 3) == 0)
 			p->backends[p->n_backends++] = i + 1;
@@ -160,14 +180,22 @@ static void check_backends(struct dataplane *dp, uint64_t slots, uint32_t svc_id
 {
 	size_t n;
 	const struct wag_slot *slot = dataplane_slots(dp, &n) + WAG_SLOTS_BASE(slots);
+	const struct wag_slot_head *head = (const struct wag_slot_head *)slot;
+	unsigned first = WAG_SLOTS_FLAGS(slots) & WAG_SLOTS_HEAD ? 1 : 0;
 
-	for (unsigned i = 0; i < WAG_SLOTS_COUNT(slots); i++) {
+	for (unsigned i = first; i < WAG_SLOTS_COUNT(slots); i++) {
 		struct wag_backend_key key = {
 			.addr = slot[i].addr, .svc_id = svc_id, .port = slot[i].port,
 			.proto = IPPROTO_TCP
 		};
 
 		assert_non_null(dataplane_fake_get(dp, DP_BACKEND, &key));
+		if (!first)
+			continue;
+		assert_int_equal(!!(slot[i].flags & WAG_BACKEND_LOCAL), i - 1 < head->local_count);
+		assert_int_equal(!!(slot[i].flags & WAG_BACKEND_CLUSTER),
+				 i >= head->cluster_first &&
+					 i - head->cluster_first < head->cluster_count);
 	}
 }
 
@@ -256,12 +284,23 @@ static void check_frontends(struct dataplane *dp, const struct world_port *p, ui
 	}
 }
 
+static void check_ranges(struct dataplane *dp, const struct svc_table_port *want, uint32_t svc_id)
+{
+	for (uint32_t i = 0; i < want->n_ranges; i++) {
+		struct wag_src_range_key key = want->ranges[i];
+
+		key.svc_id = svc_id;
+		assert_non_null(dataplane_fake_get(dp, DP_SRC_RANGE, &key));
+	}
+}
+
 static void check_port(struct dataplane *dp, const char *svc, const struct world_port *p)
 {
 	struct search s = { .name = svc, .port_name = p->name };
+	struct svc_table *table = world_table(p, 1);
+	const struct svc_table_port *want = &table->ports[0];
 	const struct wag_svc_state *st;
 	const struct wag_slot *slots;
-	unsigned sorted[10];
 	size_t n;
 
 	dataplane_visit(dp, DP_SVC_NAME, search_name, &s);
@@ -270,19 +309,32 @@ static void check_port(struct dataplane *dp, const char *svc, const struct world
 	st = &dataplane_svc_state(dp, &n)[s.index];
 	slots = dataplane_slots(dp, &n) + WAG_SLOTS_BASE(st->slots);
 	assert_int_equal(st->svc_id, s.found->svc_id);
-	assert_int_equal(WAG_SLOTS_COUNT(st->slots), p->n_backends);
-	memcpy(sorted, p->backends, sizeof(sorted));
-	qsort(sorted, p->n_backends, sizeof(sorted[0]), by_number);
-	for (unsigned i = 0; i < p->n_backends; i++)
-		assert_int_equal(ntohl(slots[i].addr.w[3]), 0x0a010000 + sorted[i]);
+	assert_int_equal(WAG_SLOTS_FLAGS(st->slots), want->slots_flags);
+	slots += want->slots_flags & WAG_SLOTS_HEAD ? 1 : 0;
+	assert_int_equal(WAG_SLOTS_COUNT(st->slots),
+			 p->n_backends + !!(want->slots_flags & WAG_SLOTS_HEAD));
+	for (unsigned i = 0; i < p->n_backends; i++) {
+		const struct wag_backend *backend;
+		struct wag_backend_key key = {
+			.addr = slots[i].addr, .svc_id = st->svc_id, .port = htons(8080),
+			.proto = IPPROTO_TCP
+		};
+
+		assert_memory_equal(&slots[i].addr, &want->backends[i].addr, 16);
+		assert_int_equal(slots[i].flags, want->backends[i].flags);
+		backend = dataplane_fake_get(dp, DP_BACKEND, &key);
+		assert_int_equal(backend->flags, want->backends[i].flags);
+	}
 	check_slots(dp, st->slots, st->svc_id);
 	check_backends(dp, st->slots, st->svc_id);
 	check_frontends(dp, p, s.index);
+	check_ranges(dp, want, st->svc_id);
+	free(table);
 }
 
 void world_check(const struct world *w, struct dataplane *dp)
 {
-	size_t ports = 0, backends = 0, frontends = 0, states = 0, n;
+	size_t ports = 0, backends = 0, frontends = 0, ranges = 0, states = 0, n;
 	const struct wag_svc_state *st = dataplane_svc_state(dp, &n);
 
 	for (size_t i = 1; i < n; i++)
@@ -303,11 +355,13 @@ void world_check(const struct world *w, struct dataplane *dp)
 			check_port(dp, name, &w->services[i].ports[j]);
 			ports++;
 			backends += w->services[i].ports[j].n_backends;
+			ranges += w->services[i].ports[j].n_ranges;
 		}
 	}
 	assert_int_equal(dataplane_fake_count(dp, DP_SVC_NAME), ports);
 	assert_int_equal(dataplane_fake_count(dp, DP_BACKEND), backends);
 	assert_int_equal(dataplane_fake_count(dp, DP_SVC), frontends);
+	assert_int_equal(dataplane_fake_count(dp, DP_SRC_RANGE), ranges);
 	assert_int_equal(states, ports);
 }
 
@@ -338,21 +392,26 @@ void world_scribble(struct world *w, struct dataplane *dp)
 			.addr = address(0x0a010000 + world_random(w, 12)),
 			.svc_id = world_random(w, 12), .port = htons(8080), .proto = IPPROTO_TCP
 		};
-		struct wag_backend b = { 0 };
+		struct wag_src_range_key range = { .bits = 64, .svc_id = world_random(w, 12) };
+		struct wag_src_range any = { 0 };
+		struct wag_backend b = { .flags = world_random(w, 5) };
 		uint32_t index = world_random(w, n_states);
 
 		assert_int_equal(dataplane_update(dp, DP_SVC, &key, &svc, 1, NULL), 0);
 		assert_int_equal(dataplane_update(dp, DP_BACKEND, &bk, &b, 1, NULL), 0);
+		assert_int_equal(dataplane_update(dp, DP_SRC_RANGE, &range, &any, 1, NULL), 0);
 		if (index == 0)
 			continue;
 		if (world_random(w, 2))
 			scribble_name(w, dp, index, world_random(w, 12));
 		st[index].svc_id = world_random(w, 12);
-		st[index].slots = WAG_SLOTS(world_random(w, n_slots + 9), world_random(w, 9), 0);
+		st[index].slots = WAG_SLOTS(world_random(w, n_slots + 9), world_random(w, 9),
+					    world_random(w, 4));
 	}
 	for (size_t i = 0; i < n_slots; i++)
 		slots[i] = (struct wag_slot){
 			.addr = address(0x0a010000 + world_random(w, 12)),
-			.port = htons(8080), .svc_id = world_random(w, 12)
+			.port = htons(8080), .svc_id = world_random(w, 12),
+			.flags = world_random(w, 5)
 		};
 }

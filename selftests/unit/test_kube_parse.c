@@ -93,7 +93,11 @@ static void check_services(struct model *m)
 	assert_int_equal(model_get(m, MODEL_SERVICE, "fx", "aff")->service.affinity_s, 120);
 	assert_true(model_get(m, MODEL_SERVICE, "fx", "headless")->service.headless);
 	assert_true(model_get(m, MODEL_SERVICE, "fx", "headless")->service.publish_not_ready);
-	assert_true(model_get(m, MODEL_SERVICE, "fx", "lb")->service.external_local);
+	svc = &model_get(m, MODEL_SERVICE, "fx", "lb")->service;
+	assert_true(svc->external_local);
+	assert_int_equal(svc->n_source_ranges, 2);
+	expect_addr(&svc->source_ranges[1].addr, "172.31.0.0");
+	assert_int_equal(svc->source_ranges[1].bits, 24);
 	assert_int_equal(model_get(m, MODEL_SERVICE, "fx", "ext")->service.type, SVC_EXTERNAL_NAME);
 	assert_int_equal(model_get(m, MODEL_SERVICE, "fx", "extip")->service.n_external_ips, 1);
 	assert_true(model_get(m, MODEL_SERVICE, "fx", "extip")->service.internal_local);
@@ -122,6 +126,8 @@ static void test_recorded_lists(void **state)
 	slice = &model_get(m, MODEL_SLICE, "fx", "noselector-1")->slice;
 	assert_string_equal(slice->service, "noselector");
 	assert_int_equal(slice->n_endpoints, 2);
+	assert_null(slice->endpoints[0].hint_zones);
+	assert_string_equal(slice->endpoints[1].hint_zones, "z1");
 	assert_int_equal(model_get(m, MODEL_NODE, "", "n1")->node.n_addrs > 0, 1);
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
 		snprintf(name, sizeof(name), "list-terminating-%s.json", kinds[i]);
@@ -180,6 +186,12 @@ static void test_one_object(void **state)
 		  "EndpointSlice a/x: endpoints[0]: must be an object\n" },
 		{ "{" SLICE ",\"addressType\":\"IPv4\",\"endpoints\":{}}",
 		  "EndpointSlice a/x: endpoints: must be a list, is an object\n" },
+		{ "{" SLICE ",\"addressType\":\"IPv4\",\"endpoints\":[{\"addresses\":[\"10.0.0.1\"],"
+		  "\"hints\":{\"forZones\":[{\"name\":7}]}}]}",
+		  "EndpointSlice a/x: endpoints[0].hints.name: must be a string, is an integer\n" },
+		{ "{" SVC ",\"spec\":{\"loadBalancerSourceRanges\":[\" 10.0.0.0/8 \"]}}", "" },
+		{ "{" SVC ",\"spec\":{\"loadBalancerSourceRanges\":[\"10.0.0.0/33\"]}}",
+		  "Service a/x: spec.loadBalancerSourceRanges[0]: \"10.0.0.0/33\" is no CIDR\n" },
 		{ "{" SVC "}", "" },
 		{ "{" SVC ",\"spec\":{\"ports\":[{\"port\":70000}]}}",
 		  "Service a/x: spec.ports[0].port: 70000 is not in 1..65535\n" },
@@ -357,6 +369,49 @@ static void test_status(void **state)
 	assert_false(kube_parse_status(NULL, &st));
 }
 
+static struct object *parse(const char *text)
+{
+	const struct kube_sink sink = { 0 };
+	struct object *obj = NULL;
+	struct kube_ident ident;
+	struct wag_err err;
+	json_t *tree = json_loads(text, 0, NULL);
+
+	assert_non_null(tree);
+	assert_int_equal(kube_parse_object(strstr(text, "Slice") ? MODEL_SLICE : MODEL_SERVICE,
+					   tree, &sink, &obj, &ident, &err), 0);
+	json_decref(tree);
+	return obj;
+}
+
+static void test_labels_and_hints(void **state)
+{
+	static const char *const labels[] = { "service-proxy-name", "headless", "other" };
+	_cleanup_(object_freep) struct object *slice = NULL;
+
+	for (size_t i = 0; i < 3; i++) {
+		char text[256];
+		struct object *obj;
+
+		for (int k = 0; k < 2; k++) {
+			snprintf(text, sizeof(text),
+				 "{\"kind\":\"%s\",\"addressType\":\"IPv4\",\"metadata\":{"
+				 "\"name\":\"x\",\"namespace\":\"a\",\"labels\":{"
+				 "\"service.kubernetes.io/%s\":\"\"}}}",
+				 k ? "EndpointSlice" : "Service", labels[i]);
+			obj = parse(text);
+			assert_int_equal(k ? obj->slice.other_proxy : obj->service.other_proxy,
+					 i < 2);
+			object_free(obj);
+		}
+	}
+	slice = parse("{" SLICE ",\"addressType\":\"IPv4\",\"endpoints\":[{\"addresses\":"
+		      "[\"10.0.0.1\"],\"hints\":{\"forZones\":[{\"name\":\"a\"},{\"name\":"
+		      "\"b\"}],\"forNodes\":[{\"name\":\"n\"}]}}]}");
+	assert_string_equal(slice->slice.endpoints[0].hint_zones, "a,b");
+	assert_string_equal(slice->slice.endpoints[0].hint_nodes, "n");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -368,6 +423,7 @@ int main(void)
 		cmocka_unit_test(test_a_bad_item_loses_no_other),
 		cmocka_unit_test(test_endpoints_become_slices),
 		cmocka_unit_test(test_status),
+		cmocka_unit_test(test_labels_and_hints),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

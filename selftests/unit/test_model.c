@@ -146,6 +146,35 @@ static void test_equality_sees_every_field(void **state)
 			 packed->slice.endpoints[0].node_name);
 	assert_null(packed->slice.endpoints[1].zone);
 	assert_string_equal(packed->name, "s");
+	free(b->slice.endpoints[1].zone);
+	b->slice.endpoints[1].zone = NULL;
+	b->slice.endpoints[1].hint_zones = strdup("z");
+	assert_false(object_equal(a, b));
+	a->slice.endpoints[1].hint_zones = strdup("z");
+	assert_true(object_equal(a, b));
+	b->slice.endpoints[1].hint_nodes = strdup("n1,n2");
+	assert_false(object_equal(a, b));
+	free(packed);
+	packed = object_pack(b);
+	assert_string_equal(packed->slice.endpoints[1].hint_nodes, "n1,n2");
+	assert_true(object_equal(packed, b));
+}
+
+static void test_equality_of_services(void **state)
+{
+	_cleanup_(object_freep) struct object *a = make_service("a", "s", 80);
+	_cleanup_(object_freep) struct object *b = make_service("a", "s", 80);
+	_cleanup_(object_freep) struct object *packed = NULL;
+	struct source_range *range;
+
+	assert_true(object_equal(a, b));
+	range = array_grow(&b->service.source_ranges, &b->service.n_source_ranges, sizeof(*range));
+	wag_cidr_parse("10.0.0.0/8", &range->addr, &range->bits);
+	assert_false(object_equal(a, b));
+	packed = object_pack(b);
+	assert_true(object_equal(packed, b));
+	range->bits = 9;
+	assert_false(object_equal(packed, b));
 }
 
 static void test_relist(void **state)
@@ -238,6 +267,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_dirty_marks),
 		cmocka_unit_test(test_equality_sees_every_field),
+		cmocka_unit_test(test_equality_of_services),
 		cmocka_unit_test(test_relist),
 		cmocka_unit_test(test_names_by_address),
 		cmocka_unit_test(test_many_addresses),

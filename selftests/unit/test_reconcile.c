@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
@@ -18,6 +19,7 @@ static struct dataplane *dp;
 static struct model *m;
 static struct sync *sy;
 static int refused;
+static struct compile_facts facts;
 
 static void on_refused(const char *ns, const char *name, int err, void *ctx)
 {
@@ -28,7 +30,7 @@ static uint64_t run(void)
 {
 	uint64_t before = dataplane_fake_ops(dp);
 
-	assert_int_equal(reconcile_run(m, NULL, sy, 1000, on_refused, NULL), 0);
+	assert_int_equal(reconcile_run(m, &facts, sy, 1000, on_refused, NULL), 0);
 	return dataplane_fake_ops(dp) - before;
 }
 
@@ -64,8 +66,42 @@ static void add_slice(const char *service, const char *addr)
 	assert_true(model_upsert(m, obj) >= 0);
 }
 
+/* Endpoints 10.1.0.1 and 10.1.0.2, hinted for zones a and b. */
+static void add_zoned_slice(const char *service)
+{
+	struct object *obj = object_new(MODEL_SLICE, "ns", service);
+
+	assert_non_null(obj);
+	obj->slice.service = strdup(service);
+	obj->slice.ports = calloc(1, sizeof(struct slice_port));
+	obj->slice.n_ports = 1;
+	obj->slice.ports[0] = (struct slice_port){ strdup(""), IPPROTO_TCP, 8080 };
+	obj->slice.endpoints = calloc(2, sizeof(struct slice_endpoint));
+	obj->slice.n_endpoints = 2;
+	for (int i = 0; i < 2; i++) {
+		struct slice_endpoint *ep = &obj->slice.endpoints[i];
+
+		ep->ready = ep->serving = true;
+		ep->hint_zones = strdup(i ? "b" : "a");
+		ep->addrs = calloc(1, sizeof(struct wag_addr));
+		ep->n_addrs = 1;
+		assert_int_equal(wag_addr_parse(i ? "10.1.0.2" : "10.1.0.1", ep->addrs), 0);
+	}
+	assert_true(model_upsert(m, obj) >= 0);
+}
+
+static void set_zone(const char *zone)
+{
+	struct object *obj = object_new(MODEL_NODE, "", "n1");
+
+	assert_non_null(obj);
+	obj->node.zone = zone ? strdup(zone) : NULL;
+	assert_true(model_upsert(m, obj) >= 0);
+}
+
 static void start(void)
 {
+	facts = (struct compile_facts){ .node_name = "n1" };
 	assert_int_equal(model_new(&m), 0);
 	assert_int_equal(sync_new(dp, &sy), 0);
 	assert_int_equal(sync_adopt(sy), 0);
@@ -138,6 +174,53 @@ static void test_restart_deletes_only_when_complete(void **state)
 	assert_int_equal(dataplane_fake_count(dp, DP_SVC), 1);
 }
 
+static void test_the_zone_of_the_node_chooses_anew(void **state)
+{
+	model_set_synced(m, MODEL_SERVICE);
+	model_set_synced(m, MODEL_SLICE);
+	add_service("a", "10.96.0.1");
+	add_service("b", "10.96.0.2");
+	add_zoned_slice("a");
+	assert_int_equal(run(), 4 + 2);
+	assert_int_equal(dataplane_fake_count(dp, DP_BACKEND), 2); /* no zone: all */
+	set_zone("a");
+	assert_int_equal(run(), 1);
+	assert_int_equal(dataplane_fake_count(dp, DP_BACKEND), 1);
+	set_zone("b");
+	assert_int_equal(run(), 2);
+	assert_int_equal(run(), 0);
+	set_zone("c");
+	assert_int_equal(run(), 1);
+	assert_int_equal(dataplane_fake_count(dp, DP_BACKEND), 2);
+	assert_int_equal(model_delete(m, MODEL_NODE, "", "n1"), 1);
+	assert_int_equal(run(), 0);
+}
+
+static void test_sync_proxy_rules_repeated(void **state)
+{
+	model_set_synced(m, MODEL_SERVICE);
+	model_set_synced(m, MODEL_SLICE);
+	for (int i = 0; i < 100; i++) {
+		char name[8], vip[16];
+
+		snprintf(name, sizeof(name), "s%d", i);
+		snprintf(vip, sizeof(vip), "10.96.0.%d", i + 1);
+		add_service(name, vip);
+		add_zoned_slice(name);
+	}
+	assert_int_equal(run(), 100 * (1 + 2 + 1));
+	assert_int_equal(run(), 0);
+	add_service("s5", "10.96.0.6"); /* the same again */
+	add_zoned_slice("s5");
+	assert_int_equal(run(), 0);
+	assert_int_equal(model_delete(m, MODEL_SLICE, "ns", "s5"), 1);
+	assert_int_equal(run(), 2); /* its two backends */
+	add_zoned_slice("s5");
+	assert_int_equal(run(), 2);
+	add_service("s6", "10.96.1.6"); /* another address: one frontend in, one out */
+	assert_int_equal(run(), 2);
+}
+
 static void test_a_name_that_does_not_fit_is_told(void **state)
 {
 	char name[100];
@@ -159,6 +242,8 @@ int main(void)
 		T(test_nothing_before_both_kinds_are_complete),
 		T(test_endpoints_and_deletion),
 		T(test_restart_deletes_only_when_complete),
+		T(test_the_zone_of_the_node_chooses_anew),
+		T(test_sync_proxy_rules_repeated),
 		T(test_a_name_that_does_not_fit_is_told),
 #undef T
 	};

@@ -176,6 +176,47 @@ static void test_affinity_alone(void **state)
 	assert_int_equal(dataplane_svc_state(dp, &n)[frontend(1)->index].affinity_s, 10800);
 }
 
+static void test_sets_and_ranges_alone(void **state)
+{
+	struct world_port port = { .name = "p", .vips = { 1 }, .n_vips = 1, .backends = { 1, 2, 3 },
+				   .n_backends = 3 };
+	struct world w = { .seed = 1 };
+	struct sync_stats st;
+	uint64_t ranges;
+	uint32_t index;
+
+	set("svc0", &port, 1);
+	run_ops();
+	index = frontend(1)->index;
+	port.local = true; /* 1: cluster, 2: local, 3: both */
+	set("svc0", &port, 1);
+	assert_int_equal(run_ops(), 2); /* two backends have other flags */
+	assert_int_equal(count_of(1), 1 + 3);
+	port.n_ranges = 2;
+	set("svc0", &port, 1);
+	ranges = dataplane_fake_table_ops(dp, DP_SRC_RANGE);
+	assert_int_equal(run_ops(), 2);
+	port.n_ranges = 1;
+	set("svc0", &port, 1);
+	assert_int_equal(run_ops(), 1);
+	assert_int_equal(dataplane_fake_table_ops(dp, DP_SRC_RANGE) - ranges, 3);
+	set("svc0", &port, 1);
+	assert_int_equal(run_ops(), 0);
+	assert_int_equal(frontend(1)->index, index);
+	w.services[0].n_ports = 1;
+	w.services[0].ports[0] = port;
+	world_check(&w, dp);
+	sync_get_stats(sy, &st);
+	assert_int_equal(st.backends, 3);
+	assert_int_equal(st.slots_used, 4);
+	port.n_backends = 0; /* endpoints elsewhere: the word says so */
+	set("svc0", &port, 1);
+	assert_int_equal(run_ops(), 3);
+	assert_true(slots_of(1) == WAG_SLOTS(0, 0, WAG_SLOTS_ANY));
+	set("svc0", NULL, 0);
+	assert_int_equal(run_ops(), 3); /* frontend, range, name */
+}
+
 struct seen_conflict {
 	unsigned n;
 	char loser[16], holder[16];
@@ -260,11 +301,18 @@ static void on_pending(const char *ns, const char *name, const char *map, int er
 
 static void test_failures_stay_pending_and_are_retried(void **state)
 {
-	for (int t = 0; t <= DP_BACKEND; t++) {
+	static const struct world_port ports[] = {
+		{ .name = "p", .vips = { 1 }, .n_vips = 1, .backends = { 1, 2 }, .n_backends = 2,
+		  .n_ranges = 2 },
+		{ .name = "p", .vips = { 2 }, .n_vips = 1, .backends = { 3, 4 }, .n_backends = 2,
+		  .n_ranges = 1 },
+	};
+
+	for (int t = 0; t <= DP_SRC_RANGE; t++) {
 		struct seen_pending seen = { 0 };
 
-		set_simple("a", 1, "12");
-		set_simple("b", 2, "34");
+		set("a", &ports[0], 1);
+		set("b", &ports[1], 1);
 		dataplane_fake_fail_table(dp, t, EBUSY);
 		run_ops();
 		sync_visit_pending(sy, on_pending, &seen);
@@ -603,6 +651,7 @@ int main(void)
 		T(test_service_without_endpoints_keeps_its_frontends),
 		T(test_service_update_keeps_the_index),
 		T(test_affinity_alone),
+		T(test_sets_and_ranges_alone),
 		T(test_conflict_first_wins_other_takes_over),
 		T(test_frontend_moves_in_one_run),
 		T(test_failures_stay_pending_and_are_retried),

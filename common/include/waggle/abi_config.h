@@ -8,6 +8,9 @@
 #define WAG_FLOW_CACHE 8192 /* entries of wag_flow_cache for each CPU, at most */
 #define WAG_FLOW_CACHE_BYTES 192 /* of one */
 
+#define WAG_LOOPBACK_V4 1U
+#define WAG_LOOPBACK_V6 2U
+
 struct wag_config {
 	struct wag_addr node_v4, node_v6; /* source address of hairpin and SNAT; zero: none */
 	__u64 tcp_established_ns;	  /* timeouts by state */
@@ -24,7 +27,7 @@ struct wag_config {
 	__u8 has_coarse_clock; /* bpf_ktime_get_coarse_ns, Linux 5.11 */
 	__u8 host_routing;     /* 1: packets are forwarded here; 0: by the node's stack */
 	__u8 masquerade_v4, masquerade_v6; /* pods' packets to outside of the cluster */
-	__u8 pad;
+	__u8 loopback_node_ports; /* served there to the node itself: WAG_LOOPBACK_* */
 	__u32 tunnel_ifindex; /* the collect-metadata device; 0: no tunnels */
 	__u32 tunnel_vni;
 	__u32 flow_cache_mask; /* entries of wag_flow_cache for each CPU, less one; 0: none */

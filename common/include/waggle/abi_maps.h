@@ -110,6 +110,7 @@ struct wag_node_addr {
 	__u32 flags; /* WAG_NODE_ADDR_* */
 };
 #define WAG_NODE_ADDR_LOOPBACK 1U
+#define WAG_NODE_ADDR_NO_NODE_PORT 2U /* not one of --nodeport-addresses */
 
 /*
  * ---- wag_cidr: LPM_TRIE wag_cidr_key -> wag_cidr. What an address that is not of this node is.
@@ -189,6 +190,14 @@ struct wag_svc {
 #define WAG_SVC_NODE_PORT 2U
 #define WAG_SVC_EXTERNAL_IP 4U
 #define WAG_SVC_LOAD_BALANCER 8U
+/* Who only gets endpoints of this node: the node and its pods; everybody else. */
+#define WAG_SVC_LOCAL_INSIDE 16U
+#define WAG_SVC_LOCAL_OUTSIDE 32U
+/* Whose packets go on with an address of the node: this node's pods'; everybody else's. */
+#define WAG_SVC_MASQ_PODS 64U
+#define WAG_SVC_MASQ_OUTSIDE 128U
+#define WAG_SVC_SOURCE_RANGES 256U /* only for clients that wag_src_range has */
+#define WAG_SVC_AFFINITY 512U	   /* of ClientIP: see wag_affinity */
 
 struct wag_svc_state {
 	__u64 slots;  /* WAG_SLOTS(): base, count, flags in one word */
@@ -203,11 +212,27 @@ struct wag_svc_state {
 #define WAG_SLOTS_COUNT(slots) ((__u16)((slots) >> 32))
 #define WAG_SLOTS_FLAGS(slots) ((__u16)((slots) >> 48))
 
+/* The range begins with a wag_slot_head; else every slot of it is for everybody. */
+#define WAG_SLOTS_HEAD 1U
+/* The Service has endpoints somewhere: who finds none here is dropped, not refused. */
+#define WAG_SLOTS_ANY 2U
+
 struct wag_slot {
 	struct wag_addr addr;
 	__be16 port;
-	__u16 flags;
+	__u16 flags;  /* WAG_BACKEND_* */
 	__u32 svc_id; /* equals wag_svc_state.svc_id of the range's owner */
+};
+
+/*
+ * Stands in a slot's place. The sets overlap: slots are sorted by who may have them, this node's
+ * only ones first, then those of both sets, then the cluster's only ones, then those of neither.
+ */
+struct wag_slot_head {
+	__u16 local_count, cluster_count; /* local ones begin right behind the head */
+	__u32 cluster_first;		  /* from the head */
+	__u32 pad[3];
+	__u32 svc_id;
 };
 
 /* ---- wag_backend: HASH. Is this address still a backend of this Service port? ---- */
@@ -220,8 +245,36 @@ struct wag_backend_key {
 };
 
 struct wag_backend {
-	__u32 flags;
+	__u32 flags; /* WAG_BACKEND_* */
 	__u32 pad;
+};
+/* Who may get it for a new flow; without any it only keeps the flows it has. */
+#define WAG_BACKEND_CLUSTER 1U
+#define WAG_BACKEND_LOCAL 2U
+
+/* ---- wag_src_range: LPM_TRIE. loadBalancerSourceRanges of the Service ports that have any. ---- */
+struct wag_src_range_key {
+	__u32 bits; /* 32, and of the 128 of addr: 96 more than an IPv4 prefix length */
+	__u32 svc_id;
+	__be32 addr[4]; /* wag_addr.w */
+};
+
+struct wag_src_range {
+	__u32 flags; /* 0 */
+};
+
+/* ---- wag_affinity: LRU_HASH. sessionAffinity ClientIP: who a client was sent to last. ---- */
+struct wag_affinity_key {
+	struct wag_addr client; /* of the node itself: the address the cluster knows it by */
+	__u32 svc_id;
+	__u32 pad;
+};
+
+struct wag_affinity {
+	struct wag_addr addr;
+	__be16 port;
+	__u16 pad[3];
+	__u64 used_ns; /* of the client's last new flow */
 };
 
 /* ---- wag_svc_name: HASH __u32 state index -> wag_svc_name, userspace only. ---- */
@@ -413,6 +466,7 @@ enum wag_map_id {
 	WAG_MAP_FRAG,
 	WAG_MAP_EVENTS,
 	WAG_MAP_NETNS_LEARN,
+	WAG_MAP_AFFINITY,
 	WAG_MAP_IDS = 8,
 };
 #define WAG_MAP_ERRNOS 160
@@ -422,7 +476,11 @@ _Static_assert(sizeof(struct wag_pod) == 32, "wag_pod");
 _Static_assert(sizeof(struct wag_svc_key) == 24, "wag_svc_key");
 _Static_assert(sizeof(struct wag_svc_state) == 32, "wag_svc_state");
 _Static_assert(sizeof(struct wag_slot) == 24, "wag_slot");
+_Static_assert(sizeof(struct wag_slot_head) == 24, "wag_slot_head");
 _Static_assert(sizeof(struct wag_backend_key) == 24, "wag_backend_key");
+_Static_assert(sizeof(struct wag_src_range_key) == 24, "wag_src_range_key");
+_Static_assert(sizeof(struct wag_affinity_key) == 24, "wag_affinity_key");
+_Static_assert(sizeof(struct wag_affinity) == 32, "wag_affinity");
 _Static_assert(sizeof(struct wag_ct_key) == 40, "wag_ct_key");
 _Static_assert(sizeof(struct wag_ct) == 88, "wag_ct");
 _Static_assert(sizeof(struct wag_ct_slot) == 48, "wag_ct_slot");

@@ -35,6 +35,8 @@ enum wag_point {
 	X(FRAG_NOT_FOUND, 175, "First logical datagram fragment not found")                    \
 	X(NO_BACKEND, 158, "Service backend not found")                                        \
 	X(SLOT_MISMATCH, 5, "Service slot belongs to another Service")                         \
+	X(NO_LOCAL_BACKEND, 6, "No backend of the Service on this node")                       \
+	X(SOURCE_RANGE, 177, "Denied by LB src range check")                                   \
 	X(CT_FULL, 155, "CT: Map insertion failed")                                            \
 	X(CT_MIGRATING, 163, "CT: entry is being carried over")                                \
 	X(SNAT_EXHAUSTED, 167, "No mapping for NAT masquerade")                                \
