@@ -74,6 +74,7 @@ int main(void)
 	suite_fragment(&w);
 	suite_limit(&w);
 	suite_flow_cache(&w);
+	suite_service(&w);
 	suite_random(&w);
 	suite_xdp(&w);
 	world_close(&w);

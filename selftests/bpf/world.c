@@ -269,6 +269,8 @@ void world_reset(struct world *w, bool v6)
 	for (size_t i = 0; i < sizeof(hashes) / sizeof(hashes[0]); i++)
 		clear_hash(hashes[i]);
 	clear_hash(w->cidr);
+	clear_hash(bpf_map__fd(w->pod->maps.wag_src_range));
+	clear_hash(bpf_map__fd(w->pod->maps.wag_affinity));
 	clear_array(w->ct_ring, w->cfg.ct_entries, sizeof(struct wag_ct_slot));
 	clear_array(w->frag_hold, WAG_FRAG_HOLD_SLOTS, sizeof(struct wag_frag_hold));
 	clear_array(w->ct_clock, 1, sizeof(struct wag_ct_clock));
