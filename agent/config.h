@@ -25,6 +25,7 @@ struct config {
 	char *state_dir;
 	char *cgroup;	   /* NULL: the cgroup2 mount */
 	char *devices;	   /* NULL: automatic; comma-separated names */
+	char *nodeport_addresses; /* NULL or empty: all; see node_port.h */
 	char *socket;
 	char *health_addr; /* HOST:PORT, [V6]:PORT or unix:/path; empty: off */
 	uint32_t socket_lb; /* enum wag_socket_lb */

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include "config.h"
 #include "ipam_pool.h"
+#include "node_port.h"
 
 #define VXLAN_PORT 8472 /* as Cilium and Flannel: Linux's own before RFC 7348 gave 4789 */
 #define GENEVE_PORT 6081 /* RFC 8926 */
@@ -91,6 +92,8 @@ int config_check(struct config *c, struct wag_err *err)
 		r = check_cni(c, err);
 	if (r == 0)
 		r = check_routing(c, err);
+	if (r == 0)
+		r = node_port_check(c->nodeport_addresses, err);
 	if (r == 0)
 		r = check_ipam(c, err);
 	if (r < 0)

@@ -30,6 +30,7 @@ struct dataplane_options {
 	bool host_routing;	 /* packets are forwarded by the programs, not by the stack */
 	bool masquerade_v4, masquerade_v6;
 	struct wag_addr node_v4, node_v6;
+	uint32_t loopback_node_ports; /* WAG_LOOPBACK_* */
 	const struct dp_device *devices;
 	size_t n_devices;
 	void (*note)(void *ctx, const char *msg); /* a line for the daemon's log; may be NULL */

@@ -178,6 +178,7 @@ static struct wag_config make_config(const struct dataplane_options *o)
 		.events = 1,
 		.host_routing = o->host_routing,
 		.flow_cache_mask = flow_cache_entries() - 1,
+		.loopback_node_ports = o->loopback_node_ports,
 		.masquerade_v4 = o->masquerade_v4,
 		.masquerade_v6 = o->masquerade_v6,
 		.tunnel_ifindex = o->tunnel.dev.ifindex,

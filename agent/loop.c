@@ -15,6 +15,7 @@
 #include <waggle/pins.h>
 #include "loop.h"
 #include "loop_internal.h"
+#include "node_port.h"
 #include "reconcile.h"
 #include "tunnel_dev.h"
 
@@ -208,10 +209,13 @@ static int start_dataplane(struct loop *l, struct wag_err *err)
 	int r;
 
 	r = node_facts_read(&l->facts, l->nl, c->devices);
+	if (r == 0)
+		node_facts_ports(&l->facts, c->nodeport_addresses, &l->facts.v4, &l->facts.v6);
 	if (r < 0)
 		return wag_err_set(err, r, "reading links and addresses: %s", strerror(-r));
 	o.node_v4 = l->facts.v4;
 	o.node_v6 = l->facts.v6;
+	o.loopback_node_ports = node_port_loopback(c->nodeport_addresses);
 	node_net_mtu(c, &l->facts, &o.mtu, &o.route_mtu);
 	o.devices = l->facts.devices;
 	o.n_devices = l->facts.n_devices;

@@ -34,7 +34,6 @@ struct loop {
 	struct node_facts facts;
 	struct dp_tunnel tunnel;
 	struct compile_facts compile_facts;
-	struct dp_device tunnel; /* ifindex 0: none */
 	struct node_net *net;
 	struct masq_watch *masq; /* NULL: no --ip-masq-agent-config */
 	struct dataplane *dp;

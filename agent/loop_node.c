@@ -124,6 +124,7 @@ static void on_node_timer(evutil_socket_t fd, short what, void *ctx)
 		loop_start_timer(l->node_timer, 1000);
 		return;
 	}
+	node_facts_ports(&facts, l->config->nodeport_addresses, &l->facts.v4, &l->facts.v6);
 	r = sync_set_node_addrs(l->sync, facts.addrs, facts.n_addrs);
 	if (r < 0)
 		wag_err_set(&err, r, "out of memory");

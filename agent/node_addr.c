@@ -14,6 +14,7 @@
 #include <waggle/sysctl.h>
 #include "node_addr.h"
 #include "node_qdisc.h"
+#include "node_port.h"
 
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71 /* Linux 5.14 */
@@ -329,6 +330,18 @@ int node_facts_read(struct node_facts *ret, struct nl *nl, const char *wanted)
 	else
 		*ret = f;
 	return e;
+}
+
+void node_facts_ports(struct node_facts *f, const char *nodeport_addresses,
+		      const struct wag_addr *v4, const struct wag_addr *v6)
+{
+	for (size_t i = 0; i < f->n_addrs; i++) {
+		struct sync_node_addr *a = &f->addrs[i];
+
+		if (!node_port_serves(nodeport_addresses, &a->addr,
+				      wag_addr_is_v4(&a->addr) ? v4 : v6))
+			a->value.flags |= WAG_NODE_ADDR_NO_NODE_PORT;
+	}
 }
 
 void node_facts_done(struct node_facts *f)

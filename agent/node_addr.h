@@ -38,6 +38,9 @@ struct node_facts {
 /* wanted: comma-separated names, NULL or "": those with a global address or a default route. */
 int node_facts_read(struct node_facts *ret, struct nl *nl, const char *wanted);
 void node_facts_done(struct node_facts *f);
+/* Marks the addresses on which NodePorts are not served; v4, v6: the node's main addresses. */
+void node_facts_ports(struct node_facts *f, const char *nodeport_addresses,
+		      const struct wag_addr *v4, const struct wag_addr *v6);
 /* A name that automatic choice leaves alone: loopback, pods, container bridges. */
 bool node_device_ignored(const char *name);
 /* 127/8, ::1, link-local: no address others reach the node by. */
