@@ -50,6 +50,19 @@ static json_t *cidr_json(const void *data)
 	return json_string(text);
 }
 
+static json_t *src_range_json(const void *data)
+{
+	struct wag_src_range_key key;
+	struct wag_cidr_key cidr;
+	char text[WAG_ADDR_TEXT + 4];
+
+	memcpy(&key, data, sizeof(key));
+	cidr.bits = key.bits - 32;
+	memcpy(cidr.addr, key.addr, sizeof(cidr.addr));
+	cidr_key_text(&cidr, text, sizeof(text));
+	return json_pack("{s:I, s:s}", "svc_id", (json_int_t)key.svc_id, "cidr", text);
+}
+
 static json_t *string_json(const char *data, size_t size)
 {
 	size_t len = strnlen(data, size);
@@ -167,6 +180,9 @@ json_t *btf_to_json(const struct btf *btf, uint32_t type_id, const void *data, s
 		if (btf_is_struct(type) && strcmp(name, "wag_cidr_key") == 0 &&
 		    size == sizeof(struct wag_cidr_key))
 			return cidr_json(data);
+		if (btf_is_struct(type) && strcmp(name, "wag_src_range_key") == 0 &&
+		    size == sizeof(struct wag_src_range_key))
+			return src_range_json(data);
 		if (!btf_is_mod(type) && !btf_is_typedef(type))
 			break;
 		type = btf__type_by_id(btf, type->type);

@@ -7,7 +7,7 @@
 
 static const struct output_column columns[] = {
 	{ "ID", "id" }, { "NAME", "title" }, { "FRONTEND", "frontend" }, { "TYPE", "kind" },
-	{ "BACKENDS", "lines" },
+	{ "RULES", "rules" }, { "BACKENDS", "lines" },
 };
 
 /* The table's row of one frontend: backends as "1 => 10.0.0.1:80/TCP", one a line. */
@@ -18,15 +18,19 @@ static json_t *row_of(const json_t *service)
 	const json_t *backend, *backends = json_object_get(service, "backends");
 	const json_t *kinds = json_object_get(service, "kinds");
 	json_t *lines = json_array(), *row = json_object();
-	char title[256];
+	const char *silence = service_silence(service);
+	char title[256], rules[96];
 	size_t i;
 
 	json_array_foreach((json_t *)backends, i, backend)
-		json_array_append_new(lines, json_sprintf("%d => %s",
+		json_array_append_new(lines, json_sprintf("%d => %s%s",
 			(int)json_integer_value(json_object_get(backend, "slot")),
-			json_string_value(json_object_get(backend, "address"))));
-	if (json_array_size(backends) == 0)
-		json_array_append_new(lines, json_string("none: refused"));
+			json_string_value(json_object_get(backend, "address")),
+			service_backend_note(service, backend)));
+	if (silence)
+		json_array_insert_new(lines, 0, json_string(silence));
+	service_rules(service, rules, sizeof(rules));
+	json_object_set_new(row, "rules", json_string(rules));
 	snprintf(title, sizeof(title), "%s/%s%s%s",
 		 json_string_value(json_object_get(service, "namespace")), name,
 		 *port ? ":" : "", port);

@@ -20,7 +20,7 @@ static const struct output_column columns[] = { { "WHAT", "what" }, { "STATUS", 
 /* Maps whose fill is worth a line: those that can run full. */
 static const char *const filling[] = {
 	"wag_svc", "wag_backend", "wag_svc_name", "wag_ct", "wag_sock", "wag_pods", "wag_endpoint",
-	"wag_netns", "wag_cidr", "wag_nodes",
+	"wag_src_range", "wag_affinity", "wag_netns", "wag_cidr", "wag_nodes",
 };
 
 static json_t *lines_of(char *text)

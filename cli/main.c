@@ -47,7 +47,7 @@ static const struct verb verbs[] = {
 #define N_VERBS (sizeof(verbs) / sizeof(verbs[0]))
 
 enum { OPT_ALL = 256, OPT_EXPIRED, OPT_VERSION, OPT_PATH, OPT_HOST_PROC, OPT_BIN_DIR, OPT_SOURCE,
-       OPT_CONF_DIR, OPT_FIX, OPT_FORCE };
+       OPT_CONF_DIR, OPT_FIX, OPT_FORCE, OPT_FRONTENDS, OPT_BACKENDS, OPT_SOURCE_RANGES };
 
 static const struct option options[] = {
 	{ "pin-dir", required_argument, NULL, 'p' },
@@ -56,6 +56,9 @@ static const struct option options[] = {
 	{ "output", required_argument, NULL, 'o' },
 	{ "all", no_argument, NULL, OPT_ALL },
 	{ "expired", no_argument, NULL, OPT_EXPIRED },
+	{ "frontends", no_argument, NULL, OPT_FRONTENDS },
+	{ "backends", no_argument, NULL, OPT_BACKENDS },
+	{ "source-ranges", no_argument, NULL, OPT_SOURCE_RANGES },
 	{ "verbose", no_argument, NULL, 'v' },
 	{ "fix", no_argument, NULL, OPT_FIX },
 	{ "force", no_argument, NULL, OPT_FORCE },
@@ -81,6 +84,8 @@ static void usage(FILE *f)
 		"      --state-dir DIR            (default: %s)\n"
 		"      --health-addr HOST:PORT    of the agent (default: 127.0.0.1:9879)\n"
 		"      --all                      map dump: also elements that are all zero\n"
+		"      --frontends, --backends, --source-ranges\n"
+		"                                 lb list: only this table\n"
 		"      --expired                  ct list: only flows past their time\n"
 		"  -v, --verbose                  ipam show: each lease, too\n"
 		"      --fix                      ipam check: repair what can be repaired\n"
@@ -194,6 +199,15 @@ static int take_option(struct cli *cli, int c)
 		break;
 	case OPT_EXPIRED:
 		cli->expired = true;
+		break;
+	case OPT_FRONTENDS:
+		cli->frontends = true;
+		break;
+	case OPT_BACKENDS:
+		cli->backends = true;
+		break;
+	case OPT_SOURCE_RANGES:
+		cli->source_ranges = true;
 		break;
 	case 'v':
 		cli->verbose = true;

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <waggle/addr.h>
 #include <waggle/cleanup.h>
+#include "bpf_btf.h"
 #include "bpf_maps.h"
 #include "services.h"
 
@@ -19,7 +20,8 @@ struct frontends {
 };
 
 struct tables {
-	struct pinned_map svc, state, slot, name;
+	struct pinned_map svc, state, slot, name, range;
+	json_t *ranges; /* "svc_id" -> list of CIDRs */
 };
 
 static void frontends_done(struct frontends *list)
@@ -33,6 +35,8 @@ static void tables_done(struct tables *t)
 	pinned_map_done(&t->state);
 	pinned_map_done(&t->slot);
 	pinned_map_done(&t->name);
+	pinned_map_done(&t->range);
+	json_decref(t->ranges);
 }
 
 static int tables_open(const struct cli *cli, struct tables *t, struct wag_err *err)
@@ -50,6 +54,9 @@ static int tables_open(const struct cli *cli, struct tables *t, struct wag_err *
 	if (r == 0)
 		r = pinned_map_open_typed(cli, "wag_svc_name", sizeof(__u32),
 					  sizeof(struct wag_svc_name), &t->name, err);
+	if (r == 0)
+		r = pinned_map_open_typed(cli, "wag_src_range", sizeof(struct wag_src_range_key),
+					  sizeof(struct wag_src_range), &t->range, err);
 	return r;
 }
 
@@ -109,11 +116,58 @@ static json_t *kinds_json(__u32 flags)
 	return list;
 }
 
-static json_t *backends_json(const struct tables *t, const struct wag_svc_state *state, __u8 proto)
+static int keep_range(const void *key, const void *value, void *ctx)
+{
+	struct wag_src_range_key range;
+	struct wag_cidr_key cidr;
+	struct tables *t = ctx;
+	char id[16], text[64];
+	json_t *list;
+
+	memcpy(&range, key, sizeof(range));
+	cidr.bits = range.bits - 32;
+	memcpy(cidr.addr, range.addr, sizeof(cidr.addr));
+	cidr_key_text(&cidr, text, sizeof(text));
+	snprintf(id, sizeof(id), "%u", range.svc_id);
+	list = json_object_get(t->ranges, id);
+	if (!list) {
+		list = json_array();
+		if (json_object_set_new(t->ranges, id, list) < 0)
+			return -ENOMEM;
+	}
+	return json_array_append_new(list, json_string(text)) < 0 ? -ENOMEM : 0;
+}
+
+/* Of the frontends that ask for them; elsewhere the list is empty. */
+static json_t *ranges_json(const struct tables *t, const struct wag_svc *svc, __u32 svc_id)
+{
+	json_t *list = NULL;
+	char id[16];
+
+	snprintf(id, sizeof(id), "%u", svc_id);
+	if (svc->flags & WAG_SVC_SOURCE_RANGES)
+		list = json_object_get(t->ranges, id);
+	return list ? json_incref(list) : json_array();
+}
+
+/* Who may get a backend for a new flow; nobody: it only keeps the flows it has. */
+static json_t *sets_json(__u16 flags, bool head)
 {
 	json_t *list = json_array();
 
-	for (__u32 i = 0; i < WAG_SLOTS_COUNT(state->slots); i++) {
+	if (flags & WAG_BACKEND_CLUSTER || !head)
+		json_array_append_new(list, json_string("cluster"));
+	if (flags & WAG_BACKEND_LOCAL)
+		json_array_append_new(list, json_string("local"));
+	return list;
+}
+
+static json_t *backends_json(const struct tables *t, const struct wag_svc_state *state, __u8 proto)
+{
+	bool head = WAG_SLOTS_FLAGS(state->slots) & WAG_SLOTS_HEAD;
+	json_t *list = json_array();
+
+	for (__u32 i = head; i < WAG_SLOTS_COUNT(state->slots); i++) {
 		__u32 index = WAG_SLOTS_BASE(state->slots) + i;
 		struct wag_slot slot;
 		char text[80];
@@ -122,8 +176,9 @@ static json_t *backends_json(const struct tables *t, const struct wag_svc_state 
 		    slot.svc_id != state->svc_id)
 			continue;
 		address_text(&slot.addr, slot.port, proto, text, sizeof(text));
-		json_array_append_new(list, json_pack("{s:i, s:s}", "slot", (int)i + 1, "address",
-						      text));
+		json_array_append_new(list, json_pack("{s:i, s:s, s:o}", "slot",
+						      (int)(i + 1 - head), "address", text, "sets",
+						      sets_json(slot.flags, head)));
 	}
 	return list;
 }
@@ -142,12 +197,16 @@ static json_t *frontend_json(const struct tables *t, const struct frontend *f)
 	name.ns[sizeof(name.ns) - 1] = name.name[sizeof(name.name) - 1] = '\0';
 	name.port_name[sizeof(name.port_name) - 1] = name.type[sizeof(name.type) - 1] = '\0';
 	address_text(&f->key.addr, f->key.port, f->key.proto, text, sizeof(text));
-	return json_pack("{s:i, s:s, s:s, s:s, s:s, s:o, s:s, s:s, s:i, s:o}",
+	return json_pack("{s:i, s:s, s:s, s:s, s:s, s:o, s:s, s:s, s:s, s:i, s:b, s:o, s:o}",
 			 "id", (int)f->svc.index, "namespace", name.ns, "name", name.name,
 			 "portName", name.port_name, "type", name.type,
 			 "kinds", kinds_json(f->svc.flags), "frontend", text,
 			 "protocol", wag_proto_name(f->key.proto),
+			 "trafficPolicy",
+			 f->svc.flags & WAG_SVC_LOCAL_OUTSIDE ? "Local" : "Cluster",
 			 "affinitySeconds", (int)state.affinity_s,
+			 "endpoints", (int)(WAG_SLOTS_FLAGS(state.slots) & WAG_SLOTS_ANY),
+			 "sourceRanges", ranges_json(t, &f->svc, state.svc_id),
 			 "backends", backends_json(t, &state, f->key.proto));
 }
 
@@ -156,6 +215,7 @@ int services_read(const struct cli *cli, json_t **ret, struct wag_err *err)
 	_cleanup_(tables_done) struct tables t = {
 		.svc = PINNED_MAP_NONE, .state = PINNED_MAP_NONE,
 		.slot = PINNED_MAP_NONE, .name = PINNED_MAP_NONE,
+		.range = PINNED_MAP_NONE, .ranges = json_object(),
 	};
 	_cleanup_(frontends_done) struct frontends list = {};
 	_cleanup_json_ json_t *doc = json_array();
@@ -167,6 +227,9 @@ int services_read(const struct cli *cli, json_t **ret, struct wag_err *err)
 	r = pinned_map_each(&t.svc, keep_frontend, &list);
 	if (r < 0)
 		return wag_err_set(err, r, "wag_svc: %s", strerror(-r));
+	r = pinned_map_each(&t.range, keep_range, &t);
+	if (r < 0)
+		return wag_err_set(err, r, "wag_src_range: %s", strerror(-r));
 	if (list.n)
 		qsort(list.items, list.n, sizeof(*list.items), compare_frontends);
 	for (size_t i = 0; i < list.n; i++)
@@ -174,4 +237,58 @@ int services_read(const struct cli *cli, json_t **ret, struct wag_err *err)
 			return wag_err_set(err, -ENOMEM, "out of memory");
 	*ret = TAKE_PTR(doc);
 	return 0;
+}
+
+static bool is_local(const json_t *service)
+{
+	const char *policy = json_string_value(json_object_get(service, "trafficPolicy"));
+
+	return policy && strcmp(policy, "Local") == 0;
+}
+
+void service_rules(const json_t *service, char *buf, size_t size)
+{
+	int affinity = (int)json_integer_value(json_object_get(service, "affinitySeconds"));
+	bool ranges = json_array_size(json_object_get(service, "sourceRanges"));
+	bool local = is_local(service);
+	char seconds[32] = "";
+
+	if (affinity)
+		snprintf(seconds, sizeof(seconds), "%saffinity %d s", local ? ", " : "", affinity);
+	snprintf(buf, size, "%s%s%s%s", local ? "Local" : "", seconds,
+		 ranges && (local || affinity) ? ", " : "", ranges ? "source ranges" : "");
+}
+
+static bool in_set(const json_t *backend, const char *set)
+{
+	const json_t *sets = json_object_get(backend, "sets"), *value;
+	size_t i;
+
+	json_array_foreach((json_t *)sets, i, value)
+		if (strcmp(json_string_value(value), set) == 0)
+			return true;
+	return false;
+}
+
+const char *service_backend_note(const json_t *service, const json_t *backend)
+{
+	bool local = in_set(backend, "local"), cluster = in_set(backend, "cluster");
+
+	if (!local && !cluster)
+		return " (no new flows)";
+	if (!is_local(service))
+		return cluster ? "" : " (Local only)";
+	return local ? "" : " (not Local)";
+}
+
+const char *service_silence(const json_t *service)
+{
+	const json_t *backends = json_object_get(service, "backends"), *backend;
+	size_t i;
+
+	json_array_foreach((json_t *)backends, i, backend)
+		if (in_set(backend, is_local(service) ? "local" : "cluster"))
+			return NULL;
+	return json_is_true(json_object_get(service, "endpoints")) ? "none here: dropped" :
+								      "none: refused";
 }

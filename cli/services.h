@@ -5,7 +5,14 @@
 #include "cli.h"
 
 /*
- * An array of {id, namespace, name, portName, type, kinds, frontend, protocol, affinitySeconds,
- * backends: [{slot, address}]}, sorted by id and frontend. 0, or -errno with err filled.
+ * An array of {id, namespace, name, portName, type, kinds, frontend, protocol, trafficPolicy,
+ * affinitySeconds, endpoints, sourceRanges: [CIDR], backends: [{slot, address, sets}]}, sorted by id
+ * and frontend. endpoints: there are some, if none here. 0, or -errno with err filled.
  */
 int services_read(const struct cli *cli, json_t **ret, struct wag_err *err);
+/* "Local, affinity 10800 s, source ranges": what is not as usual about a frontend; "" : nothing. */
+void service_rules(const json_t *service, char *buf, size_t size);
+/* A word behind a backend's address: who may not get it. "": all that ask this frontend may. */
+const char *service_backend_note(const json_t *service, const json_t *backend);
+/* Why a frontend without backends for its clients does not answer; NULL: it has some. */
+const char *service_silence(const json_t *service);

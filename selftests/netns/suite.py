@@ -20,6 +20,7 @@ MODES = {
     "host": ["--socket-lb=host"],
     "kept": ["--socket-lb=off", "--non-masquerade-cidrs=10.91.0.0/24,fd91::/64"],
     "kernel": ["--socket-lb=full", "--host-routing=kernel"],
+    "nodeport": ["--socket-lb=full", "--nodeport-addresses=127.0.0.0/8,10.92.0.0/16,fd90::/64"],
     "unmasked": ["--socket-lb=full", "--enable-ipv4-masquerade=false"],
 }
 SUITE_MODES = ("full", "off", "clsact", "kernel")
