@@ -131,8 +131,8 @@ int addr_index_change(struct addr_index *index, const struct object *obj, bool a
 
 	if (obj->kind == MODEL_NODE)
 		return claim_change(index, obj, 0, obj->node.n_addrs, add);
-	if (obj->kind == MODEL_POD)
-		return pod_owns_addrs(&obj->pod) ? claim_change(index, obj, 0, obj->pod.n_addrs, add) : 0;
+	if (obj->kind == MODEL_POD && pod_owns_addrs(&obj->pod))
+		return claim_change(index, obj, 0, obj->pod.n_addrs, add);
 	if (obj->kind != MODEL_SLICE)
 		return 0;
 	for (size_t i = 0; i < obj->slice.n_endpoints && r == 0; i++) {

@@ -13,8 +13,8 @@ typedef void (*reconcile_refused_fn)(const char *ns, const char *name, int err, 
 /*
  * Compiles the Services that are marked dirty and applies them; does nothing to Services before the
  * model has both Services and EndpointSlices complete, and removes leftovers of an earlier agent
- * the first time it has. facts->zone is kept as the Node has it. Returns 0, or -ENOMEM: the maps are consistent, but marks may be lost, so
- * the agent has to start anew.
+ * the first time it has. facts->zone is kept as the Node has it. Returns 0, or -ENOMEM: the maps
+ * are consistent, but marks may be lost, so the agent has to start anew.
  */
 int reconcile_run(struct model *m, struct compile_facts *facts, struct sync *s, uint64_t now_ms,
 		  reconcile_refused_fn refused, void *ctx);

@@ -9,7 +9,8 @@
  *   sync_batch.c  many operations on one table
  *
  * What is actual stands in three places: backends and slots in the mmapped arrays themselves (found
- * through a sync_port), frontends and source ranges in deltamaps, and what is no longer wanted in the trash lists.
+ * through a sync_port), frontends and source ranges in deltamaps, and what is no longer wanted in
+ * the trash lists.
  */
 #pragma once
 

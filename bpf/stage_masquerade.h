@@ -95,8 +95,8 @@ static __always_inline bool service_masquerades(const struct wag_scratch *scratc
 /*
  * Who must be masqueraded: a pod that reaches itself (it would drop a packet from its own address),
  * who asks for a Service where kube-proxy masquerades, a client from elsewhere whose backend is
- * elsewhere too (it would answer past us), and a pod that talks to the world outside of the cluster.
- * Not who reaches the node itself: its stack takes nothing from its own address.
+ * elsewhere too (it would answer past us), and a pod that talks to the world outside of the
+ * cluster. Not who reaches the node itself: its stack takes nothing from its own address.
  */
 static __always_inline enum masquerade masquerade_as(struct wag_scratch *scratch)
 {

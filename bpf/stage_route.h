@@ -197,7 +197,7 @@ static __always_inline int route_to_pod(struct __sk_buff *skb, struct wag_scratc
 	__u32 ifindex = pod->ifindex, flags = pod->flags, mtu = pod->mtu;
 	struct wag_pkt *pkt = &scratch->pkt;
 
-	/* The stack would call a packet that comes from outside with the node's address a martian. */
+	/* What comes from outside with the node's address, the stack would call a martian. */
 	if ((!cfg.host_routing || flags & WAG_POD_CHAINED) &&
 	    !(point_from_net(pkt) && source_changes(pkt))) {
 		if (pkt->flags & PKT_NAT && !cfg.dry_run)

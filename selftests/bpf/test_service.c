@@ -61,7 +61,9 @@ static struct svc_table *compile(const struct service_spec *spec, bool v6)
 	struct lb_ingress lb = { .addr = addr_of(LB, v6) };
 	struct source_range ranges[2];
 	struct slice_endpoint eps[EPS_MAX];
-	struct object slice = { .kind = MODEL_SLICE, .slice = { .ports = &slice_port, .n_ports = 1 } };
+	struct object slice = {
+		.kind = MODEL_SLICE, .slice = { .ports = &slice_port, .n_ports = 1 }
+	};
 	const struct object *slices[] = { &slice };
 	struct object svc = {
 		.kind = MODEL_SERVICE,
@@ -193,8 +195,8 @@ static const struct {
 		  { "externalIP", EXTERNAL_IP } };
 
 /*
- * kube-proxy's TestInternalExternalMasquerade. A: all endpoints, L: this node's; m: known to them by
- * an address of the node, -: by its own. The node's own address is its own.
+ * kube-proxy's TestInternalExternalMasquerade. A: all endpoints, L: this node's; m: known to them
+ * by an address of the node, -: by its own. The node's own address is its own.
  */
 static const struct {
 	const char *name;

@@ -20,7 +20,8 @@ def addr_of(text):
 
 
 class Service:
-    """A Service with an address of every kind. backends: (pod or addresses, fields of endpoints)."""
+    """A Service with an address of every kind. backends: (pod or addresses, more of the endpoint)
+    """
 
     def __init__(self, env, backends, live=True, **kw):
         self.env, self.vips = env, vip(env.next_vip)

@@ -186,7 +186,8 @@ static void test_one_object(void **state)
 		  "EndpointSlice a/x: endpoints[0]: must be an object\n" },
 		{ "{" SLICE ",\"addressType\":\"IPv4\",\"endpoints\":{}}",
 		  "EndpointSlice a/x: endpoints: must be a list, is an object\n" },
-		{ "{" SLICE ",\"addressType\":\"IPv4\",\"endpoints\":[{\"addresses\":[\"10.0.0.1\"],"
+		{ "{" SLICE
+		  ",\"addressType\":\"IPv4\",\"endpoints\":[{\"addresses\":[\"10.0.0.1\"],"
 		  "\"hints\":{\"forZones\":[{\"name\":7}]}}]}",
 		  "EndpointSlice a/x: endpoints[0].hints.name: must be a string, is an integer\n" },
 		{ "{" SVC ",\"spec\":{\"loadBalancerSourceRanges\":[\" 10.0.0.0/8 \"]}}", "" },

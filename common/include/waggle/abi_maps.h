@@ -252,7 +252,7 @@ struct wag_backend {
 #define WAG_BACKEND_CLUSTER 1U
 #define WAG_BACKEND_LOCAL 2U
 
-/* ---- wag_src_range: LPM_TRIE. loadBalancerSourceRanges of the Service ports that have any. ---- */
+/* ---- wag_src_range: LPM_TRIE. loadBalancerSourceRanges of Service ports. ---- */
 struct wag_src_range_key {
 	__u32 bits; /* 32, and of the 128 of addr: 96 more than an IPv4 prefix length */
 	__u32 svc_id;
