@@ -39,7 +39,8 @@ int wag_from_pod(struct __sk_buff *skb)
 	int v;
 
 	/* A link that takes a filter's place: what it has translated the filter lets by. */
-	if ((skb->mark & WAG_MARK_MASK) == WAG_MARK_TRANSLATED)
+	if ((skb->mark & WAG_MARK_MASK) == WAG_MARK_TRANSLATED ||
+	    (skb->mark & WAG_MARK_MASK) == WAG_MARK_FROM_POD)
 		return PASS;
 	s = scratch_get(WAG_POINT_FROM_POD);
 	if (!s)
@@ -69,8 +70,10 @@ known:
 	if ((v = stage_nat(skb, s)) != NEXT) /* addresses, ports, checksums */
 		goto out;
 	v = stage_pack(skb, s);
-	if (v == PASS && s->pkt.flags & PKT_NAT && !cfg.dry_run)
-		route_mark(skb);
+	/* To the tunnel's device it comes without a key: that is still to be set. */
+	if (v == PASS && s->pkt.flags & PKT_NAT && !cfg.dry_run &&
+	    (skb->mark & WAG_MARK_MASK) != WAG_MARK_TRANSLATED)
+		skb_set_mark(skb, WAG_MARK_FROM_POD);
 out:
 	v = stage_limit(skb, s, v); /* a pod with a limit: when, or not at all */
 	return stage_finish(skb, s, v); /* counters and event, only here */

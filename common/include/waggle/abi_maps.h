@@ -388,6 +388,8 @@ struct wag_sock {
  */
 #define WAG_MARK_TRANSLATED 0x77000000U
 #define WAG_MARK_MASK 0xff000000U
+/* What wag_from_pod has translated for the stack: a second one of it lets it by. */
+#define WAG_MARK_FROM_POD 0x79000000U
 /* A fragment put back at a tunnel's ingress, where it has no tunnel key any more: it was judged. */
 #define WAG_MARK_PUT_BACK 0x78000000U
 
