@@ -208,6 +208,53 @@ static void map_operations(struct text *t, const struct agent_view *v)
 	}
 }
 
+/* What the programs could not write. */
+static void program_errors(struct text *t, const struct agent_view *v)
+{
+	static const char *const maps[WAG_MAP_IDS] = {
+		[WAG_MAP_CT] = "wag_ct",	     [WAG_MAP_CT_RING] = "wag_ct_ring",
+		[WAG_MAP_SOCK] = "wag_sock",	     [WAG_MAP_FRAG] = "wag_frag",
+		[WAG_MAP_EVENTS] = "wag_events",     [WAG_MAP_NETNS_LEARN] = "wag_netns_learn",
+		[WAG_MAP_AFFINITY] = "wag_affinity",
+	};
+	const char *name = "waggle_bpf_program_map_errors_total";
+	int fd = dataplane_map_fd(v->dp, "wag_map_errors");
+	size_t cpus = dataplane_n_cpus();
+	_cleanup_free_ uint64_t *room = calloc(cpus, sizeof(*room));
+
+	metric_family(t, name, "counter", "Map operations of BPF programs that failed");
+	for (uint32_t i = 0; room && i < WAG_MAP_IDS * WAG_MAP_ERRNOS; i++) {
+		const char *map = maps[i / WAG_MAP_ERRNOS];
+		const char *labels[] = { "map_name", map, "errno",
+					 strerrorname_np((int)(i % WAG_MAP_ERRNOS)) };
+		uint64_t sum = 0;
+
+		if (!map || bpfsys_map_lookup(fd, &i, room) < 0)
+			continue;
+		for (size_t cpu = 0; cpu < cpus; cpu++)
+			sum += room[cpu];
+		if (!sum)
+			continue;
+		labels[3] = labels[3] ? labels[3] : "?";
+		metric_labels(t, name, labels, 2);
+		metric_u64(t, sum);
+	}
+}
+
+static void no_local_endpoints(struct text *t, const struct sync_stats *s)
+{
+	const char *name = "waggle_service_ports_without_local_endpoints";
+	static const char *const internal[] = { "traffic_policy", "internal" };
+	static const char *const external[] = { "traffic_policy", "external" };
+
+	metric_family(t, name, "gauge",
+		      "Service ports with endpoints, but none here for a Local traffic policy");
+	metric_labels(t, name, internal, 1);
+	metric_u64(t, s->no_local_internal);
+	metric_labels(t, name, external, 1);
+	metric_u64(t, s->no_local_external);
+}
+
 static void maps(struct text *t, const struct agent_view *v, const struct sync_stats *s)
 {
 	bool known;
@@ -231,6 +278,7 @@ static void maps(struct text *t, const struct agent_view *v, const struct sync_s
 		metric_double(t, (double)used / capacity);
 	}
 	map_operations(t, v);
+	program_errors(t, v);
 }
 
 /* ---- Kubernetes side ---- */
@@ -247,6 +295,7 @@ static void sync_metrics(struct text *t, const struct sync_stats *s)
 	simple(t, "waggle_frontends", "gauge", "Service frontends in the dataplane", s->frontends);
 	simple(t, "waggle_service_conflicts", "gauge", "Frontends claimed by two Services",
 	       s->conflicts);
+	no_local_endpoints(t, s);
 	metric_family(t, name, "histogram", "Time of a run that had something to apply");
 	for (unsigned i = 0; i < SYNC_BUCKETS; i++) {
 		const char *labels[] = { "le", bound };

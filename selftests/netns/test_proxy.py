@@ -114,6 +114,13 @@ def expect_silence(env, net, dst):
            got)
 
 
+def without_local(env, policy):
+    """Service ports: two of each family are this test's."""
+    name = f'waggle_service_ports_without_local_endpoints{{traffic_policy="{policy}"}} '
+    return next(int(line[len(name):]) for line in env.lab.http("/metrics")[1].splitlines()
+                if line.startswith(name))
+
+
 @test()
 def no_local_endpoint_is_silence(env):
     service = Service(env, [ELSEWHERE], live=False, externalTrafficPolicy="Local",
@@ -131,6 +138,8 @@ def no_local_endpoint_is_silence(env):
                 expect_ok(env.lab.connect("client", *dst), "outside")
                 expect_ok(env.lab.connect("node", *dst), "outside")
     expect(env.drops()["No backend of the Service on this node"] >= before + 12, env.drops())
+    for policy in ("internal", "external"):
+        expect(without_local(env, policy) == 4, policy, without_local(env, policy))
     service.write([HERE, ELSEWHERE], externalTrafficPolicy="Local")
     for family in FAMILIES:
         for kind, dst in service.fronts(family).items():

@@ -19,6 +19,7 @@
 {{- $_ := set $c "slot-max" (mul 4 (int .bpf.lbMapMax)) }}
 {{- with .MTU }}{{ $_ := set $c "mtu" (int .) }}{{ end }}
 {{- with include "waggle.commas" .devices }}{{ $_ := set $c "devices" . }}{{ end }}
+{{- with include "waggle.commas" .nodePort.addresses }}{{ $_ := set $c "nodeport-addresses" . }}{{ end }}
 {{- if .prometheus.enabled }}{{ $_ := set $c "prometheus-serve-addr" (printf ":%d" (int .prometheus.port)) }}{{ end }}
 
 {{- $_ := set $c "routing-mode" .routingMode }}
