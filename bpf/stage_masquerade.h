@@ -198,15 +198,28 @@ static __always_inline int masquerade_untracked(struct __sk_buff *skb, struct wa
 	return v;
 }
 
+/*
+ * The node's own packets have its address already. But who calls a Service's address that is the
+ * node's own too, calls from that very address: nobody else would find back to this node by it.
+ */
+static __always_inline int node_masquerade(struct wag_scratch *scratch)
+{
+	struct wag_pkt *pkt = &scratch->pkt;
+
+	if (pkt->flags & PKT_NAT && addr_equal(&pkt->tuple.saddr, &pkt->tuple.daddr) &&
+	    node_source(pkt, &scratch->client.addr))
+		pkt->xlat.saddr = scratch->client.addr;
+	return NEXT;
+}
+
 static __always_inline int stage_masquerade(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
 	const struct wag_pkt *pkt = &scratch->pkt;
 
 	if (pkt->flags & PKT_TRACKED)
 		return NEXT;
-	/* The node's own packets have its address already. */
-	if (pkt->point == WAG_POINT_TO_NET || pkt->point == WAG_POINT_TO_TUNNEL)
-		return NEXT;
+	if (point_to_net(pkt))
+		return node_masquerade(scratch);
 	if (pkt->flags & PKT_NAT || (pkt->point == WAG_POINT_FROM_POD && masquerades(pkt)))
 		return masquerade(skb, scratch);
 	return NEXT;

@@ -303,3 +303,28 @@ def node_ports_on_some_addresses(env):
         expect_refused(env.lab.connect("out", "10.93.0.1", NP_TCP))
     finally:
         env.lab.ip("node", "addr del 10.92.0.1/32 dev eth0", "addr del 10.93.0.1/32 dev eth0")
+
+
+@test()
+def a_load_balancers_address_on_the_node_itself(env):
+    """As some load balancers want it: the node then calls it from that very address."""
+    service = Service(env, [HERE, ELSEWHERE])
+    env.lab.ip("node", f"addr add {LB[0]}/32 dev lo", f"addr add {LB[1]}/128 dev lo nodad")
+    try:
+        for addr in LB:
+            wait_for("the node's new address", lambda a=addr: a in env.lab.cli(
+                "bpf", "map", "dump", "wag_node_addr"))
+        for policy in ("Cluster", "Local"):
+            service.write([HERE, ELSEWHERE], externalTrafficPolicy=policy)
+            for family in FAMILIES:
+                wait_for("the policy", lambda a=LB[family], p=policy: frontend(env, a)[
+                    "trafficPolicy"] == p)
+                for net in ("node", "client", "far"):
+                    lines = env.lab.wagtest(net, "connect", "--dst", host_port(LB[family], 80),
+                                            "--count", 16, "--timeout", 1000)
+                    for line in lines:
+                        got = expect_ok(line, ("web-1", "outside"))
+                        expect(net != "node" or got["label"] != "outside" or
+                               addr_of(got["seen"]) == NODE[family], "outside saw", got["seen"])
+    finally:
+        env.lab.ip("node", f"addr del {LB[0]}/32 dev lo", f"addr del {LB[1]}/128 dev lo")
