@@ -475,6 +475,20 @@ static void serving_keeps_its_flows(struct world *w)
 	expect(is_addr(w, &out, true, POD_C), "the flow stayed with what is gone");
 }
 
+/* A load balancer's address that the node has too: it calls from that very address. */
+static void from_its_own_address(struct world *w)
+{
+	const struct service_spec spec = { .eps = { { PEER, false } } };
+	struct frame out;
+
+	program(w, &spec);
+	expect(opens(w, TO_NET, LB, LB, IPPROTO_TCP, 4000, &out) == V_REDIRECT &&
+		       is_addr(w, &out, true, PEER) && is_addr(w, &out, false, NODE),
+	       "nobody could answer it");
+	expect(opens(w, TO_NET, EGRESS, LB, IPPROTO_TCP, 4001, &out) == V_REDIRECT &&
+		       is_addr(w, &out, false, EGRESS), "the node's own address is changed");
+}
+
 /* The stack would take a masqueraded packet for a martian: it is not asked. */
 static void past_the_stack(struct world *w)
 {
@@ -509,6 +523,7 @@ void suite_service(struct world *w)
 	run_both(w, "loadBalancerSourceRanges", source_ranges);
 	run_both(w, "NodePorts on some addresses only", node_port_addresses);
 	run_both(w, "affinity", affinity);
+	run_both(w, "the node calls an address of its own", from_its_own_address);
 	run_both(w, "a datagram's flow stays while its endpoint serves", serving_keeps_its_flows);
 	cfg.host_routing = 0;
 	if (!expect(world_open(&other, &cfg) == 0, "programs do not load"))
