@@ -53,6 +53,8 @@ int field_annotation(const struct reader *rd, const json_t *tree, const char *ke
 
 /* Fills rd->ident; checks what makes an object one: a name, and a namespace where one belongs. */
 int kube_read_ident(const struct reader *rd, const json_t *tree, bool namespaced);
+/* Of a filled ident. meta is where to point at, or NULL. */
+int kube_check_ident(const struct reader *rd, const json_t *meta, bool namespaced);
 /* What EndpointSlices and Endpoints share: a port, appended to slice, and a targetRef. */
 int kube_read_port(const struct reader *rd, const json_t *tree, const char *path,
 		   struct slice *slice);

@@ -62,14 +62,24 @@ static void request_freep(struct kube_request **req)
 	request_free(*req);
 }
 
+static struct kube_head read_head(CURL *easy)
+{
+	struct kube_head head = { 0 };
+	char *type = NULL;
+
+	curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &head.status);
+	curl_easy_getinfo(easy, CURLINFO_CONTENT_TYPE, &type);
+	head.type = type;
+	return head;
+}
+
 static void finish(struct kube_http *http, CURL *easy, CURLcode code)
 {
-	struct kube_response response = { 0 };
+	struct kube_response response = { .head = read_head(easy) };
 	struct kube_request *req = NULL;
 	curl_off_t retry_after = 0;
 
 	curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&req);
-	curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &response.status);
 	curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &retry_after);
 	if (retry_after > 0)
 		response.retry_after_s = retry_after < 3600 ? retry_after : 3600;
@@ -145,10 +155,9 @@ static int timer_wanted(CURLM *multi, long ms, void *ctx)
 static size_t on_body(char *bytes, size_t size, size_t n, void *ctx)
 {
 	struct kube_request *req = ctx;
-	long status = 0;
+	struct kube_head head = read_head(req->easy);
 
-	curl_easy_getinfo(req->easy, CURLINFO_RESPONSE_CODE, &status);
-	if (req->ops->data(req->ctx, status, bytes, size * n) != 0)
+	if (req->ops->data(req->ctx, &head, bytes, size * n) != 0)
 		return 0; /* an error to libcurl */
 	return size * n;
 }
@@ -226,14 +235,14 @@ static int add_header(struct kube_request *req, const char *name, const char *va
 	return 0;
 }
 
-static int set_identity(struct kube_request *req)
+static int set_identity(struct kube_request *req, const char *accept)
 {
 	struct kube_config *cfg = req->http->cfg;
 	const char *token = kube_config_token(cfg, now_ms());
 	_cleanup_free_ char *bearer = NULL;
 	int r;
 
-	r = add_header(req, "Accept", "application/json");
+	r = add_header(req, "Accept", accept ? accept : "application/json");
 	if (r < 0)
 		return r;
 	if (token) {
@@ -306,8 +315,8 @@ int kube_http_send(struct kube_http *http, const char *server, const struct kube
 	if (!req->easy)
 		return -ENOMEM;
 	set_transfer(req);
-	if ((r = set_url(req, server, call->path)) < 0 || (r = set_identity(req)) < 0 ||
-	    (r = set_call(req, call)) < 0)
+	if ((r = set_url(req, server, call->path)) < 0 ||
+	    (r = set_identity(req, call->accept)) < 0 || (r = set_call(req, call)) < 0)
 		return r;
 	if (set_tls(req->easy, http->cfg) != CURLE_OK)
 		return -EOPNOTSUPP;

@@ -12,8 +12,14 @@ struct event_base;
 struct kube_http;
 struct kube_request;
 
+/* How an answer begins. */
+struct kube_head {
+	long status;	  /* HTTP's; 0: no answer came */
+	const char *type; /* Content-Type; NULL: not said */
+};
+
 struct kube_response {
-	long status;		/* HTTP's; 0: no answer came */
+	struct kube_head head;
 	unsigned retry_after_s; /* 0: not said */
 	const char *error;	/* what broke the transfer; NULL: it is complete */
 };
@@ -21,7 +27,7 @@ struct kube_response {
 struct kube_http_ops {
 	/* Bytes of the body as they come. Not 0 gives the transfer up (done is called then, too).
 	 */
-	int (*data)(void *ctx, long status, const char *bytes, size_t n);
+	int (*data)(void *ctx, const struct kube_head *head, const char *bytes, size_t n);
 	/* Called once, never from kube_http_send() itself; the request is gone afterwards. */
 	void (*done)(void *ctx, const struct kube_response *response);
 };
@@ -34,6 +40,7 @@ struct kube_http_call {
 	const char *path;   /* from the first slash */
 	const char *type;   /* of the body; may be NULL without one */
 	const char *body;   /* NULL: none */
+	const char *accept; /* media types of the answer; NULL: JSON */
 	bool fresh;	    /* do not use a kept connection (the last one failed) */
 	unsigned timeout_ms; /* of the whole exchange; 0: none */
 };

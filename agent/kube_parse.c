@@ -63,7 +63,7 @@ static int svc_port(const struct reader *rd, const json_t *tree, size_t i, struc
 	return 0;
 }
 
-static int svc_type(const struct reader *rd, const json_t *spec, enum svc_type *ret)
+int kube_svc_type(const char *text, enum svc_type *ret)
 {
 	static const char *const names[] = {
 		[SVC_CLUSTER_IP] = "ClusterIP",
@@ -71,12 +71,7 @@ static int svc_type(const struct reader *rd, const json_t *spec, enum svc_type *
 		[SVC_LOAD_BALANCER] = "LoadBalancer",
 		[SVC_EXTERNAL_NAME] = "ExternalName",
 	};
-	const char *text;
-	int r;
 
-	r = field_str(rd, spec, "spec.", "type", &text);
-	if (r < 0)
-		return r;
 	*ret = SVC_CLUSTER_IP;
 	if (!text[0])
 		return 0;
@@ -86,7 +81,22 @@ static int svc_type(const struct reader *rd, const json_t *spec, enum svc_type *
 			return 0;
 		}
 	}
-	return field_bad(rd, field_member(spec, "type"), "spec.type: \"%.32s\" is unknown", text);
+	return -EINVAL;
+}
+
+static int svc_type(const struct reader *rd, const json_t *spec, enum svc_type *ret)
+{
+	const char *text;
+	int r;
+
+	r = field_str(rd, spec, "spec.", "type", &text);
+	if (r < 0)
+		return r;
+	r = kube_svc_type(text, ret);
+	if (r < 0)
+		return field_bad(rd, field_member(spec, "type"),
+				 "spec.type: \"%.32s\" is unknown", text);
+	return 0;
 }
 
 /* Another proxy's, or nobody's to serve: kube-proxy watches Services and slices without these. */
@@ -564,9 +574,20 @@ static int parse_policy(const struct reader *rd, const json_t *tree, struct obje
 	return field_typed(rd, tree, "", "spec", JSON_OBJECT, &spec);
 }
 
-static bool is_namespaced(enum model_kind kind)
+bool kube_is_namespaced(enum model_kind kind)
 {
 	return kind != MODEL_NODE && kind != MODEL_NAMESPACE;
+}
+
+int kube_check_ident(const struct reader *rd, const json_t *meta, bool namespaced)
+{
+	if (!rd->ident->name[0])
+		return field_bad(rd, meta, "metadata.name: is missing");
+	if (namespaced && !rd->ident->ns[0])
+		return field_bad(rd, meta, "metadata.namespace: is missing");
+	if (strlen(rd->ident->name) > KUBE_NAME_MAX || strlen(rd->ident->ns) > KUBE_NS_MAX)
+		return field_bad(rd, meta, "metadata: name or namespace is too long");
+	return 0;
 }
 
 /* Fills ident; checks what makes an object an object: a name, and a namespace where one belongs. */
@@ -587,13 +608,7 @@ int kube_read_ident(const struct reader *rd, const json_t *tree, bool namespaced
 		return r;
 	if (namespaced && !rd->ident->ns[0] && rd->sink->default_ns)
 		rd->ident->ns = rd->sink->default_ns;
-	if (!rd->ident->name[0])
-		return field_bad(rd, meta ? meta : tree, "metadata.name: is missing");
-	if (namespaced && !rd->ident->ns[0])
-		return field_bad(rd, meta, "metadata.namespace: is missing");
-	if (strlen(rd->ident->name) > KUBE_NAME_MAX || strlen(rd->ident->ns) > KUBE_NS_MAX)
-		return field_bad(rd, meta, "metadata: name or namespace is too long");
-	return 0;
+	return kube_check_ident(rd, meta ? meta : tree, namespaced);
 }
 
 int kube_parse_object(enum model_kind kind, const json_t *tree, const struct kube_sink *sink,
@@ -610,7 +625,7 @@ int kube_parse_object(enum model_kind kind, const json_t *tree, const struct kub
 	int r;
 
 	*ident = (struct kube_ident){ .kind = kube_kind_name(kind), .ns = "", .name = "" };
-	r = kube_read_ident(&rd, tree, is_namespaced(kind));
+	r = kube_read_ident(&rd, tree, kube_is_namespaced(kind));
 	if (r < 0)
 		return r;
 	obj = object_new(kind, ident->ns, ident->name);

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
 #include <event2/event.h>
-#include <stdarg.h>
 #include <string.h>
-#include <time.h>
 #include <waggle/addr.h>
 #include <waggle/cleanup.h>
 
@@ -13,7 +11,6 @@
 #include "kube_write.h"
 
 #define RELIST_MS 300000
-#define SAME_TEXT_MS 60000
 #define FULL_SHARE 5 /* of the time between listings: how often a full pool is asked again */
 
 struct kube_pool {
@@ -34,74 +31,36 @@ struct kube_pool {
 	unsigned attempt[2];
 	struct ipam_taken taken; /* learnt after conflicts */
 	char *page;
-	unsigned backoff_ms;
-	uint64_t told_ms;
+	struct kube_trouble trouble;
 	struct kube_pool_stats stats;
 };
 
 static void step(struct kube_pool *p);
 static void verify(struct kube_pool *p);
 
-static uint64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
-}
-
-static void report(const struct kube_pool *p, enum wag_log_level level, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
-
-static void report(const struct kube_pool *p, enum wag_log_level level, const char *fmt, ...)
-{
-	const struct source_reporter *reporter = &p->cluster->options.reporter;
-	char msg[1024];
-	va_list ap;
-
-	if (!reporter->fn)
-		return;
-	va_start(ap, fmt);
-	vsnprintf(msg, sizeof(msg), fmt, ap);
-	va_end(ap);
-	reporter->fn(reporter->ctx, level, msg);
-}
-
-static void arm(struct kube_pool *p, unsigned ms)
-{
-	const struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
-
-	event_add(p->timer, &tv);
-}
-
 static void pause_for(struct kube_pool *p, unsigned ms)
 {
 	p->paused = true;
-	arm(p, ms);
+	kube_arm(p->timer, ms);
 }
 
 /* Whatever the server did with the last request is seen by listing anew. */
 static void fail(struct kube_pool *p, unsigned least_ms, const char *text)
 {
-	unsigned ms = kube_backoff_ms(p->cluster, &p->backoff_ms);
-	bool same = strcmp(p->stats.error, text) == 0;
+	unsigned ms = kube_backoff_ms(p->cluster, &p->trouble.backoff_ms);
 
 	p->stats.errors++;
 	p->listed = false;
-	snprintf(p->stats.error, sizeof(p->stats.error), "%s", text);
-	if (!same || now_ms() - p->told_ms >= SAME_TEXT_MS) {
-		p->told_ms = now_ms();
-		report(p, WAG_LOG_WARN, "address blocks: %s; trying again", text);
-	}
+	if (kube_trouble_note(&p->trouble, text, KUBE_TELL_AGAIN_MS))
+		kube_report(p->cluster, WAG_LOG_WARN, "address blocks: %s; trying again", text);
 	pause_for(p, least_ms > ms ? least_ms + kube_random_below(ms) : ms);
 }
 
 static void recovered(struct kube_pool *p)
 {
-	if (p->stats.error[0])
-		report(p, WAG_LOG_INFO, "address blocks: fine again");
-	p->stats.error[0] = 0;
-	p->backoff_ms = 0;
+	if (kube_trouble_over(&p->trouble))
+		kube_report(p->cluster, WAG_LOG_INFO, "address blocks: fine again");
+	p->trouble.backoff_ms = 0;
 }
 
 static const struct node *own_node(const struct kube_pool *p)
@@ -154,7 +113,7 @@ static void lose(struct kube_pool *p, const struct ipam_range *block, const char
 {
 	char text[IPAM_RANGE_KEY];
 
-	report(p, WAG_LOG_ERROR,
+	kube_report(p->cluster, WAG_LOG_ERROR,
 	       "address block %s is not this node's any more: %s; no new pod gets an address of "
 	       "it, and pods that have one should be deleted",
 	       node_range_text(block, text), why);
@@ -424,7 +383,8 @@ static void give_back(struct kube_pool *p, size_t i, const struct kube_lease *ot
 	char a[IPAM_RANGE_KEY], b[IPAM_RANGE_KEY];
 	const struct kube_lease lease = p->held[i];
 
-	report(p, WAG_LOG_WARN, "address block %s overlaps %s of node %s: giving it back",
+	kube_report(p->cluster, WAG_LOG_WARN,
+		    "address block %s overlaps %s of node %s: giving it back",
 	       node_range_text(&lease.block, a), node_range_text(&other->block, b), other->holder);
 	ipam_taken_add(&p->taken, &other->block);
 	held_drop(p, i);
@@ -464,7 +424,7 @@ static void on_others(void *ctx, const struct kube_answer *answer)
 			continue;
 		p->verified[i] = true;
 		p->stats.claimed++;
-		report(p, WAG_LOG_INFO, "address block %s is this node's",
+		kube_report(p->cluster, WAG_LOG_INFO, "address block %s is this node's",
 		       node_range_text(&p->held[i].block, text));
 		node_range_add(&p->mine, &p->held[i].block);
 	}
@@ -552,7 +512,7 @@ static void step(struct kube_pool *p)
 	}
 	recovered(p);
 	if (!event_pending(p->timer, EV_TIMEOUT, NULL))
-		arm(p, p->o.relist_ms + kube_random_below(p->o.relist_ms / 4 + 1));
+		kube_arm(p->timer, p->o.relist_ms + kube_random_below(p->o.relist_ms / 4 + 1));
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *ctx)
@@ -583,6 +543,7 @@ const struct node_range_list *kube_pool_blocks(const struct kube_pool *p)
 void kube_pool_stats(const struct kube_pool *p, struct kube_pool_stats *ret)
 {
 	*ret = p->stats;
+	snprintf(ret->error, sizeof(ret->error), "%s", p->trouble.text);
 }
 
 int kube_pool_new(struct kube_pool **ret, struct kube_cluster *cluster,

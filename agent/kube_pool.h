@@ -16,7 +16,7 @@
 #include <waggle/node_ranges.h>
 
 #include "ipam_pool.h"
-#include "kube_watch.h"
+#include "kube_cluster.h"
 
 struct kube_pool;
 

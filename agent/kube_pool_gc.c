@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <string.h>
-#include <time.h>
 #include <uthash.h>
 #include <waggle/cleanup.h>
 #include <waggle/node_ranges.h>
@@ -43,21 +42,6 @@ struct kube_pool_gc {
 };
 
 static void step(struct kube_pool_gc *gc);
-
-static uint64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
-}
-
-static void arm(struct kube_pool_gc *gc, uint64_t ms)
-{
-	const struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
-
-	event_add(gc->timer, &tv);
-}
 
 static bool is_there(const struct kube_pool_gc *gc, const char *name)
 {
@@ -115,9 +99,9 @@ static void try_later(struct kube_pool_gc *gc)
 	gc->n_leases = 0;
 	if (k) {
 		k->gone = true;
-		k->due_ms = now_ms() + ms;
+		k->due_ms = kube_now_ms() + ms;
 	} else {
-		gc->sweep_due_ms = now_ms() + ms;
+		gc->sweep_due_ms = kube_now_ms() + ms;
 	}
 	step(gc);
 }
@@ -256,14 +240,14 @@ static void on_all(void *ctx, const struct kube_answer *answer)
 		k = known_get(gc, lease.holder);
 		if (k && !k->gone) {
 			k->gone = true;
-			k->due_ms = now_ms();
+			k->due_ms = kube_now_ms();
 		}
 	}
 	if (token && token[0] && (gc->page = strdup(token))) {
 		list_of(gc, KUBE_LEASE_IPAM, on_all);
 		return;
 	}
-	gc->sweep_due_ms = now_ms() + gc->o.sweep_ms / 2 + kube_random_below(gc->o.sweep_ms);
+	gc->sweep_due_ms = kube_now_ms() + gc->o.sweep_ms / 2 + kube_random_below(gc->o.sweep_ms);
 	step(gc);
 }
 
@@ -283,7 +267,7 @@ static struct known *first_due(struct kube_pool_gc *gc)
 
 static void step(struct kube_pool_gc *gc)
 {
-	uint64_t now = now_ms(), due = gc->sweep_due_ms;
+	uint64_t now = kube_now_ms(), due = gc->sweep_due_ms;
 	struct known *k;
 
 	if (gc->req || !gc->started)
@@ -299,7 +283,7 @@ static void step(struct kube_pool_gc *gc)
 	}
 	if (k && k->due_ms < due)
 		due = k->due_ms;
-	arm(gc, due - now);
+	kube_arm(gc->timer, due - now);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *ctx)
@@ -322,14 +306,14 @@ void kube_pool_gc_poke(struct kube_pool_gc *gc)
 		if (k->seen || k->gone)
 			continue;
 		k->gone = true;
-		k->due_ms = now_ms() + gc->o.delay_ms + spread_ms(gc);
+		k->due_ms = kube_now_ms() + gc->o.delay_ms + spread_ms(gc);
 		/* Our own blocks are our own business. */
 		if (strcmp(k->name, gc->cluster->node_name) == 0)
 			known_drop(gc, k);
 	}
 	if (!gc->started) {
 		gc->started = true;
-		gc->sweep_due_ms = now_ms() + gc->o.sweep_ms / FIRST_SWEEP + spread_ms(gc);
+		gc->sweep_due_ms = kube_now_ms() + gc->o.sweep_ms / FIRST_SWEEP + spread_ms(gc);
 	}
 	step(gc);
 }

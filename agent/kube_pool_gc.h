@@ -9,7 +9,7 @@
  */
 #pragma once
 
-#include "kube_watch.h"
+#include "kube_cluster.h"
 
 struct kube_pool_gc;
 

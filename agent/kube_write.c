@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
-#include <event2/util.h>
 #include <string.h>
 #include <waggle/cleanup.h>
 
@@ -23,23 +22,6 @@ struct kube_write {
 	struct kube_write **at;
 };
 
-unsigned kube_random_below(unsigned n)
-{
-	uint32_t v;
-
-	evutil_secure_rng_get_bytes(&v, sizeof(v));
-	return n ? v % n : 0;
-}
-
-unsigned kube_backoff_ms(const struct kube_cluster *cluster, unsigned *state)
-{
-	const struct kube_options *o = &cluster->options;
-	unsigned ms = *state ? *state * 2 : o->backoff_min_ms;
-
-	*state = ms < o->backoff_max_ms ? ms : o->backoff_max_ms;
-	return *state / 2 + kube_random_below(*state / 2 + 1);
-}
-
 bool kube_answer_ok(const struct kube_answer *answer)
 {
 	return answer->status >= 200 && answer->status < 300;
@@ -57,7 +39,7 @@ static void write_freep(struct kube_write **w)
 		write_free(*w);
 }
 
-static int on_data(void *ctx, long status, const char *bytes, size_t n)
+static int on_data(void *ctx, const struct kube_head *head, const char *bytes, size_t n)
 {
 	struct kube_write *w = ctx;
 	int r = kube_buf_add(&w->buf, bytes, n, ANSWER_MAX);
@@ -85,7 +67,7 @@ static void describe(const struct kube_write *w, const struct kube_response *res
 			 w->what, ANSWER_MAX);
 		return;
 	}
-	if (!response->status || response->error) {
+	if (!response->head.status || response->error) {
 		snprintf(answer->error, sizeof(answer->error), "%s: %s", w->what,
 			 response->error ? response->error : "no answer");
 		return;
@@ -94,16 +76,8 @@ static void describe(const struct kube_write *w, const struct kube_response *res
 	if (!answer->retry_after_s)
 		answer->retry_after_s = status.retry_after_s;
 	snprintf(answer->error, sizeof(answer->error), "%s: HTTP %ld %s: %.200s%s", w->what,
-		 response->status, status.reason, status.message, remedy(response->status));
-}
-
-/* Whoever finds the server in use broken first goes on with the next one, for all. */
-static void rotate_server(const struct kube_write *w)
-{
-	struct kube_cluster *cluster = w->cluster;
-
-	if (cluster->server == w->server)
-		cluster->server = (cluster->server + 1) % cluster->cfg->n_servers;
+		 response->head.status, status.reason, status.message,
+		 remedy(response->head.status));
 }
 
 static void on_done(void *ctx, const struct kube_response *response)
@@ -116,11 +90,11 @@ static void on_done(void *ctx, const struct kube_response *response)
 	tree = w->buf.n ? json_loadb(w->buf.bytes, w->buf.n, 0, &at) : NULL;
 	answer.body = tree;
 	if (!response->error)
-		answer.status = response->status;
+		answer.status = response->head.status;
 	if (!kube_answer_ok(&answer))
 		describe(w, response, &answer);
 	if (!answer.status || answer.status >= 500)
-		rotate_server(w);
+		kube_rotate_server(w->cluster, w->server);
 	*w->at = NULL;
 	w->fn(w->ctx, &answer);
 	json_decref(tree);
@@ -132,7 +106,8 @@ int kube_write_send(struct kube_cluster *cluster, const char *method, const char
 {
 	static const struct kube_http_ops ops = { on_data, on_done };
 	_cleanup_(write_freep) struct kube_write *w = calloc(1, sizeof(*w));
-	struct kube_http_call call = { method, path, type, NULL, false, TIMEOUT_MS };
+	struct kube_http_call call = { .method = method, .path = path, .type = type,
+				       .timeout_ms = TIMEOUT_MS };
 	_cleanup_free_ char *text = NULL;
 	int r;
 

@@ -5,7 +5,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 
-#include "kube_watch.h"
+#include "kube_cluster.h"
 
 #define KUBE_JSON "application/json"
 #define KUBE_MERGE_PATCH "application/merge-patch+json"
@@ -31,7 +31,4 @@ int kube_write_send(struct kube_cluster *cluster, const char *method, const char
 		    struct kube_write **at);
 void kube_write_cancel(struct kube_write *req); /* NULL is fine */
 
-/* How long to wait before the next try: doubling from *state, a random half of it. */
-unsigned kube_backoff_ms(const struct kube_cluster *cluster, unsigned *state);
-unsigned kube_random_below(unsigned n);
 bool kube_answer_ok(const struct kube_answer *answer); /* 2xx */

@@ -340,6 +340,18 @@ static void watch_metric(struct text *t, const struct source_status *s, const ch
 	}
 }
 
+static void watch_flag(struct text *t, const struct source_status *s, const char *name,
+		       const char *help, size_t offset)
+{
+	metric_family(t, name, "gauge", help);
+	for (unsigned k = 0; k < MODEL_KINDS; k++) {
+		const char *labels[] = { "kind", kind_names[k] };
+
+		metric_labels(t, name, labels, 1);
+		metric_u64(t, *(const bool *)((const char *)&s->kinds[k] + offset));
+	}
+}
+
 static void watches(struct text *t, const struct agent_view *v)
 {
 	struct source_status s;
@@ -355,13 +367,10 @@ static void watches(struct text *t, const struct agent_view *v)
 		     offsetof(struct source_kind_status, reconnects));
 	watch_metric(t, &s, "waggle_watch_bad_objects_total", "counter", "Objects not understood",
 		     offsetof(struct source_kind_status, bad_objects));
-	metric_family(t, "waggle_watch_synced", "gauge", "1 once the first list is complete");
-	for (unsigned k = 0; k < MODEL_KINDS; k++) {
-		const char *labels[] = { "kind", kind_names[k] };
-
-		metric_labels(t, "waggle_watch_synced", labels, 1);
-		metric_u64(t, s.kinds[k].synced);
-	}
+	watch_flag(t, &s, "waggle_watch_synced", "1 once the first list is complete",
+		   offsetof(struct source_kind_status, synced));
+	watch_flag(t, &s, "waggle_watch_protobuf", "1 where the last answer was protobuf, 0: JSON",
+		   offsetof(struct source_kind_status, protobuf));
 }
 
 static void ipam_gauge(struct text *t, const char *name, const char *family, const char *state,

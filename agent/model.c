@@ -288,9 +288,8 @@ void model_freep(struct model **m)
 	model_free(*m);
 }
 
-int model_upsert(struct model *m, struct object *obj)
+int model_put(struct model *m, const struct object *given)
 {
-	_cleanup_(object_freep) struct object *given = obj;
 	struct object *packed;
 	struct entry *e, *old;
 	bool was_dirty;

@@ -153,10 +153,19 @@ void model_free(struct model *m);
 void model_freep(struct model **m);
 
 /*
- * Takes ownership of obj in every case. Replaces an object of the same kind, namespace and name.
- * Returns 1 if anything the dataplane reads changed, 0 if not, -errno.
+ * Replaces an object of the same kind, namespace and name. Returns 1 if anything the dataplane
+ * reads changed, 0 if not, -errno. obj stays the caller's.
  */
-int model_upsert(struct model *m, struct object *obj);
+int model_put(struct model *m, const struct object *obj);
+/* The same, but takes ownership of obj in every case. */
+static inline int model_upsert(struct model *m, struct object *obj)
+{
+	int r = model_put(m, obj);
+
+	object_free(obj);
+	return r;
+}
+
 int model_delete(struct model *m, enum model_kind kind, const char *ns, const char *name);
 /* A relist: everything of the kind that is not upserted between begin and end is deleted at end. */
 void model_relist_begin(struct model *m, enum model_kind kind);

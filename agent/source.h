@@ -42,6 +42,7 @@ struct kube_options {
 
 struct source_kind_status {
 	bool synced;
+	bool protobuf;	     /* the last answer was; else JSON */
 	bool required;	     /* counts for readiness: Services and EndpointSlices */
 	char error[256];     /* last failure not yet recovered from; "" when fine */
 	uint64_t last_event_ms; /* CLOCK_MONOTONIC; 0: never */

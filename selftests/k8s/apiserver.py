@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """A small API server in memory: the resources the agent reads and writes, with list, watch, create,
-update, merge patch and delete over HTTP(S), conflicts included, and the same as Python calls for
-tests that embed it. Its own: a List POSTed to /bulk is applied in one go.
+update, merge patch and delete over HTTP(S), conflicts included, in JSON and, where that is asked
+for, protobuf; and the same as Python calls for tests that embed it. Its own: a List POSTed to /bulk
+is applied in one go.
 
   ./apiserver.py --port 8001 [--load FILE.json ...] [--tls-cert F --tls-key F [--client-ca F]]
 """
@@ -19,6 +20,8 @@ import time
 import urllib.parse
 import uuid
 
+import protobuf
+
 KINDS = {
     "services": ("/api/v1", "Service", True),
     "endpointslices": ("/apis/discovery.k8s.io/v1", "EndpointSlice", True),
@@ -31,9 +34,16 @@ KINDS = {
 }
 
 
-def status_body(code, reason, message):
-    return json.dumps({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-                       "message": message, "reason": reason, "code": code}).encode()
+JSON = "application/json"
+
+
+def status(code, reason, message):
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": message, "reason": reason, "code": code}
+
+
+def api_version(resource):
+    return KINDS[resource][0].split("/", 2)[2]
 
 
 class Gone(Exception):
@@ -63,17 +73,25 @@ class Store:
     def __init__(self, history=100000):
         self.changed = threading.Condition(threading.RLock())
         self.rv = 1
-        self.objects = {r: {} for r in KINDS}    # (ns, name) -> (object, json bytes)
+        self.objects = {r: {} for r in KINDS}    # (ns, name) -> (object, encodings)
         self.events = {r: collections.deque(maxlen=history) for r in KINDS}
         self.compacted = 0                       # watches from before this one get 410
         self.next_ip = ipaddress.ip_address("10.96.1.0")
         self.next_port = 30000
 
+    @staticmethod
+    def encode(resource, obj):
+        """By media type."""
+        raw = {JSON: json.dumps(obj, separators=(",", ":")).encode()}
+        kind = KINDS[resource][1]
+        if kind in protobuf.SCHEMA:
+            raw[protobuf.TYPE] = protobuf.message(kind, obj)
+        return raw
+
     def _complete(self, resource, obj):
         """What a real server fills in."""
-        group, kind, _ = KINDS[resource]
-        obj.setdefault("kind", kind)
-        obj.setdefault("apiVersion", group.split("/", 2)[2])
+        obj.setdefault("kind", KINDS[resource][1])
+        obj.setdefault("apiVersion", api_version(resource))
         if resource != "services":
             return
         spec = obj.setdefault("spec", {})
@@ -103,7 +121,7 @@ class Store:
                 meta.setdefault("uid", str(uuid.uuid4()))
             self.rv += 1
             meta["resourceVersion"] = str(self.rv)
-            raw = json.dumps(obj, separators=(",", ":")).encode()
+            raw = self.encode(resource, obj)
             old = self.objects[resource].get(key)
             self.objects[resource][key] = (obj, raw)
             self.events[resource].append(
@@ -149,8 +167,8 @@ class Store:
                 return None
             self.rv += 1
             obj = dict(old[0], metadata=dict(old[0]["metadata"], resourceVersion=str(self.rv)))
-            raw = json.dumps(obj, separators=(",", ":")).encode()
-            self.events[resource].append((self.rv, "DELETED", obj, raw, obj))
+            self.events[resource].append(
+                (self.rv, "DELETED", obj, self.encode(resource, obj), obj))
             self.changed.notify_all()
             return obj
 
@@ -215,9 +233,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def store(self):
         return self.server.store
 
-    def answer(self, code, body, headers=()):
+    def speaks(self):
+        """The media type of the answer: the first one of Accept that this server has."""
+        wanted = self.headers.get("Accept") or JSON
+        if self.server.protobuf and wanted.startswith(protobuf.TYPE):
+            return protobuf.TYPE
+        return JSON
+
+    def answer(self, code, body, headers=(), kind=JSON):
         self.send_response(code)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         for name, value in headers:
             self.send_header(name, value)
@@ -225,11 +250,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def refuse(self, code, reason, message, headers=()):
-        self.answer(code, status_body(code, reason, message), headers)
+        body = status(code, reason, message)
+        if self.speaks() == protobuf.TYPE:
+            self.answer(code, protobuf.status(body), headers, protobuf.TYPE)
+        else:
+            self.answer(code, json.dumps(body).encode(), headers)
 
-    def start_chunks(self):
+    def start_chunks(self, kind=JSON):
         self.send_response(200)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
 
@@ -283,12 +312,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def get_one(self, resource, namespace, name):
         found = self.store.objects[resource].get((namespace, name))
         if found:
-            self.answer(200, found[1])
+            self.answer(200, found[1][JSON])
         else:
             self.refuse(404, "NotFound", f'{resource} "{name}" not found')
 
     def list(self, resource, namespace, query):
         match = parse_selectors(query)
+        kind = self.speaks() if KINDS[resource][1] in protobuf.SCHEMA else JSON
         limit = int(query.get("limit", ["0"])[0])
         token = query.get("continue", [""])[0]
         after, rv = None, None
@@ -303,25 +333,32 @@ class Handler(http.server.BaseHTTPRequestHandler):
                           if match(v[0]) and (after is None or k > after)
                           and namespace in ("", k[0]))
             page = keys[:limit] if limit else keys
-            raws = [self.store.objects[resource][k][1] for k in page]
+            raws = [self.store.objects[resource][k][1][kind] for k in page]
         meta = {"resourceVersion": str(rv)}
         if len(page) < len(keys):
             meta["continue"] = json.dumps([rv, page[-1]])
             meta["remainingItemCount"] = len(keys) - len(page)
-        group, kind, _ = KINDS[resource]
-        head = json.dumps({"kind": kind + "List", "apiVersion": group.split("/", 2)[2],
-                           "metadata": meta})[:-1].encode()
-        self.answer(200, head + b',"items":[' + b",".join(raws) + b"]}\n")
+        name = KINDS[resource][1] + "List"
+        if kind == protobuf.TYPE:
+            body = protobuf.listing(api_version(resource), name, meta, raws)
+        else:
+            head = json.dumps({"kind": name, "apiVersion": api_version(resource),
+                               "metadata": meta})[:-1].encode()
+            body = head + b',"items":[' + b",".join(raws) + b"]}\n"
+        self.answer(200, body, kind=kind)
 
     def watch(self, resource, query):
         match = parse_selectors(query)
         rv = int(query.get("resourceVersion", ["0"])[0])
         end = time.monotonic() + float(query.get("timeoutSeconds", ["300"])[0])
         bookmark_at = time.monotonic() + self.bookmark_s
-        self.start_chunks()
+        kind = self.speaks()
+        self.start_chunks(kind + ";stream=watch" if kind == protobuf.TYPE else kind)
         if rv < self.store.compacted:
-            self.chunk(b'{"type":"ERROR","object":%s}\n'
-                       % status_body(410, "Expired", f"too old resource version: {rv}"))
+            gone = status(410, "Expired", f"too old resource version: {rv}")
+            self.chunk(self.one_event("ERROR", "v1", "Status", {
+                JSON: json.dumps(gone).encode(),
+                protobuf.TYPE: protobuf.message("Status", gone)}))
             self.chunk(b"")
             return
         epoch = self.server.epoch
@@ -333,14 +370,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     self.store.changed.wait(min(0.5, max(0.01, bookmark_at - time.monotonic())))
                     news = self.news(resource, rv)
                 seen = self.store.rv
-            out = b"".join(filter(None, (self.event(match, e) for e in news)))
+            out = b"".join(filter(None, (self.event(resource, match, e) for e in news)))
             if out:
                 self.chunk(out)
             rv = seen
             if time.monotonic() >= bookmark_at:
                 bookmark_at = time.monotonic() + self.bookmark_s
-                self.chunk(b'{"type":"BOOKMARK","object":{"kind":"%s","metadata":'
-                           b'{"resourceVersion":"%d"}}}\n' % (KINDS[resource][1].encode(), rv))
+                mark = {"kind": KINDS[resource][1], "metadata": {"resourceVersion": str(rv)}}
+                self.chunk(self.one_event("BOOKMARK", api_version(resource), mark["kind"],
+                                          self.store.encode(resource, mark)))
         self.chunk(b"")
 
     def news(self, resource, rv):
@@ -351,9 +389,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             found.append(event)
         return found[::-1]
 
-    @staticmethod
-    def event(match, event):
-        """One line; an object that leaves or enters the selection is deleted or added."""
+    def one_event(self, kind, version, object_kind, raw):
+        """A line of JSON, or a frame."""
+        if self.speaks() == protobuf.TYPE:
+            return protobuf.event(kind, version, object_kind, raw[protobuf.TYPE])
+        return b'{"type":"%s","object":%s}\n' % (kind.encode(), raw[JSON])
+
+    def event(self, resource, match, event):
+        """An object that leaves or enters the selection is deleted or added."""
         _, kind, obj, raw, old = event
         now, before = match(obj), old is not None and match(old)
         if kind == "DELETED":
@@ -362,7 +405,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             kind = "MODIFIED" if before else "ADDED"
         else:
             kind = "DELETED" if before else None
-        return kind and b'{"type":"%s","object":%s}\n' % (kind.encode(), raw)
+        return kind and self.one_event(kind, api_version(resource), KINDS[resource][1], raw)
 
     def write(self, change):
         """change(resource, namespace, name, body) -> HTTP status, object."""
@@ -423,13 +466,15 @@ class ApiServer(http.server.ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(self, address=("127.0.0.1", 0), handler=Handler, store=None, tls=None,
-                 token=None):
-        """tls: (cert, key, client CA or None)."""
+                 token=None, speaks_protobuf=True):
+        """tls: (cert, key, client CA or None). Without protobuf it answers JSON whatever is asked,
+        as an old server does."""
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         super().__init__(address, handler)
         self.store = store or Store()
         self.token = token
+        self.protobuf = speaks_protobuf
         self.stopping = False
         self.epoch = 0                           # another one ends every watch
         self.tls = None

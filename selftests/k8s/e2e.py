@@ -126,6 +126,9 @@ class Suite:
         took = time.monotonic() - start
         self.maps.proc.stdin.write(f"{API_VIP} 443 tcp 1 5000\n")
         self.maps.answer()
+        metrics = lab.http("/metrics")[1]
+        for kind in ("services", "endpointslices"):
+            expect(f'waggle_watch_protobuf{{kind="{kind}"}} 1' in metrics, kind, "not by protobuf")
         for pod in ("web-1", "web-2"):
             lab.add_web(pod, "8080")
         lab.add_pod("client")

@@ -3,6 +3,7 @@
 import threading
 
 import apiserver
+import protobuf
 
 
 class Fault:
@@ -22,9 +23,9 @@ def status(code, reason="", message="", headers=()):
     return lambda h: h.refuse(code, reason, message, headers)
 
 
-def raw_body(body, code=200):
+def raw_body(body, code=200, kind=apiserver.JSON):
     """Any bytes as a complete answer."""
-    return lambda h: h.answer(code, body)
+    return lambda h: h.answer(code, body, kind=kind)
 
 
 def recorded(path):
@@ -36,10 +37,10 @@ def recorded(path):
     return run
 
 
-def stream(data, cut=0, end="close", piece=0):
+def stream(data, cut=0, end="close", piece=0, kind=apiserver.JSON):
     """A watch's bytes. end: "close" properly, "cut" in the middle of a chunk, "hang" silently."""
     def run(h):
-        h.start_chunks()
+        h.start_chunks(kind)
         body = data[:len(data) - cut]
         for i in range(0, len(body), piece or len(body) or 1):
             h.chunk(body[i:i + (piece or len(body))])
@@ -68,7 +69,10 @@ class Handler(apiserver.Handler):
     def injected(self):
         path = self.path if self.command == "GET" else f"{self.command} {self.path}"
         with self.server.lock:
-            self.server.requests.append((path, self.headers.get("Authorization")))
+            self.server.requests.append((path, self.headers.get("Accept")))
+            if self.server.protobuf_code and protobuf.TYPE in (self.headers.get("Accept") or ""):
+                self.refuse(self.server.protobuf_code, "NotAcceptable", "only JSON here")
+                return True
             fault = next((f for f in self.server.faults if f.wants(path)), None)
             if not fault:
                 return False
@@ -78,7 +82,9 @@ class Handler(apiserver.Handler):
 
 
 class FakeApiServer(apiserver.ApiServer):
-    def __init__(self, **kwargs):
+    def __init__(self, protobuf_code=0, **kwargs):
+        """protobuf_code: the HTTP status for whoever asks for protobuf."""
+        self.protobuf_code = protobuf_code
         self.lock = threading.Lock()
         self.faults, self.requests = [], []
         self.released = threading.Event()

@@ -105,8 +105,10 @@ static void print_status(const struct driver *d)
 
 	source_status(d->source, &st);
 	for (int k = 0; k < MODEL_KINDS; k++)
-		printf("status %s synced=%d relists=%llu reconnects=%llu events=%llu bad=%llu %s\n",
-		       kinds[k], st.kinds[k].synced, (unsigned long long)st.kinds[k].relists,
+		printf("status %s synced=%d protobuf=%d relists=%llu reconnects=%llu events=%llu "
+		       "bad=%llu %s\n",
+		       kinds[k], st.kinds[k].synced, st.kinds[k].protobuf,
+		       (unsigned long long)st.kinds[k].relists,
 		       (unsigned long long)st.kinds[k].reconnects,
 		       (unsigned long long)st.kinds[k].events,
 		       (unsigned long long)st.kinds[k].bad_objects, st.kinds[k].error);

@@ -474,10 +474,11 @@ def test_ten_thousand():
                 raise AssertionError("more than 40 MB")
 
 
-def main():
+def run_tests(tests):
+    """Every test of a module's globals, or those named on the command line."""
     failed = 0
     wanted = sys.argv[1:]
-    for name, test in list(globals().items()):
+    for name, test in list(tests.items()):
         if not name.startswith("test_") or (wanted and name not in wanted):
             continue
         try:
@@ -490,4 +491,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_tests(globals())
