@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <waggle/deltamap.h>
+#include <waggle/hash.h>
 
 enum {
 	USED = 1,
@@ -37,24 +38,6 @@ static unsigned char *desired_of(const struct deltamap *m, unsigned char *e)
 static unsigned char *actual_of(const struct deltamap *m, unsigned char *e)
 {
 	return e + 8 + align8(m->key_size) + align8(m->value_size);
-}
-
-static uint32_t hash(const void *key, size_t size)
-{
-	const unsigned char *p = key;
-	uint64_t h = 0x9e3779b97f4a7c15ULL ^ size;
-
-	while (size) {
-		size_t n = size < 8 ? size : 8;
-		uint64_t word = 0;
-
-		memcpy(&word, p, n);
-		h = (h ^ word) * 0xff51afd7ed558ccdULL;
-		h ^= h >> 32;
-		p += n;
-		size -= n;
-	}
-	return (uint32_t)(h ^ h >> 29);
 }
 
 static bool is_pending(const struct deltamap *m, unsigned char *e)
@@ -108,7 +91,7 @@ static int table_grow(struct deltamap *m)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < m->n_entries; i++)
 		if (entry_at(m, i)[0] & USED)
-			table_put(table, size - 1, hash(key_of(entry_at(m, i)), m->key_size), i);
+			table_put(table, size - 1, wag_hash(key_of(entry_at(m, i)), m->key_size), i);
 	free(m->table);
 	m->table = table;
 	m->mask = size - 1;
@@ -122,7 +105,7 @@ static uint32_t find(const struct deltamap *m, const void *key, uint32_t *ret_at
 
 	if (!m->table)
 		return NONE;
-	for (at = hash(key, m->key_size) & m->mask; m->table[at]; at = (at + 1) & m->mask) {
+	for (at = wag_hash(key, m->key_size) & m->mask; m->table[at]; at = (at + 1) & m->mask) {
 		uint32_t i = m->table[at] - 1;
 
 		if (m->table[at] == REMOVED)
@@ -160,7 +143,7 @@ static int entry_new(struct deltamap *m, const void *key, uint32_t *ret)
 	e = entry_at(m, i);
 	e[0] = USED;
 	memcpy(key_of(e), key, m->key_size);
-	table_put(m->table, m->mask, hash(key, m->key_size), i);
+	table_put(m->table, m->mask, wag_hash(key, m->key_size), i);
 	m->n_used++;
 	*ret = i;
 	return 0;

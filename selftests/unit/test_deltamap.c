@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <arpa/inet.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -6,7 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#include <waggle/abi_maps.h>
+#include <waggle/addr.h>
+#include <waggle/cleanup.h>
 #include <waggle/deltamap.h>
+#include <waggle/hash.h>
 
 struct counts {
 	unsigned inserts, replaces, deletes, same;
@@ -151,6 +156,44 @@ static void test_random(void **state)
 	deltamap_done(&m);
 }
 
+/* Keys of a cluster differ in few bits, and not in the lowest: each table is as deep as by chance. */
+static void fullest_bucket(const void *key, size_t size, void *moving, uint8_t *counts, unsigned n,
+			   unsigned *ret)
+{
+	memset(counts, 0, n);
+	*ret = 0;
+	for (unsigned i = 0; i < n; i++) {
+		uint32_t big = htonl(i);
+		unsigned at;
+
+		memcpy((char *)moving + 1, (char *)&big + 1, 3);
+		at = ++counts[wag_hash(key, size) & (n - 1)];
+		*ret = at > *ret ? at : *ret;
+	}
+}
+
+static void test_addresses_spread(void **state)
+{
+	enum { N = 1 << 17, DEEP = 12 };
+	_cleanup_free_ uint8_t *counts = malloc(N);
+	struct wag_svc_key svc = { .proto = 6 };
+	struct wag_addr addr;
+	unsigned deepest;
+
+	wag_addr_parse("10.0.0.0", &addr);
+	fullest_bucket(&addr, sizeof(addr), &addr.b[12], counts, N, &deepest);
+	assert_in_range(deepest, 4, DEEP);
+	wag_addr_parse("fd00::", &addr);
+	fullest_bucket(&addr, sizeof(addr), &addr.b[12], counts, N, &deepest);
+	assert_in_range(deepest, 4, DEEP);
+	wag_addr_parse("fd00::", &addr);
+	fullest_bucket(&addr, sizeof(addr), &addr.b[4], counts, N, &deepest);
+	assert_in_range(deepest, 4, DEEP);
+	wag_addr_parse("10.96.0.0", &svc.addr);
+	fullest_bucket(&svc, sizeof(svc), &svc.addr.b[12], counts, N, &deepest);
+	assert_in_range(deepest, 4, DEEP);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -158,6 +201,7 @@ int main(void)
 		cmocka_unit_test(test_changes_that_cancel_out),
 		cmocka_unit_test(test_order_is_kept),
 		cmocka_unit_test(test_random),
+		cmocka_unit_test(test_addresses_spread),
 	};
 
 	return cmocka_run_group_tests_name("deltamap", tests, NULL, NULL);
