@@ -235,7 +235,7 @@ static void set_sizes(struct bpf_object *obj, const struct dataplane_options *o)
 	} sizes[] = {
 		{ "wag_ct", o->ct_max },	{ "wag_ct_ring", o->ct_max },
 		{ "wag_svc", o->svc_max },	{ "wag_svc_state", o->svc_max },
-		{ "wag_slot", o->slot_max },	{ "wag_backend", o->slot_max / 2 },
+		{ "wag_slot", o->slot_max },	{ "wag_backend", o->slot_max },
 		{ "wag_svc_name", o->svc_max },
 		{ "wag_flow_cache", flow_cache_entries() * libbpf_num_possible_cpus() },
 	};

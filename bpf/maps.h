@@ -142,7 +142,8 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 131072);
+	__uint(max_entries, 262144);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct wag_backend_key);
 	__type(value, struct wag_backend);
 } wag_backend SEC(".maps");
