@@ -122,6 +122,15 @@ def other_peoples_manifests(env):
 
 
 @test()
+def default_sizes_hold_a_large_cluster(env):
+    """10,000 Services and 100,000 endpoints, all of them in two families."""
+    maps = {m["name"]: m for m in json.loads(env.lab.cli("bpf", "map", "list", "-o", "json"))}
+    for name, least in (("wag_svc", 20000), ("wag_svc_state", 20000), ("wag_slot", 200000),
+                        ("wag_backend", 200000)):
+        expect(maps[name]["maxEntries"] >= least, name, maps[name])
+
+
+@test()
 def agent_restart_disturbs_nobody(env):
     vips = env.service(["web-1"])
     lab = env.lab
