@@ -71,24 +71,32 @@ static int get_addr(const struct pb_reader *rd, const char *text, const char *pa
 	return 0;
 }
 
-static int get_addrs(const struct pb_reader *rd, char **list, size_t n, const char *path,
+/* The path is made only for an error: there are a hundred thousand good ones. */
+static int bad_addr(const struct pb_reader *rd, const char *text, const char *path, int index,
+		    size_t i)
+{
+	struct wag_addr addr;
+	char where[96];
+
+	if (index < 0)
+		snprintf(where, sizeof(where), "%s[%zu]", path, i);
+	else
+		snprintf(where, sizeof(where), "%s[%d].addresses[%zu]", path, index, i);
+	return get_addr(rd, text, where, &addr);
+}
+
+/* index: of the element of path whose addresses they are; -1: they are path's own. */
+static int get_addrs(const struct pb_reader *rd, char **list, size_t n, const char *path, int index,
 		     struct wag_addr **ret, size_t *ret_n)
 {
-	char where[96];
-	int r;
-
 	if (n == 0)
 		return 0;
 	*ret = kube_arena_zalloc(rd->arena, n, sizeof(**ret));
 	if (!*ret)
 		return too_big(rd);
 	for (size_t i = 0; i < n; i++) {
-		if (wag_addr_parse(list[i], &(*ret)[i]) == 0)
-			continue;
-		snprintf(where, sizeof(where), "%s[%zu]", path, i);
-		r = get_addr(rd, list[i], where, &(*ret)[i]);
-		if (r < 0)
-			return r;
+		if (wag_addr_parse(list[i], &(*ret)[i]) < 0)
+			return bad_addr(rd, list[i], path, index, i);
 	}
 	*ret_n = n;
 	return 0;
@@ -189,7 +197,7 @@ static int svc_cluster_ips(const struct pb_reader *rd, Kube__ServiceSpec *spec, 
 	if (svc->headless || svc->type == SVC_EXTERNAL_NAME)
 		return 0;
 	if (spec->n_cluster_ips > 0)
-		return get_addrs(rd, spec->cluster_ips, spec->n_cluster_ips, "spec.clusterIPs",
+		return get_addrs(rd, spec->cluster_ips, spec->n_cluster_ips, "spec.clusterIPs", -1,
 				 &svc->cluster_ips, &svc->n_cluster_ips);
 	if (!spec->cluster_ip || !spec->cluster_ip[0])
 		return 0;
@@ -258,7 +266,7 @@ static int read_service(const struct pb_reader *rd, const void *message, struct 
 	svc->internal_local = is_text(spec->internal_traffic_policy, "Local");
 	svc->publish_not_ready = spec->publish_not_ready_addresses;
 	if ((r = svc_affinity(rd, spec, svc)) < 0 || (r = svc_cluster_ips(rd, spec, svc)) < 0 ||
-	    (r = get_addrs(rd, spec->external_ips, spec->n_external_ips, "spec.externalIPs",
+	    (r = get_addrs(rd, spec->external_ips, spec->n_external_ips, "spec.externalIPs", -1,
 			   &svc->external_ips, &svc->n_external_ips)) < 0)
 		return r;
 	if (from->status && from->status->load_balancer) {
@@ -303,22 +311,21 @@ static int slice_endpoint(const struct pb_reader *rd, const Kube__Endpoint *from
 {
 	const Kube__EndpointConditions *c = from->conditions;
 	const Kube__ObjectReference *ref = from->target_ref;
-	char path[64];
 	int r;
 
-	snprintf(path, sizeof(path), "endpoints[%zu].addresses", i);
 	ep->ready = !c || !c->has_ready || c->ready;
 	ep->serving = c && c->has_serving ? c->serving : ep->ready;
 	ep->terminating = c && c->terminating;
-	if ((!slice->fqdn && (r = get_addrs(rd, from->addresses, from->n_addresses, path,
-					    &ep->addrs, &ep->n_addrs)) < 0) ||
+	if ((!slice->fqdn && (r = get_addrs(rd, from->addresses, from->n_addresses,
+					    "endpoints", i, &ep->addrs, &ep->n_addrs)) < 0) ||
 	    (r = get_opt(rd, from->node_name, "endpoints: nodeName", &ep->node_name)) < 0 ||
 	    (r = get_opt(rd, from->zone, "endpoints: zone", &ep->zone)) < 0)
 		return r;
 	for (size_t k = 0; k < ep->n_addrs; k++) {
 		if (wag_addr_is_v4(&ep->addrs[k]) == slice->v6)
-			return field_bad(&rd->to, NULL, "%s[%zu]: is not of addressType %s", path,
-					 k, slice->v6 ? "IPv6" : "IPv4");
+			return field_bad(&rd->to, NULL,
+					 "endpoints[%zu].addresses[%zu]: is not of addressType %s",
+					 i, k, slice->v6 ? "IPv6" : "IPv4");
 	}
 	if (!ref || !is_text(ref->kind, "Pod"))
 		return 0;

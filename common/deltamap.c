@@ -91,7 +91,8 @@ static int table_grow(struct deltamap *m)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < m->n_entries; i++)
 		if (entry_at(m, i)[0] & USED)
-			table_put(table, size - 1, wag_hash(key_of(entry_at(m, i)), m->key_size), i);
+			table_put(table, size - 1, wag_hash(key_of(entry_at(m, i)), m->key_size),
+				  i);
 	free(m->table);
 	m->table = table;
 	m->mask = size - 1;

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """An API server with a large cluster in it that costs next to nothing to ask: every answer is made
-before anybody asks. HTTP/1.1, over TLS if given a context; protobuf where it is wanted, else JSON."""
+before anybody asks, in one language. HTTP/1.1, over TLS if given a context."""
 import json
 import os
 import socket

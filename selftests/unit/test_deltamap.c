@@ -156,7 +156,7 @@ static void test_random(void **state)
 	deltamap_done(&m);
 }
 
-/* Keys of a cluster differ in few bits, and not in the lowest: each table is as deep as by chance. */
+/* Keys of a cluster differ in few bits, and not in the lowest: still no bucket is deep. */
 static void fullest_bucket(const void *key, size_t size, void *moving, uint8_t *counts, unsigned n,
 			   unsigned *ret)
 {
