@@ -150,7 +150,7 @@ int at_client(struct __sk_buff *skb)
 	return TC_ACT_SHOT;
 }
 
-/* Both ends on one link, before it makes packets of what arrives: no stack's time is measured. */
+/* Both ends on one link, before it makes packets of what arrives. */
 SEC("xdp")
 int at_wire(struct xdp_md *ctx)
 {

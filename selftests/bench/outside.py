@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who serves a NodePort: a node whose neighbour plays both a client outside and the other nodes that
-have the backends, so that every packet comes in and goes out by the node's one device."""
+"""Who serves a NodePort: a node whose neighbour plays both a client outside and the other nodes
+that have the backends, so that every packet comes in and goes out by the node's one device."""
 import json
 import os
 
