@@ -144,7 +144,8 @@ int at_backend(struct __sk_buff *skb)
 SEC("tc")
 int at_client(struct __sk_buff *skb)
 {
-	if (!ours(skb->data, skb->data_end, SERVER_SEQ, tunnel_at == TUNNEL_AT_CLIENT ? OUTER_BYTES : 0))
+	if (!ours(skb->data, skb->data_end, SERVER_SEQ,
+		  tunnel_at == TUNNEL_AT_CLIENT ? OUTER_BYTES : 0))
 		return TC_ACT_UNSPEC;
 	count(SEEN_CLIENT);
 	return TC_ACT_SHOT;
