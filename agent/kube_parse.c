@@ -178,6 +178,15 @@ static int svc_lb_ips(const struct reader *rd, const json_t *tree, struct servic
 	return 0;
 }
 
+int kube_source_range(const char *text, struct source_range *ret)
+{
+	char cidr[64];
+
+	if (sscanf(text, " %63s", cidr) != 1)
+		return -EINVAL;
+	return wag_cidr_parse(cidr, &ret->addr, &ret->bits) < 0 ? -EINVAL : 0;
+}
+
 static int svc_source_ranges(const struct reader *rd, const json_t *spec, struct service *svc)
 {
 	const json_t *list, *value;
@@ -191,15 +200,11 @@ static int svc_source_ranges(const struct reader *rd, const json_t *spec, struct
 	{
 		const char *text = json_string_value(value);
 		struct source_range *at;
-		char cidr[64];
 
-		/* The API allows space around it. */
-		if (!text || sscanf(text, " %63s", cidr) != 1)
-			cidr[0] = '\0';
 		at = array_grow(&svc->source_ranges, &svc->n_source_ranges, sizeof(*at));
 		if (!at)
 			return field_no_memory(rd);
-		if (wag_cidr_parse(cidr, &at->addr, &at->bits) < 0)
+		if (kube_source_range(text ? text : "", at) < 0)
 			return field_bad(rd, value,
 					 "spec.loadBalancerSourceRanges[%zu]: \"%.64s\" is no CIDR",
 					 i, text ? text : "");

@@ -51,6 +51,8 @@ struct kube_status {
 bool kube_parse_status(const json_t *tree, struct kube_status *ret);
 
 int kube_svc_type(const char *text, enum svc_type *ret); /* "": the default. 0 or -EINVAL */
+/* An element of loadBalancerSourceRanges, around which the API allows space. 0 or -EINVAL. */
+int kube_source_range(const char *text, struct source_range *ret);
 bool kube_is_namespaced(enum model_kind kind);
 const char *kube_kind_name(enum model_kind kind); /* "EndpointSlice" */
 const char *kube_kind_api(enum model_kind kind);  /* "discovery.k8s.io/v1" */

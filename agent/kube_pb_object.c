@@ -1,161 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Messages of kube.proto -> struct object, by the rules of kube_parse.c. */
 #include <errno.h>
-#include <jansson.h>
-#include <netinet/in.h>
 #include <string.h>
 #include <time.h>
 #include <waggle/addr.h>
 
-#include "kube.pb-c.h"
-#include "kube_field.h"
+#include "kube_pb_field.h"
 #include "kube_pb_internal.h"
 
-struct pb_reader {
-	struct reader to; /* for field_bad(); there is no sink */
-	struct kube_arena *arena;
-	const Kube__ObjectMeta *meta;
-};
-
-static int too_big(const struct pb_reader *rd)
+/* As in kube_parse.c: another proxy's, or nobody's to serve. */
+static bool other_proxy(const struct pb_reader *rd)
 {
-	return wag_err_set(rd->to.err, -EMSGSIZE, "it is larger than allowed");
-}
-
-static bool is_utf8(const char *text)
-{
-	json_t *value;
-
-	while (*text > 0)
-		text++;
-	if (!*text)
-		return true;
-	value = json_string(text);
-	json_decref(value);
-	return value;
-}
-
-/* *ret is borrowed from the message; "" when absent. */
-static int get_text(const struct pb_reader *rd, const char *text, const char *path,
-		    const char **ret)
-{
-	*ret = text ? text : "";
-	return is_utf8(*ret) ? 0 : field_bad(&rd->to, NULL, "%s: is not UTF-8", path);
-}
-
-/* The same, but NULL when absent or empty. The message outlives the object. */
-static int get_opt(const struct pb_reader *rd, const char *text, const char *path, char **ret)
-{
-	const char *found;
-	int r = get_text(rd, text, path, &found);
-
-	*ret = r == 0 && found[0] ? (char *)found : NULL;
-	return r;
-}
-
-static int get_int(const struct pb_reader *rd, int32_t value, int min, int max, const char *path,
-		   const char *key)
-{
-	if (value < min || value > max)
-		return field_bad(&rd->to, NULL, "%s%s: %d is not in %d..%d", path, key, value, min,
-				 max);
-	return 0;
-}
-
-static int get_addr(const struct pb_reader *rd, const char *text, const char *path,
-		    struct wag_addr *ret)
-{
-	if (!text || wag_addr_parse(text, ret) < 0)
-		return field_bad(&rd->to, NULL, "%s: \"%.64s\" is no IP address", path,
-				 text && is_utf8(text) ? text : "");
-	return 0;
-}
-
-/* The path is made only for an error: there are a hundred thousand good ones. */
-static int bad_addr(const struct pb_reader *rd, const char *text, const char *path, int index,
-		    size_t i)
-{
-	struct wag_addr addr;
-	char where[96];
-
-	if (index < 0)
-		snprintf(where, sizeof(where), "%s[%zu]", path, i);
-	else
-		snprintf(where, sizeof(where), "%s[%d].addresses[%zu]", path, index, i);
-	return get_addr(rd, text, where, &addr);
-}
-
-/* index: of the element of path whose addresses they are; -1: they are path's own. */
-static int get_addrs(const struct pb_reader *rd, char **list, size_t n, const char *path, int index,
-		     struct wag_addr **ret, size_t *ret_n)
-{
-	if (n == 0)
-		return 0;
-	*ret = kube_arena_zalloc(rd->arena, n, sizeof(**ret));
-	if (!*ret)
-		return too_big(rd);
-	for (size_t i = 0; i < n; i++) {
-		if (wag_addr_parse(list[i], &(*ret)[i]) < 0)
-			return bad_addr(rd, list[i], path, index, i);
-	}
-	*ret_n = n;
-	return 0;
-}
-
-static int get_proto(const struct pb_reader *rd, const char *text, const char *path, uint8_t *ret)
-{
-	__u8 proto = IPPROTO_TCP;
-
-	if (text && text[0] &&
-	    (wag_proto_parse(text, &proto) < 0 ||
-	     (proto != IPPROTO_TCP && proto != IPPROTO_UDP && proto != IPPROTO_SCTP)))
-		return field_bad(&rd->to, NULL, "%sprotocol: \"%.32s\" is not TCP, UDP or SCTP",
-				 path, is_utf8(text) ? text : "");
-	*ret = proto;
-	return 0;
-}
-
-static bool is_text(const char *text, const char *want)
-{
-	return text && strcmp(text, want) == 0;
-}
-
-/* NULL: it has none of this key. */
-static const char *find_pair(Kube__StringPair *const *pairs, size_t n, const char *key)
-{
-	for (size_t i = 0; i < n; i++)
-		if (is_text(pairs[i]->key, key))
-			return pairs[i]->value ? pairs[i]->value : "";
-	return NULL;
-}
-
-static const char *find_label(const struct pb_reader *rd, const char *key)
-{
-	return find_pair(rd->meta->labels, rd->meta->n_labels, key);
-}
-
-static int get_labels(const struct pb_reader *rd, struct label **ret, size_t *ret_n)
-{
-	size_t n = rd->meta->n_labels;
-	struct label *labels;
-	int r;
-
-	if (n == 0)
-		return 0;
-	*ret = labels = kube_arena_zalloc(rd->arena, n, sizeof(*labels));
-	if (!labels)
-		return too_big(rd);
-	for (size_t i = 0; i < n; i++) {
-		const Kube__StringPair *pair = rd->meta->labels[i];
-		const char *key, *value;
-
-		if ((r = get_text(rd, pair->key, "metadata.labels", &key)) < 0 ||
-		    (r = get_text(rd, pair->value, "metadata.labels", &value)) < 0)
-			return r;
-		labels[i] = (struct label){ (char *)key, (char *)value };
-	}
-	*ret_n = n;
-	return 0;
+	return pb_label(rd, "service.kubernetes.io/service-proxy-name") ||
+	       pb_label(rd, "service.kubernetes.io/headless");
 }
 
 /* ---- Service ---- */
@@ -167,7 +24,7 @@ static int svc_ports(const struct pb_reader *rd, const Kube__ServiceSpec *spec, 
 
 	svc->ports = kube_arena_zalloc(rd->arena, spec->n_ports, sizeof(*svc->ports));
 	if (!svc->ports)
-		return too_big(rd);
+		return pb_too_big(rd);
 	for (size_t i = 0; i < spec->n_ports; i++) {
 		const Kube__ServicePort *from = spec->ports[i];
 		struct svc_port *at = &svc->ports[i];
@@ -176,10 +33,10 @@ static int svc_ports(const struct pb_reader *rd, const Kube__ServiceSpec *spec, 
 		snprintf(path, sizeof(path), "spec.ports[%zu].", i);
 		if (from->port == 0)
 			return field_bad(&rd->to, NULL, "%sport: is missing", path);
-		if ((r = get_text(rd, from->name, "spec.ports: name", &name)) < 0 ||
-		    (r = get_proto(rd, from->protocol, path, &at->proto)) < 0 ||
-		    (r = get_int(rd, from->port, 1, 65535, path, "port")) < 0 ||
-		    (r = get_int(rd, from->node_port, 0, 65535, path, "nodePort")) < 0)
+		if ((r = pb_text(rd, from->name, "spec.ports: name", &name)) < 0 ||
+		    (r = pb_proto(rd, from->protocol, path, &at->proto)) < 0 ||
+		    (r = pb_int(rd, from->port, 1, 65535, path, "port")) < 0 ||
+		    (r = pb_int(rd, from->node_port, 0, 65535, path, "nodePort")) < 0)
 			return r;
 		at->name = (char *)name;
 		at->port = from->port;
@@ -191,21 +48,21 @@ static int svc_ports(const struct pb_reader *rd, const Kube__ServiceSpec *spec, 
 
 static int svc_cluster_ips(const struct pb_reader *rd, Kube__ServiceSpec *spec, struct service *svc)
 {
-	svc->headless = is_text(spec->cluster_ip, "None");
+	svc->headless = pb_is(spec->cluster_ip, "None");
 	for (size_t i = 0; i < spec->n_cluster_ips; i++)
-		svc->headless |= is_text(spec->cluster_ips[i], "None");
+		svc->headless |= pb_is(spec->cluster_ips[i], "None");
 	if (svc->headless || svc->type == SVC_EXTERNAL_NAME)
 		return 0;
 	if (spec->n_cluster_ips > 0)
-		return get_addrs(rd, spec->cluster_ips, spec->n_cluster_ips, "spec.clusterIPs", -1,
+		return pb_addrs(rd, spec->cluster_ips, spec->n_cluster_ips, "spec.clusterIPs", -1,
 				 &svc->cluster_ips, &svc->n_cluster_ips);
 	if (!spec->cluster_ip || !spec->cluster_ip[0])
 		return 0;
 	svc->cluster_ips = kube_arena_zalloc(rd->arena, 1, sizeof(*svc->cluster_ips));
 	if (!svc->cluster_ips)
-		return too_big(rd);
+		return pb_too_big(rd);
 	svc->n_cluster_ips = 1;
-	return get_addr(rd, spec->cluster_ip, "spec.clusterIP", svc->cluster_ips);
+	return pb_addr(rd, spec->cluster_ip, "spec.clusterIP", svc->cluster_ips);
 }
 
 static int svc_lb_ips(const struct pb_reader *rd, const Kube__LoadBalancerStatus *lb,
@@ -216,7 +73,7 @@ static int svc_lb_ips(const struct pb_reader *rd, const Kube__LoadBalancerStatus
 
 	svc->lb_ips = kube_arena_zalloc(rd->arena, lb->n_ingress, sizeof(*svc->lb_ips));
 	if (!svc->lb_ips)
-		return too_big(rd);
+		return pb_too_big(rd);
 	for (size_t i = 0; i < lb->n_ingress; i++) {
 		const Kube__LoadBalancerIngress *from = lb->ingress[i];
 		struct lb_ingress *at = &svc->lb_ips[svc->n_lb_ips];
@@ -224,12 +81,32 @@ static int svc_lb_ips(const struct pb_reader *rd, const Kube__LoadBalancerStatus
 		if (!from->ip || !from->ip[0])
 			continue; /* a hostname only */
 		snprintf(path, sizeof(path), "status.loadBalancer.ingress[%zu].ip", i);
-		r = get_addr(rd, from->ip, path, &at->addr);
+		r = pb_addr(rd, from->ip, path, &at->addr);
 		if (r < 0)
 			return r;
-		at->proxy = is_text(from->ip_mode, "Proxy");
+		at->proxy = pb_is(from->ip_mode, "Proxy");
 		svc->n_lb_ips++;
 	}
+	return 0;
+}
+
+static int svc_source_ranges(const struct pb_reader *rd, const Kube__ServiceSpec *spec,
+			     struct service *svc)
+{
+	size_t n = spec->n_load_balancer_source_ranges;
+
+	svc->source_ranges = kube_arena_zalloc(rd->arena, n, sizeof(*svc->source_ranges));
+	if (!svc->source_ranges)
+		return pb_too_big(rd);
+	for (size_t i = 0; i < n; i++) {
+		const char *text = spec->load_balancer_source_ranges[i];
+
+		if (kube_source_range(text, &svc->source_ranges[i]) < 0)
+			return field_bad(&rd->to, NULL,
+					 "spec.loadBalancerSourceRanges[%zu]: \"%.64s\" is no CIDR",
+					 i, pb_is_utf8(text) ? text : "");
+	}
+	svc->n_source_ranges = n;
 	return 0;
 }
 
@@ -239,12 +116,12 @@ static int svc_affinity(const struct pb_reader *rd, const Kube__ServiceSpec *spe
 	const Kube__SessionAffinityConfig *config = spec->session_affinity_config;
 	int r;
 
-	if (!is_text(spec->session_affinity, "ClientIP"))
+	if (!pb_is(spec->session_affinity, "ClientIP"))
 		return 0;
 	svc->affinity_s = 10800;
 	if (!config || !config->client_ip || !config->client_ip->has_timeout_seconds)
 		return 0;
-	r = get_int(rd, config->client_ip->timeout_seconds, 1, 86400,
+	r = pb_int(rd, config->client_ip->timeout_seconds, 1, 86400,
 		    "spec.sessionAffinityConfig.clientIP.", "timeoutSeconds");
 	svc->affinity_s = config->client_ip->timeout_seconds;
 	return r;
@@ -260,14 +137,15 @@ static int read_service(const struct pb_reader *rd, const void *message, struct 
 
 	if (kube_svc_type(spec->type ? spec->type : "", &svc->type) < 0)
 		return field_bad(&rd->to, NULL, "spec.type: \"%.32s\" is unknown",
-				 is_utf8(spec->type) ? spec->type : "");
-	svc->other_proxy = find_label(rd, "service.kubernetes.io/service-proxy-name");
-	svc->external_local = is_text(spec->external_traffic_policy, "Local");
-	svc->internal_local = is_text(spec->internal_traffic_policy, "Local");
+				 pb_is_utf8(spec->type) ? spec->type : "");
+	svc->other_proxy = other_proxy(rd);
+	svc->external_local = pb_is(spec->external_traffic_policy, "Local");
+	svc->internal_local = pb_is(spec->internal_traffic_policy, "Local");
 	svc->publish_not_ready = spec->publish_not_ready_addresses;
 	if ((r = svc_affinity(rd, spec, svc)) < 0 || (r = svc_cluster_ips(rd, spec, svc)) < 0 ||
-	    (r = get_addrs(rd, spec->external_ips, spec->n_external_ips, "spec.externalIPs", -1,
-			   &svc->external_ips, &svc->n_external_ips)) < 0)
+	    (r = pb_addrs(rd, spec->external_ips, spec->n_external_ips, "spec.externalIPs", -1,
+			   &svc->external_ips, &svc->n_external_ips)) < 0 ||
+	    (r = svc_source_ranges(rd, spec, svc)) < 0)
 		return r;
 	if (from->status && from->status->load_balancer) {
 		r = svc_lb_ips(rd, from->status->load_balancer, svc);
@@ -287,22 +165,47 @@ static int slice_ports(const struct pb_reader *rd, const Kube__EndpointSlice *fr
 
 	slice->ports = kube_arena_zalloc(rd->arena, from->n_ports, sizeof(*slice->ports));
 	if (!slice->ports)
-		return too_big(rd);
+		return pb_too_big(rd);
 	for (size_t i = 0; i < from->n_ports; i++) {
 		const Kube__EndpointPort *port = from->ports[i];
 		struct slice_port *at = &slice->ports[i];
 		const char *name;
 
 		snprintf(path, sizeof(path), "ports[%zu].", i);
-		if ((r = get_text(rd, port->name, "ports: name", &name)) < 0 ||
-		    (r = get_proto(rd, port->protocol, path, &at->proto)) < 0 ||
+		if ((r = pb_text(rd, port->name, "ports: name", &name)) < 0 ||
+		    (r = pb_proto(rd, port->protocol, path, &at->proto)) < 0 ||
 		    (port->has_port &&
-		     (r = get_int(rd, port->port, 1, 65535, path, "port")) < 0))
+		     (r = pb_int(rd, port->port, 1, 65535, path, "port")) < 0))
 			return r;
 		at->name = (char *)name;
 		at->port = port->port;
 	}
 	slice->n_ports = from->n_ports;
+	return 0;
+}
+
+/* The names of one list of hints, joined. */
+static int hint_names(const struct pb_reader *rd, Kube__ForName *const *list, size_t n, char **ret)
+{
+	size_t len = 0;
+	char *at;
+
+	for (size_t i = 0; i < n; i++)
+		len += list[i]->name && list[i]->name[0] ? strlen(list[i]->name) + 1 : 0;
+	if (len == 0)
+		return 0;
+	*ret = at = kube_arena_get(rd->arena, len);
+	if (!at)
+		return pb_too_big(rd);
+	for (size_t i = 0; i < n; i++) {
+		const char *name;
+		int r = pb_text(rd, list[i]->name, "endpoints: hints", &name);
+
+		if (r < 0)
+			return r;
+		if (name[0])
+			at = stpcpy(at == *ret ? at : stpcpy(at, ","), name);
+	}
 	return 0;
 }
 
@@ -316,10 +219,16 @@ static int slice_endpoint(const struct pb_reader *rd, const Kube__Endpoint *from
 	ep->ready = !c || !c->has_ready || c->ready;
 	ep->serving = c && c->has_serving ? c->serving : ep->ready;
 	ep->terminating = c && c->terminating;
-	if ((!slice->fqdn && (r = get_addrs(rd, from->addresses, from->n_addresses,
+	if ((!slice->fqdn && (r = pb_addrs(rd, from->addresses, from->n_addresses,
 					    "endpoints", i, &ep->addrs, &ep->n_addrs)) < 0) ||
-	    (r = get_opt(rd, from->node_name, "endpoints: nodeName", &ep->node_name)) < 0 ||
-	    (r = get_opt(rd, from->zone, "endpoints: zone", &ep->zone)) < 0)
+	    (r = pb_opt(rd, from->node_name, "endpoints: nodeName", &ep->node_name)) < 0 ||
+	    (r = pb_opt(rd, from->zone, "endpoints: zone", &ep->zone)) < 0)
+		return r;
+	if (from->hints &&
+	    ((r = hint_names(rd, from->hints->for_zones, from->hints->n_for_zones,
+			     &ep->hint_zones)) < 0 ||
+	     (r = hint_names(rd, from->hints->for_nodes, from->hints->n_for_nodes,
+			     &ep->hint_nodes)) < 0))
 		return r;
 	for (size_t k = 0; k < ep->n_addrs; k++) {
 		if (wag_addr_is_v4(&ep->addrs[k]) == slice->v6)
@@ -327,34 +236,35 @@ static int slice_endpoint(const struct pb_reader *rd, const Kube__Endpoint *from
 					 "endpoints[%zu].addresses[%zu]: is not of addressType %s",
 					 i, k, slice->v6 ? "IPv6" : "IPv4");
 	}
-	if (!ref || !is_text(ref->kind, "Pod"))
+	if (!ref || !pb_is(ref->kind, "Pod"))
 		return 0;
-	r = get_opt(rd, ref->namespace_, "endpoints: targetRef.namespace", &ep->target_ns);
+	r = pb_opt(rd, ref->namespace_, "endpoints: targetRef.namespace", &ep->target_ns);
 	return r < 0 ? r
-		     : get_opt(rd, ref->name, "endpoints: targetRef.name", &ep->target_name);
+		     : pb_opt(rd, ref->name, "endpoints: targetRef.name", &ep->target_name);
 }
 
 static int read_slice(const struct pb_reader *rd, const void *message, struct object *obj)
 {
 	const Kube__EndpointSlice *from = message;
-	const char *service = find_label(rd, "kubernetes.io/service-name");
+	const char *service = pb_label(rd, "kubernetes.io/service-name");
 	struct slice *slice = &obj->slice;
 	int r;
 
-	slice->v6 = is_text(from->address_type, "IPv6");
-	slice->fqdn = is_text(from->address_type, "FQDN");
-	if (!slice->v6 && !slice->fqdn && !is_text(from->address_type, "IPv4"))
+	slice->other_proxy = other_proxy(rd);
+	slice->v6 = pb_is(from->address_type, "IPv6");
+	slice->fqdn = pb_is(from->address_type, "FQDN");
+	if (!slice->v6 && !slice->fqdn && !pb_is(from->address_type, "IPv4"))
 		return field_bad(&rd->to, NULL, "addressType: \"%.32s\" is not IPv4, IPv6 or FQDN",
-				 from->address_type && is_utf8(from->address_type)
+				 from->address_type && pb_is_utf8(from->address_type)
 					 ? from->address_type
 					 : "");
-	if ((r = get_opt(rd, service, "metadata.labels", &slice->service)) < 0 ||
+	if ((r = pb_opt(rd, service, "metadata.labels", &slice->service)) < 0 ||
 	    (r = slice_ports(rd, from, slice)) < 0)
 		return r;
 	slice->endpoints =
 		kube_arena_zalloc(rd->arena, from->n_endpoints, sizeof(*slice->endpoints));
 	if (!slice->endpoints)
-		return too_big(rd);
+		return pb_too_big(rd);
 	slice->n_endpoints = from->n_endpoints;
 	for (size_t i = 0; i < from->n_endpoints; i++) {
 		r = slice_endpoint(rd, from->endpoints[i], i, slice, &slice->endpoints[i]);
@@ -374,10 +284,10 @@ static int node_addrs(const struct pb_reader *rd, const Kube__NodeStatus *status
 	int r;
 
 	for (size_t i = 0; i < status->n_addresses; i++) {
-		if (!is_text(status->addresses[i]->type, want))
+		if (!pb_is(status->addresses[i]->type, want))
 			continue;
 		snprintf(path, sizeof(path), "status.addresses[%zu].address", i);
-		r = get_addr(rd, status->addresses[i]->address, path, &node->addrs[node->n_addrs]);
+		r = pb_addr(rd, status->addresses[i]->address, path, &node->addrs[node->n_addrs]);
 		if (r < 0)
 			return r;
 		node->n_addrs++;
@@ -407,7 +317,7 @@ static int node_spec_cidrs(const struct pb_reader *rd, const Kube__NodeSpec *spe
 	node->pod_cidrs =
 		kube_arena_zalloc(rd->arena, spec->n_pod_cidrs + 1, sizeof(*node->pod_cidrs));
 	if (!node->pod_cidrs)
-		return too_big(rd);
+		return pb_too_big(rd);
 	for (size_t i = 0; i < spec->n_pod_cidrs; i++) {
 		snprintf(path, sizeof(path), "spec.podCIDRs[%zu]", i);
 		r = node_cidr(rd, spec->pod_cidrs[i], path, node);
@@ -428,7 +338,7 @@ static int node_own_cidrs(const struct pb_reader *rd, struct node *node)
 
 	node->pod_cidrs = kube_arena_zalloc(rd->arena, len / 2 + 1, sizeof(*node->pod_cidrs));
 	if (!list || !node->pod_cidrs)
-		return too_big(rd);
+		return pb_too_big(rd);
 	memcpy(list, node->published, len + 1);
 	for (cidr = strtok_r(list, ", ", &save); cidr; cidr = strtok_r(NULL, ", ", &save)) {
 		r = node_cidr(rd, cidr, "metadata.annotations." MODEL_POD_CIDRS, node);
@@ -450,7 +360,7 @@ static int node_created(const struct pb_reader *rd, struct node *node)
 		return 0;
 	node->created = kube_arena_get(rd->arena, size);
 	if (!node->created)
-		return too_big(rd);
+		return pb_too_big(rd);
 	strftime(node->created, size, "%Y-%m-%dT%H:%M:%SZ", &tm);
 	return 0;
 }
@@ -467,12 +377,12 @@ static int read_node(const struct pb_reader *rd, const void *message, struct obj
 
 	node->addrs = kube_arena_zalloc(rd->arena, status->n_addresses, sizeof(*node->addrs));
 	if (!node->addrs)
-		return too_big(rd);
-	if ((r = get_opt(rd, find_label(rd, "topology.kubernetes.io/zone"), "metadata.labels",
+		return pb_too_big(rd);
+	if ((r = pb_opt(rd, pb_label(rd, "topology.kubernetes.io/zone"), "metadata.labels",
 			 &node->zone)) < 0 ||
-	    (r = get_opt(rd, find_pair(meta->annotations, meta->n_annotations, MODEL_POD_CIDRS),
+	    (r = pb_opt(rd, pb_find(meta->annotations, meta->n_annotations, MODEL_POD_CIDRS),
 			 "metadata.annotations", &node->published)) < 0 ||
-	    (r = get_opt(rd, meta->uid, "metadata.uid", &node->uid)) < 0 ||
+	    (r = pb_opt(rd, meta->uid, "metadata.uid", &node->uid)) < 0 ||
 	    (r = node_created(rd, node)) < 0 ||
 	    (r = node_addrs(rd, status, "InternalIP", node)) < 0)
 		return r;
@@ -491,10 +401,10 @@ static int pod_addrs(const struct pb_reader *rd, const Kube__PodStatus *status, 
 
 	pod->addrs = kube_arena_zalloc(rd->arena, status->n_pod_ips + 1, sizeof(*pod->addrs));
 	if (!pod->addrs)
-		return too_big(rd);
+		return pb_too_big(rd);
 	for (size_t i = 0; i < status->n_pod_ips; i++) {
 		snprintf(path, sizeof(path), "status.podIPs[%zu].ip", i);
-		r = get_addr(rd, status->pod_ips[i]->ip, path, &pod->addrs[i]);
+		r = pb_addr(rd, status->pod_ips[i]->ip, path, &pod->addrs[i]);
 		if (r < 0)
 			return r;
 	}
@@ -502,7 +412,7 @@ static int pod_addrs(const struct pb_reader *rd, const Kube__PodStatus *status, 
 	if (pod->n_addrs || !status->pod_ip || !status->pod_ip[0])
 		return 0;
 	pod->n_addrs = 1;
-	return get_addr(rd, status->pod_ip, "status.podIP", pod->addrs);
+	return pb_addr(rd, status->pod_ip, "status.podIP", pod->addrs);
 }
 
 static int read_pod(const struct pb_reader *rd, const void *message, struct object *obj)
@@ -513,17 +423,17 @@ static int read_pod(const struct pb_reader *rd, const void *message, struct obje
 
 	if (from->spec) {
 		pod->host_network = from->spec->host_network;
-		r = get_opt(rd, from->spec->node_name, "spec.nodeName", &pod->node_name);
+		r = pb_opt(rd, from->spec->node_name, "spec.nodeName", &pod->node_name);
 	}
 	if (r == 0 && from->status &&
-	    (r = get_opt(rd, from->status->phase, "status.phase", &pod->phase)) == 0)
+	    (r = pb_opt(rd, from->status->phase, "status.phase", &pod->phase)) == 0)
 		r = pod_addrs(rd, from->status, pod);
-	return r < 0 ? r : get_labels(rd, &pod->labels, &pod->n_labels);
+	return r < 0 ? r : pb_labels(rd, &pod->labels, &pod->n_labels);
 }
 
 static int read_namespace(const struct pb_reader *rd, const void *message, struct object *obj)
 {
-	return get_labels(rd, &obj->namespace.labels, &obj->namespace.n_labels);
+	return pb_labels(rd, &obj->namespace.labels, &obj->namespace.n_labels);
 }
 
 static int read_policy(const struct pb_reader *rd, const void *message, struct object *obj)
@@ -548,9 +458,9 @@ static int read_ident(const struct pb_reader *rd, bool namespaced)
 	const char *ns = "", *name;
 	int r;
 
-	if ((r = get_text(rd, rd->meta->name, "metadata.name", &name)) < 0 ||
+	if ((r = pb_text(rd, rd->meta->name, "metadata.name", &name)) < 0 ||
 	    (namespaced &&
-	     (r = get_text(rd, rd->meta->namespace_, "metadata.namespace", &ns)) < 0))
+	     (r = pb_text(rd, rd->meta->namespace_, "metadata.namespace", &ns)) < 0))
 		return r;
 	rd->to.ident->name = name;
 	rd->to.ident->ns = ns;
@@ -578,7 +488,7 @@ int kube_pb_object(enum model_kind kind, const char *bytes, size_t n, struct kub
 		return r;
 	obj = kube_arena_zalloc(arena, 1, sizeof(*obj));
 	if (!obj)
-		return too_big(&rd);
+		return pb_too_big(&rd);
 	obj->kind = kind;
 	obj->ns = (char *)ident->ns;
 	obj->name = (char *)ident->name;

@@ -305,6 +305,15 @@ static struct message service_with_port(uint64_t port, const char *proto)
 	return m;
 }
 
+static struct message service_with_range(const char *range)
+{
+	struct message m = with_meta("k", "v"), spec = { 0 };
+
+	put_text(&spec, 9, range);
+	put_message(&m, 2, &spec);
+	return m;
+}
+
 static struct message slice_with(const char *type, const char *addr)
 {
 	struct message m = with_meta("kubernetes.io/service-name", "s"), ep = { 0 };
@@ -333,6 +342,11 @@ static void test_bad_objects_are_named(void **state)
 	m = service_with_port(80, "ICMP");
 	expect(MODEL_SERVICE, &m,
 	       "Service a/x: spec.ports[0].protocol: \"ICMP\" is not TCP, UDP or SCTP");
+	m = service_with_range(" 10.0.0.0/8 ");
+	expect(MODEL_SERVICE, &m, "");
+	m = service_with_range("ten");
+	expect(MODEL_SERVICE, &m,
+	       "Service a/x: spec.loadBalancerSourceRanges[0]: \"ten\" is no CIDR");
 	m = slice_with("IPv4", "10.0.0.1");
 	expect(MODEL_SLICE, &m, "");
 	m = slice_with("IPv5", "10.0.0.1");
@@ -346,6 +360,34 @@ static void test_bad_objects_are_named(void **state)
 	       "EndpointSlice a/x: endpoints[0].addresses[0]: \"10.0.0.300\" is no IP address");
 	m = slice_with("FQDN", "a.b");
 	expect(MODEL_SLICE, &m, "");
+}
+
+static void test_hints_are_joined(void **state)
+{
+	struct message m = with_meta("service.kubernetes.io/headless", ""), ep = { 0 },
+		       hints = { 0 }, name = { 0 };
+	_cleanup_(model_freep) struct model *model = NULL;
+	struct seen seen = { 0 };
+	const struct slice *slice;
+
+	assert_int_equal(model_new(&model), 0);
+	seen.model = model;
+	put_text(&name, 1, "a");
+	put_message(&hints, 1, &name);
+	put_message(&hints, 1, &(struct message){ 0 });
+	put_message(&hints, 2, &name);
+	name.n = 0;
+	put_text(&name, 1, "bcd");
+	put_message(&hints, 1, &name);
+	put_text(&ep, 1, "10.0.0.1");
+	put_message(&ep, 8, &hints);
+	put_message(&m, 2, &ep);
+	put_text(&m, 4, "IPv4");
+	assert_int_equal(parse(MODEL_SLICE, m.at, m.n, &seen), 0);
+	slice = &model_get(model, MODEL_SLICE, "a", "x")->slice;
+	assert_string_equal(slice->endpoints[0].hint_zones, "a,bcd");
+	assert_string_equal(slice->endpoints[0].hint_nodes, "a");
+	assert_true(slice->other_proxy);
 }
 
 static void test_text_is_utf8(void **state)
@@ -560,6 +602,7 @@ int main(void)
 		cmocka_unit_test(test_watches_say_what_their_json_says),
 		cmocka_unit_test(test_error_event),
 		cmocka_unit_test(test_bad_objects_are_named),
+		cmocka_unit_test(test_hints_are_joined),
 		cmocka_unit_test(test_text_is_utf8),
 		cmocka_unit_test(test_unknown_fields_are_passed_over),
 		cmocka_unit_test(test_cut_objects),
