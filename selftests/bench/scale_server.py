@@ -95,9 +95,10 @@ class Body:
 
 
 class ScaleServer:
-    """listener: a listening socket. tls: an ssl.SSLContext of a server, or None."""
+    """listener: a listening socket. tls: an ssl.SSLContext of a server, or None. begin() is called by
+    the thread that serves."""
 
-    def __init__(self, listener, tls, services, per_service, families, language):
+    def __init__(self, listener, tls, services, per_service, families, language, begin):
         self.listener, self.tls, self.language = listener, tls, language
         self.per_service = per_service
         objects = {path: [] for path in PATHS}
@@ -113,9 +114,10 @@ class ScaleServer:
         self.slice_watch = None
         self.first_answer_ns = self.last_answer_ns = 0
         self.wanted = set()                      # what was asked for by Accept
-        threading.Thread(target=self.accept, daemon=True).start()
+        threading.Thread(target=self.accept, args=(begin,), daemon=True).start()
 
-    def accept(self):
+    def accept(self, begin):
+        begin()
         while True:
             try:
                 sock, _ = self.listener.accept()
