@@ -54,7 +54,10 @@ void loop_schedule_sync(struct loop *l)
 	if (l->sync_due)
 		return;
 	l->sync_due = true;
-	loop_start_timer(l->sync_timer, since >= gap ? 0 : gap - since);
+	if (since >= gap) /* behind what is at hand, without asking the kernel for more first */
+		event_active(l->sync_timer, EV_TIMEOUT, 0);
+	else
+		loop_start_timer(l->sync_timer, gap - since);
 }
 
 static void on_dirty(void *ctx)
