@@ -43,8 +43,11 @@ static struct bytes read_fixture(const char *name, const char *suffix)
 	return b;
 }
 
+#define KEPT_MAX 256
+
 struct seen {
 	struct model *model;
+	struct object *kept[KEPT_MAX]; /* what was put, in its order */
 	size_t puts, bad, deleted, bookmarks, errors;
 	struct kube_status status;
 	char rv[64], error[512];
@@ -63,6 +66,8 @@ static int see(void *ctx, const struct kube_event *event)
 			snprintf(seen->error, sizeof(seen->error), "%s", event->err.msg);
 		else if (seen->model)
 			assert_true(model_put(seen->model, event->obj) >= 0);
+		if (event->obj && seen->puts <= KEPT_MAX)
+			seen->kept[seen->puts - 1] = object_pack(event->obj);
 		break;
 	case KUBE_DELETED:
 		seen->deleted++;
@@ -78,6 +83,13 @@ static int see(void *ctx, const struct kube_event *event)
 		break;
 	}
 	return 0;
+}
+
+static void seen_done(struct seen *seen)
+{
+	for (size_t i = 0; i < KEPT_MAX; i++)
+		object_free(seen->kept[i]);
+	model_free(seen->model);
 }
 
 static int feed(struct kube_stream *s, const char *type, const struct bytes *b, size_t piece,
@@ -128,7 +140,7 @@ static void read_list(size_t which, const char *type, size_t piece, struct model
 		      struct kube_list_end *ret_end)
 {
 	struct kube_stream s;
-	struct seen seen = { 0 };
+	_cleanup_(seen_done) struct seen seen = { 0 };
 	struct wag_err err;
 	_cleanup_(bytes_done) struct bytes b = read_fixture(
 		lists[which].name, kube_type_is_protobuf(type) ? "pb" : "json");
@@ -141,7 +153,7 @@ static void read_list(size_t which, const char *type, size_t piece, struct model
 	assert_int_equal(seen.puts, lists[which].items);
 	assert_int_equal(kube_stream_list_end(&s, ret_end, &err), 0);
 	kube_stream_done(&s);
-	*ret = seen.model;
+	*ret = TAKE_PTR(seen.model);
 }
 
 static void test_lists_say_what_their_json_says(void **state)
@@ -199,10 +211,13 @@ static void test_watches_say_what_their_json_says(void **state)
 			assert_int_equal(pb.deleted, json.deleted);
 			assert_int_equal(pb.errors, 0);
 			assert_true(pb.bookmarks > 0 && pb.rv[0]);
+			for (size_t k = 0; k < json.puts; k++)
+				assert_true(object_equal(json.kept[k], pb.kept[k]));
 			models_equal(json.model, pb.model, watches[i].kind);
-			model_free(pb.model);
+			seen_done(&pb);
 		}
-		model_free(json.model);
+		assert_in_range(json.puts, 10, KEPT_MAX);
+		seen_done(&json);
 	}
 }
 
@@ -215,7 +230,7 @@ static void test_error_event(void **state)
 	assert_int_equal(seen.status.code, 410);
 	assert_string_equal(seen.status.reason, "Expired");
 	assert_string_equal(seen.status.message, "too old resource version: 1 (283)");
-	model_free(seen.model);
+	seen_done(&seen);
 }
 
 /* ---- made by hand ---- */
@@ -288,7 +303,7 @@ static int parse(enum model_kind kind, const void *bytes, size_t n, struct seen 
 
 static void expect(enum model_kind kind, const struct message *m, const char *error)
 {
-	struct seen seen = { 0 };
+	_cleanup_(seen_done) struct seen seen = { 0 };
 
 	assert_int_equal(parse(kind, m->at, m->n, &seen), error[0] ? -EINVAL : 0);
 	assert_string_equal(seen.error, error);
@@ -366,12 +381,10 @@ static void test_hints_are_joined(void **state)
 {
 	struct message m = with_meta("service.kubernetes.io/headless", ""), ep = { 0 },
 		       hints = { 0 }, name = { 0 };
-	_cleanup_(model_freep) struct model *model = NULL;
-	struct seen seen = { 0 };
+	_cleanup_(seen_done) struct seen seen = { 0 };
 	const struct slice *slice;
 
-	assert_int_equal(model_new(&model), 0);
-	seen.model = model;
+	assert_int_equal(model_new(&seen.model), 0);
 	put_text(&name, 1, "a");
 	put_message(&hints, 1, &name);
 	put_message(&hints, 1, &(struct message){ 0 });
@@ -384,10 +397,33 @@ static void test_hints_are_joined(void **state)
 	put_message(&m, 2, &ep);
 	put_text(&m, 4, "IPv4");
 	assert_int_equal(parse(MODEL_SLICE, m.at, m.n, &seen), 0);
-	slice = &model_get(model, MODEL_SLICE, "a", "x")->slice;
+	slice = &model_get(seen.model, MODEL_SLICE, "a", "x")->slice;
 	assert_string_equal(slice->endpoints[0].hint_zones, "a,bcd");
 	assert_string_equal(slice->endpoints[0].hint_nodes, "a");
 	assert_true(slice->other_proxy);
+}
+
+/* What no object of the recording has: a pod of its node's network, with the old field only. */
+static void test_host_network_pod(void **state)
+{
+	struct message m = with_meta("k", "v"), spec = { 0 }, status = { 0 };
+	_cleanup_(seen_done) struct seen seen = { 0 };
+	const struct pod *pod;
+
+	assert_int_equal(model_new(&seen.model), 0);
+	put_text(&spec, 10, "node-1");
+	put_int(&spec, 11, 1);
+	put_message(&m, 2, &spec);
+	put_text(&status, 1, "Running");
+	put_text(&status, 6, "192.0.2.1");
+	put_message(&m, 3, &status);
+	assert_int_equal(parse(MODEL_POD, m.at, m.n, &seen), 0);
+	pod = &model_get(seen.model, MODEL_POD, "a", "x")->pod;
+	assert_true(pod->host_network);
+	assert_string_equal(pod->node_name, "node-1");
+	assert_string_equal(pod->phase, "Running");
+	assert_int_equal(pod->n_addrs, 1);
+	assert_string_equal(pod->labels[0].key, "k");
 }
 
 static void test_text_is_utf8(void **state)
@@ -412,7 +448,7 @@ static void test_unknown_fields_are_passed_over(void **state)
 {
 	struct message m = service_with_port(80, "UDP"), plain = m;
 	_cleanup_(model_freep) struct model *a = NULL, *b = NULL;
-	struct seen seen = { 0 };
+	_cleanup_(seen_done) struct seen seen = { 0 };
 
 	put_int(&m, 99, 1);
 	put_text(&m, 100, "text");
@@ -429,6 +465,7 @@ static void test_unknown_fields_are_passed_over(void **state)
 	seen.model = b;
 	assert_int_equal(parse(MODEL_SERVICE, plain.at, plain.n, &seen), 0);
 	models_equal(a, b, MODEL_SERVICE);
+	seen.model = NULL;
 }
 
 /* Broken in the middle of anything; a prefix that happens to be whole is an object of its own. */
@@ -438,7 +475,7 @@ static void test_cut_objects(void **state)
 	size_t whole = 0;
 
 	for (size_t n = 0; n < m.n; n++) {
-		struct seen seen = { 0 };
+		_cleanup_(seen_done) struct seen seen = { 0 };
 		int r = parse(MODEL_SERVICE, m.at, n, &seen);
 
 		assert_true(r == 0 || r == -EBADMSG || r == -EINVAL);
@@ -450,7 +487,7 @@ static void test_cut_objects(void **state)
 static void test_wrong_wire_types(void **state)
 {
 	struct message m = { 0 }, meta = { 0 };
-	struct seen seen = { 0 };
+	_cleanup_(seen_done) struct seen seen = { 0 };
 
 	put_int(&meta, 1, 5); /* a name that is a number */
 	put_message(&m, 1, &meta);
@@ -469,7 +506,7 @@ static void test_memory_is_bounded(void **state)
 {
 	enum { N = 100000 };
 	_cleanup_free_ char *bytes = malloc(2 * N);
-	struct seen seen = { 0 };
+	_cleanup_(seen_done) struct seen seen = { 0 };
 
 	for (size_t i = 0; i < N; i++)
 		memcpy(bytes + 2 * i, "\x12\0", 2);
@@ -501,7 +538,7 @@ static void test_cut_lists_are_no_lists(void **state)
 	const size_t tail = 4;
 
 	for (size_t n = 0; n <= b.n; n++) {
-		struct seen seen = { 0 };
+		_cleanup_(seen_done) struct seen seen = { 0 };
 		int r = feed_list(b.at, n, 1 << 20, &seen, false);
 
 		if (n == b.n || n == b.n - 2 || n == b.n - tail)
@@ -522,7 +559,7 @@ static struct message list_of(const struct message *fields)
 static void test_odd_lists(void **state)
 {
 	struct message item = service_with_port(80, "TCP"), meta = { 0 }, fields = { 0 }, m;
-	struct seen seen = { 0 };
+	_cleanup_(seen_done) struct seen seen = { 0 };
 
 	put_text(&meta, 2, "17");
 	put_text(&meta, 3, "more");
@@ -550,7 +587,7 @@ static void test_odd_lists(void **state)
 static void test_huge_lengths(void **state)
 {
 	struct message m = { .at = "k8s", .n = 4 }, n = m;
-	struct seen seen = { 0 };
+	_cleanup_(seen_done) struct seen seen = { 0 };
 
 	/* An item longer than its list; a list without end, of an item without end. */
 	put_bytes(&m, 2, "\x12\x7f", 2);
@@ -603,6 +640,7 @@ int main(void)
 		cmocka_unit_test(test_error_event),
 		cmocka_unit_test(test_bad_objects_are_named),
 		cmocka_unit_test(test_hints_are_joined),
+		cmocka_unit_test(test_host_network_pod),
 		cmocka_unit_test(test_text_is_utf8),
 		cmocka_unit_test(test_unknown_fields_are_passed_over),
 		cmocka_unit_test(test_cut_objects),
