@@ -19,7 +19,7 @@
 #include "reconcile.h"
 #include "tunnel_dev.h"
 
-#define SYNC_GAP_MS 5	 /* runs are no closer than this, nor than the last one took */
+#define SYNC_GAP_MS 5	 /* runs are no closer than this, nor than the CPU time of the last */
 #define TRIM_DELAY_MS 200
 #define POLICY_RETRY_MS 1000
 
@@ -36,6 +36,15 @@ static uint64_t now_ms(void)
 	return now_ns() / 1000000;
 }
 
+/* What a run has cost the node: waiting for readers to leave is no work. */
+static uint64_t cpu_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
 void loop_start_timer(struct event *timer, uint64_t ms)
 {
 	const struct timeval tv = { .tv_sec = (time_t)(ms / 1000),
@@ -48,7 +57,7 @@ void loop_start_timer(struct event *timer, uint64_t ms)
 
 void loop_schedule_sync(struct loop *l)
 {
-	uint64_t gap = l->last_cost_ms > SYNC_GAP_MS ? l->last_cost_ms : SYNC_GAP_MS;
+	uint64_t gap = l->last_cpu_ms > SYNC_GAP_MS ? l->last_cpu_ms : SYNC_GAP_MS;
 	uint64_t since = now_ms() - l->last_run_ms;
 
 	if (l->sync_due)
@@ -109,7 +118,7 @@ static void sync_policies(struct loop *l)
 static void on_sync_timer(evutil_socket_t fd, short what, void *ctx)
 {
 	struct loop *l = ctx;
-	uint64_t begin = now_ms();
+	uint64_t begin = now_ms(), cpu = cpu_ms();
 	int r, retry, net_retry;
 
 	l->sync_due = false;
@@ -119,7 +128,7 @@ static void on_sync_timer(evutil_socket_t fd, short what, void *ctx)
 	if (r == 0)
 		r = reconcile_run(l->model, &l->compile_facts, l->sync, begin, on_refused, l);
 	l->last_run_ms = now_ms();
-	l->last_cost_ms = l->last_run_ms - begin;
+	l->last_cpu_ms = cpu_ms() - cpu;
 	if (r < 0) {
 		log_error("programming the maps: %s: starting anew", strerror(-r));
 		l->restart = true;
@@ -128,7 +137,7 @@ static void on_sync_timer(evutil_socket_t fd, short what, void *ctx)
 	}
 	sync_policies(l);
 	if (sync_swept(l->sync) && !l->view.swept)
-		first_sync_over(l, l->last_cost_ms);
+		first_sync_over(l, l->last_run_ms - begin);
 	/* A change does not wait for the retry: sync_due stays false. */
 	retry = sync_retry_ms(l->sync, l->last_run_ms);
 	if (l->policies.err && (retry < 0 || retry > POLICY_RETRY_MS))

@@ -49,7 +49,7 @@ struct loop {
 	struct health *health, *metrics;
 	struct cni_watch *cni;
 	struct agent_view view;
-	uint64_t last_run_ms, last_cost_ms;
+	uint64_t last_run_ms, last_cpu_ms;
 	bool sync_due, restart, told_to_end, policies_told;
 };
 
