@@ -95,8 +95,8 @@ class Body:
 
 
 class ScaleServer:
-    """listener: a listening socket. tls: an ssl.SSLContext of a server, or None. begin() is called by
-    the thread that serves."""
+    """listener: a listening socket. tls: an ssl.SSLContext of a server, or None. begin() is called
+    by the thread that serves."""
 
     def __init__(self, listener, tls, services, per_service, families, language, begin):
         self.listener, self.tls, self.language = listener, tls, language
