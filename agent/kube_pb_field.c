@@ -104,7 +104,7 @@ bool pb_is(const char *text, const char *want)
 	return text && strcmp(text, want) == 0;
 }
 
-const char *pb_find(Kube__StringPair *const *pairs, size_t n, const char *key)
+static const char *find_pair(Kube__StringPair *const *pairs, size_t n, const char *key)
 {
 	for (size_t i = 0; i < n; i++)
 		if (pb_is(pairs[i]->key, key))
@@ -114,7 +114,12 @@ const char *pb_find(Kube__StringPair *const *pairs, size_t n, const char *key)
 
 const char *pb_label(const struct pb_reader *rd, const char *key)
 {
-	return pb_find(rd->meta->labels, rd->meta->n_labels, key);
+	return find_pair(rd->meta->labels, rd->meta->n_labels, key);
+}
+
+const char *pb_annotation(const struct pb_reader *rd, const char *key)
+{
+	return find_pair(rd->meta->annotations, rd->meta->n_annotations, key);
 }
 
 int pb_labels(const struct pb_reader *rd, struct label **ret, size_t *ret_n)

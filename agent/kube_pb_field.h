@@ -31,6 +31,6 @@ int pb_addrs(const struct pb_reader *rd, char **list, size_t n, const char *path
 	     struct wag_addr **ret, size_t *ret_n);
 int pb_proto(const struct pb_reader *rd, const char *text, const char *path, uint8_t *ret);
 /* NULL: there is none of this key. */
-const char *pb_find(Kube__StringPair *const *pairs, size_t n, const char *key);
 const char *pb_label(const struct pb_reader *rd, const char *key);
+const char *pb_annotation(const struct pb_reader *rd, const char *key);
 int pb_labels(const struct pb_reader *rd, struct label **ret, size_t *ret_n);

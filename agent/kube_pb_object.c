@@ -371,7 +371,7 @@ static int read_node(const struct pb_reader *rd, const void *message, struct obj
 	static const Kube__NodeStatus no_status = KUBE__NODE_STATUS__INIT;
 	const Kube__Node *from = message;
 	const Kube__NodeStatus *status = from->status ? from->status : &no_status;
-	const Kube__ObjectMeta *meta = rd->meta;
+	const Kube__NodeSpec *spec = from->spec ? from->spec : &no_spec;
 	struct node *node = &obj->node;
 	int r;
 
@@ -379,10 +379,10 @@ static int read_node(const struct pb_reader *rd, const void *message, struct obj
 	if (!node->addrs)
 		return pb_too_big(rd);
 	if ((r = pb_opt(rd, pb_label(rd, "topology.kubernetes.io/zone"), "metadata.labels",
-			 &node->zone)) < 0 ||
-	    (r = pb_opt(rd, pb_find(meta->annotations, meta->n_annotations, MODEL_POD_CIDRS),
-			 "metadata.annotations", &node->published)) < 0 ||
-	    (r = pb_opt(rd, meta->uid, "metadata.uid", &node->uid)) < 0 ||
+			&node->zone)) < 0 ||
+	    (r = pb_opt(rd, pb_annotation(rd, MODEL_POD_CIDRS), "metadata.annotations",
+			&node->published)) < 0 ||
+	    (r = pb_opt(rd, rd->meta->uid, "metadata.uid", &node->uid)) < 0 ||
 	    (r = node_created(rd, node)) < 0 ||
 	    (r = node_addrs(rd, status, "InternalIP", node)) < 0)
 		return r;
@@ -390,8 +390,7 @@ static int read_node(const struct pb_reader *rd, const void *message, struct obj
 	r = node_addrs(rd, status, "ExternalIP", node);
 	if (r < 0)
 		return r;
-	return node->published ? node_own_cidrs(rd, node)
-			       : node_spec_cidrs(rd, from->spec ? from->spec : &no_spec, node);
+	return node->published ? node_own_cidrs(rd, node) : node_spec_cidrs(rd, spec, node);
 }
 
 static int pod_addrs(const struct pb_reader *rd, const Kube__PodStatus *status, struct pod *pod)
