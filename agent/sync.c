@@ -315,12 +315,14 @@ static bool leftovers(const struct sync *s)
 static int collect(struct sync *s, bool due)
 {
 	struct sync_svc *svc, *tmp;
-	bool waiting = s->n_dirty && s->stats.conflicts;
 
-	if (!waiting && !(due && s->n_err))
+	for (svc = s->n_dirty ? s->waiters : NULL; svc; svc = svc->next)
+		if (sync_mark_dirty(s, svc) < 0)
+			return -ENOMEM;
+	if (!due || s->n_err == 0)
 		return 0;
 	HASH_ITER(hh, s->svcs, svc, tmp)
-		if (((waiting && svc->waiting) || (due && svc->err)) && sync_mark_dirty(s, svc) < 0)
+		if (svc->err && sync_mark_dirty(s, svc) < 0)
 			return -ENOMEM;
 	return 0;
 }
@@ -333,6 +335,15 @@ static int by_name(const void *a, const void *b)
 	return r ? r : strcmp((*x)->name, (*y)->name);
 }
 
+void sync_stop_waiting(struct sync *s, struct sync_svc *svc)
+{
+	if (!svc->waiting)
+		return;
+	svc->waiting = false;
+	DL_DELETE(s->waiters, svc);
+	s->stats.conflicts--;
+}
+
 /* Nothing is dirty any more; Services of which nothing is left go. */
 static void settle(struct sync *s)
 {
@@ -342,6 +353,7 @@ static void settle(struct sync *s)
 		svc->dirty = false;
 		if (svc->table || svc->ports || svc->err)
 			continue;
+		sync_stop_waiting(s, svc);
 		HASH_DEL(s->svcs, svc);
 		svc_free(svc);
 	}

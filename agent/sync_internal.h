@@ -16,6 +16,7 @@
 
 #define HASH_NONFATAL_OOM 1 /* an element that was not added has no table */
 #include <uthash.h>
+#include <utlist.h>
 #include <waggle/deltamap.h>
 #include "compile_service.h"
 #include "slot_alloc.h"
@@ -57,9 +58,11 @@ struct sync_svc {
 	struct svc_table *old;	 /* the one whose frontends are still claimed */
 	struct sync_port *ports;
 	bool planned; /* table's frontends are claimed */
-	bool dirty, waiting;
+	bool dirty;
+	bool waiting; /* for a frontend that another Service has */
 	uint8_t err_map;
 	int err; /* positive errno of what stays pending */
+	struct sync_svc *prev, *next; /* of those waiting */
 	const char *name;
 	char ns[]; /* ns, 0, name, 0: the hash key */
 };
@@ -84,6 +87,7 @@ struct sync {
 	struct sync_svc *svcs;
 	struct sync_svc **dirty;
 	size_t n_dirty, cap_dirty;
+	struct sync_svc *waiters;
 	struct sync_port **changing; /* during a run */
 	size_t n_changing, cap_changing;
 	struct sync_port *doomed;
@@ -110,6 +114,7 @@ struct sync {
 /* sync.c */
 struct sync_svc *sync_svc_get(struct sync *s, const char *ns, const char *name); /* NULL: OOM */
 int sync_mark_dirty(struct sync *s, struct sync_svc *svc);
+void sync_stop_waiting(struct sync *s, struct sync_svc *svc); /* also where it does not wait */
 void sync_fail(struct sync *s, struct sync_svc *svc, unsigned map, int err); /* err negative */
 void sync_grace(struct sync *s);
 int sync_reserve(void *list, size_t size, size_t want, size_t *cap);

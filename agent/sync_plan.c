@@ -200,6 +200,7 @@ static void conflict(struct sync *s, struct sync_port *p, const struct wag_svc_k
 {
 	if (!p->svc->waiting) {
 		p->svc->waiting = true;
+		DL_APPEND(s->waiters, p->svc);
 		s->stats.conflicts++;
 	}
 	if (s->on_conflict && !was_waiting && holder && holder->svc)
@@ -285,10 +286,8 @@ int sync_plan(struct sync *s)
 
 			if (is_held(s, svc))
 				continue;
-			if (!own && was_waiting) {
-				svc->waiting = false;
-				s->stats.conflicts--;
-			}
+			if (!own)
+				sync_stop_waiting(s, svc);
 			r = claim_frontends(s, svc, own, was_waiting);
 			if (r < 0)
 				return r;
