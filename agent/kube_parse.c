@@ -238,6 +238,7 @@ static int parse_service(const struct reader *rd, const json_t *tree, struct obj
 	struct service *svc = &obj->service;
 	const char *external, *internal;
 	const json_t *spec, *ports, *value;
+	json_int_t check_port;
 	size_t i;
 	int r;
 
@@ -247,6 +248,7 @@ static int parse_service(const struct reader *rd, const json_t *tree, struct obj
 	    (r = field_str(rd, spec, "spec.", "internalTrafficPolicy", &internal)) < 0 ||
 	    (r = field_bool(rd, spec, "spec.", "publishNotReadyAddresses", false,
 			    &svc->publish_not_ready)) < 0 ||
+	    (r = field_int(rd, spec, "spec.", "healthCheckNodePort", 0, 65535, &check_port)) < 0 ||
 	    (r = svc_affinity(rd, spec, svc)) < 0 || (r = svc_cluster_ips(rd, spec, svc)) < 0 ||
 	    (r = field_addrs(rd, spec, "spec.", "externalIPs", &svc->external_ips,
 			     &svc->n_external_ips)) < 0 ||
@@ -256,6 +258,7 @@ static int parse_service(const struct reader *rd, const json_t *tree, struct obj
 	svc->other_proxy = other_proxy(tree);
 	svc->external_local = strcmp(external, "Local") == 0;
 	svc->internal_local = strcmp(internal, "Local") == 0;
+	svc->health_check_node_port = check_port;
 	json_array_foreach(ports, i, value)
 	{
 		r = svc_port(rd, value, i, svc);
@@ -509,6 +512,30 @@ static int node_own_cidrs(const struct reader *rd, const json_t *tree, struct no
 	return 0;
 }
 
+/* The marks of a node that is about to go: KEP-3836. */
+static int node_leaving(const struct reader *rd, const json_t *meta, const json_t *spec,
+			struct node *node)
+{
+	const json_t *taints, *value;
+	const char *key, *deleted;
+	size_t i;
+	int r;
+
+	if ((r = field_str(rd, meta, "metadata.", "deletionTimestamp", &deleted)) < 0 ||
+	    (r = field_typed(rd, spec, "spec.", "taints", JSON_ARRAY, &taints)) < 0)
+		return r;
+	node->leaving = deleted[0];
+	json_array_foreach(taints, i, value)
+	{
+		r = field_str(rd, value, "spec.taints[].", "key", &key);
+		if (r < 0)
+			return r;
+		if (strcmp(key, "ToBeDeletedByClusterAutoscaler") == 0)
+			node->leaving = true;
+	}
+	return 0;
+}
+
 static int parse_node(const struct reader *rd, const json_t *tree, struct object *obj)
 {
 	const json_t *meta = field_member(tree, "metadata"), *spec, *status, *addrs;
@@ -523,6 +550,7 @@ static int parse_node(const struct reader *rd, const json_t *tree, struct object
 	    (r = field_annotation(rd, tree, MODEL_POD_CIDRS, &published)) < 0 ||
 	    (r = field_dup(rd, meta, "metadata.", "uid", &node->uid)) < 0 ||
 	    (r = field_dup(rd, meta, "metadata.", "creationTimestamp", &node->created)) < 0 ||
+	    (r = node_leaving(rd, meta, spec, node)) < 0 ||
 	    (r = node_addrs(rd, addrs, "InternalIP", node)) < 0)
 		return r;
 	node->n_internal = node->n_addrs;

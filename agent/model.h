@@ -49,6 +49,7 @@ struct service {
 	uint32_t affinity_s; /* sessionAffinity ClientIP timeout, 0: none */
 	/* Has a label service.kubernetes.io/service-proxy-name or .../headless: not ours. */
 	bool other_proxy;
+	uint16_t health_check_node_port; /* host order; 0: none */
 	struct wag_addr *cluster_ips;
 	size_t n_cluster_ips;
 	struct wag_addr *external_ips;
@@ -103,6 +104,7 @@ struct node {
 	char *uid;	 /* may be NULL (manifests) */
 	char *created;	 /* metadata.creationTimestamp, which sorts as text; may be NULL */
 	char *zone;	 /* label topology.kubernetes.io/zone; may be NULL */
+	bool leaving;	 /* being deleted, or about to be by the cluster autoscaler */
 };
 
 struct label {

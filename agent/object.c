@@ -364,7 +364,8 @@ static bool service_equal(const struct service *a, const struct service *b)
 	if (a->type != b->type || a->headless != b->headless ||
 	    a->publish_not_ready != b->publish_not_ready ||
 	    a->external_local != b->external_local || a->internal_local != b->internal_local ||
-	    a->affinity_s != b->affinity_s || a->other_proxy != b->other_proxy)
+	    a->affinity_s != b->affinity_s || a->other_proxy != b->other_proxy ||
+	    a->health_check_node_port != b->health_check_node_port)
 		return false;
 	return lb_equal(a, b) &&
 	       addrs_equal(a->cluster_ips, a->n_cluster_ips, b->cluster_ips, b->n_cluster_ips) &&
@@ -408,6 +409,7 @@ static bool node_equal(const struct node *a, const struct node *b)
 	if (a->n_pod_cidrs != b->n_pod_cidrs || !str_equal(a->zone, b->zone) ||
 	    !str_equal(a->uid, b->uid) || !str_equal(a->published, b->published) ||
 	    !str_equal(a->created, b->created) || a->n_internal != b->n_internal ||
+	    a->leaving != b->leaving ||
 	    !addrs_equal(a->addrs, a->n_addrs, b->addrs, b->n_addrs))
 		return false;
 	for (size_t i = 0; i < a->n_pod_cidrs; i++) {

@@ -98,6 +98,7 @@ static void check_services(struct model *m)
 	assert_int_equal(svc->n_source_ranges, 2);
 	expect_addr(&svc->source_ranges[1].addr, "172.31.0.0");
 	assert_int_equal(svc->source_ranges[1].bits, 24);
+	assert_int_equal(svc->health_check_node_port, 32380);
 	assert_int_equal(model_get(m, MODEL_SERVICE, "fx", "ext")->service.type, SVC_EXTERNAL_NAME);
 	assert_int_equal(model_get(m, MODEL_SERVICE, "fx", "extip")->service.n_external_ips, 1);
 	assert_true(model_get(m, MODEL_SERVICE, "fx", "extip")->service.internal_local);
@@ -291,6 +292,39 @@ static void test_pod_cidrs_of_a_node(void **state)
 	}
 }
 
+static void test_nodes_that_are_about_to_go(void **state)
+{
+	static const struct {
+		const char *meta, *spec;
+		bool leaving;
+	} cases[] = {
+		{ "", "", false },
+		{ "", "\"taints\":null", false },
+		{ "", "\"taints\":[{\"key\":\"node.kubernetes.io/unschedulable\"}]", false },
+		{ "",
+		  "\"taints\":[{\"key\":\"a\"},{\"key\":\"ToBeDeletedByClusterAutoscaler\","
+		  "\"effect\":\"NoSchedule\"}]",
+		  true },
+		{ ",\"deletionTimestamp\":\"2026-01-01T00:00:00Z\"", "", true },
+	};
+	_cleanup_(model_freep) struct model *m = NULL;
+	struct seen seen = { 0 };
+	char text[512];
+
+	assert_int_equal(model_new(&m), 0);
+	seen.model = m;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		snprintf(text, sizeof(text),
+			 "{\"kind\":\"Node\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"n\"%s},"
+			 "\"spec\":{%s}}",
+			 cases[i].meta, cases[i].spec);
+		assert_int_equal(walk(&seen, text, false), 0);
+		assert_string_equal(seen.errors, "");
+		assert_int_equal(model_get(m, MODEL_NODE, "", "n")->node.leaving,
+				 cases[i].leaving);
+	}
+}
+
 static void test_nil_conditions_mean_ready(void **state)
 {
 	_cleanup_(model_freep) struct model *m = NULL;
@@ -420,6 +454,7 @@ int main(void)
 		cmocka_unit_test(test_terminating),
 		cmocka_unit_test(test_one_object),
 		cmocka_unit_test(test_pod_cidrs_of_a_node),
+		cmocka_unit_test(test_nodes_that_are_about_to_go),
 		cmocka_unit_test(test_nil_conditions_mean_ready),
 		cmocka_unit_test(test_a_bad_item_loses_no_other),
 		cmocka_unit_test(test_endpoints_become_slices),
