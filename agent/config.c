@@ -16,6 +16,7 @@
 
 #define SOCKET_PATH "/run/waggle/hubble.sock"
 #define HEALTH_ADDR "127.0.0.1:9879"
+#define HEALTHZ_ADDR "0.0.0.0:10256" /* kube-proxy's */
 #define VALUE_MAX 4096
 #define POOL_V4 "10.0.0.0/8"
 #define IPAM_NAMESPACE "kube-system"
@@ -115,6 +116,10 @@ static const struct key keys[] = {
 	{ "health-addr", "HOST:PORT",
 	  "Where /healthz /readyz /metrics are served; empty: nowhere (default: " HEALTH_ADDR ")",
 	  KEY_STRING, KEY_AT(health_addr) },
+	{ "healthz-bind-address", "IP:PORT",
+	  "Where load balancers ask for /healthz and /livez as of kube-proxy; all zeros: both "
+	  "families; empty: nowhere (default: " HEALTHZ_ADDR ")",
+	  KEY_STRING, KEY_AT(healthz_addr) },
 	{ "ct-max", "N",
 	  "Conntrack entries, two for a translated flow; rounded up to a power of 2 "
 	  "(default: 262144)",
@@ -366,7 +371,8 @@ int config_init(struct config *c)
 	    set_string(&c->state_dir, WAG_STATE_DIR) < 0 ||
 	    set_string(&c->socket, SOCKET_PATH) < 0 || set_string(&c->pool_v4, POOL_V4) < 0 ||
 	    set_string(&c->ipam_namespace, IPAM_NAMESPACE) < 0 ||
-	    set_string(&c->health_addr, HEALTH_ADDR) < 0) {
+	    set_string(&c->health_addr, HEALTH_ADDR) < 0 ||
+	    set_string(&c->healthz_addr, HEALTHZ_ADDR) < 0) {
 		config_done(c);
 		return -ENOMEM;
 	}

@@ -44,6 +44,7 @@ struct config {
 	char *non_masquerade_cidrs; /* NULL: not given; comma-separated CIDRs */
 	char *ip_masq_agent_config; /* NULL: not given; path */
 	uint32_t host_routing;	    /* 1: packets are forwarded by BPF; 0: by the node's stack */
+	char *healthz_addr;	    /* IP:PORT of kube-proxy's /healthz; empty: off */
 	char *prometheus_addr;	    /* NULL or empty: off; [HOST]:PORT */
 	char *cni_conf_dir;	    /* NULL or empty: no file is written */
 	bool cni_exclusive, cni_uninstall;

@@ -69,14 +69,26 @@ void loop_schedule_sync(struct loop *l)
 		loop_start_timer(l->sync_timer, gap - since);
 }
 
+/* As in kube-proxy nothing counts as late before the first list is complete. */
 static void on_dirty(void *ctx)
 {
-	loop_schedule_sync(ctx);
+	struct loop *l = ctx;
+
+	if (l->view.swept)
+		proxy_health_queued(&l->proxy_health, now_ms());
+	loop_schedule_sync(l);
 }
 
 static void on_refused(const char *ns, const char *name, int err, void *ctx)
 {
 	log_warn("Service %s/%s is not served: %s", ns, name, strerror(-err));
+}
+
+static int on_checked(const char *ns, const char *name, const struct health_check *check, void *ctx)
+{
+	struct loop *l = ctx;
+
+	return service_health_set(l->service_health, ns, name, check);
 }
 
 /* Names in flows come from other kinds too; their marks are taken with every run. */
@@ -115,6 +127,24 @@ static void sync_policies(struct loop *l)
 	log_warn("there are NetworkPolicies: this version does not enforce them");
 }
 
+static int program_services(struct loop *l, uint64_t begin)
+{
+	const struct reconcile_listener listener = { on_refused, on_checked, l };
+	struct timespec wall;
+	int r = reconcile_run(l->model, &l->compile_facts, l->sync, begin, &listener);
+
+	if (r == 0)
+		r = service_health_apply(l->service_health);
+	if (r < 0 || !sync_swept(l->sync))
+		return r;
+	clock_gettime(CLOCK_REALTIME, &wall);
+	if (sync_pending(l->sync))
+		proxy_health_queued(&l->proxy_health, begin);
+	else
+		proxy_health_applied(&l->proxy_health, wall);
+	return 0;
+}
+
 static void on_sync_timer(evutil_socket_t fd, short what, void *ctx)
 {
 	struct loop *l = ctx;
@@ -126,7 +156,7 @@ static void on_sync_timer(evutil_socket_t fd, short what, void *ctx)
 	ipam_node_poke(l->ipam);
 	r = node_net_run(l->net, l->model, begin);
 	if (r == 0)
-		r = reconcile_run(l->model, &l->compile_facts, l->sync, begin, on_refused, l);
+		r = program_services(l, begin);
 	l->last_run_ms = now_ms();
 	l->last_cpu_ms = cpu_ms() - cpu;
 	if (r < 0) {
@@ -280,6 +310,22 @@ static int start_sync(struct loop *l, struct wag_err *err)
 	return 0;
 }
 
+static int start_service_health(struct loop *l, struct wag_err *err)
+{
+	const char *addr = l->config->healthz_addr;
+	const struct service_health_options o = {
+		.base = l->base,
+		.proxy = &l->proxy_health,
+		.model = l->model,
+		.node_name = l->config->node_name,
+		.reporter = { loop_report, l },
+	};
+
+	if (service_health_new(&l->service_health, &o) < 0)
+		return wag_err_set(err, -ENOMEM, "out of memory");
+	return addr[0] ? service_health_serve_node(l->service_health, addr, err) : 0;
+}
+
 /* Each pod that comes or goes takes or frees an address. */
 static void on_endpoints(void *ctx)
 {
@@ -427,6 +473,8 @@ static int start(struct loop *l, struct wag_err *err)
 	if (r == 0)
 		r = start_sync(l, err);
 	if (r == 0)
+		r = start_service_health(l, err);
+	if (r == 0)
 		r = start_endpoints(l, err);
 	if (r == 0)
 		r = start_flows(l, err);
@@ -445,6 +493,7 @@ static int start(struct loop *l, struct wag_err *err)
 	l->view.ipam = l->ipam;
 	l->view.model = l->model;
 	l->view.flow = l->flow;
+	l->view.service_health = l->service_health;
 	return 0;
 }
 
@@ -453,6 +502,7 @@ static void stop(struct loop *l)
 	cni_watch_free(l->cni, l->told_to_end && l->config->cni_uninstall);
 	health_free(l->health);
 	health_free(l->metrics);
+	service_health_free(l->service_health);
 	ipam_node_free(l->ipam);
 	source_free(l->source);
 	flow_server_free(l->flow);

@@ -21,6 +21,8 @@
 #include "node_addr.h"
 #include "node_net.h"
 #include "policy_sync.h"
+#include "proxy_health.h"
+#include "service_health.h"
 #include "source.h"
 #include "sync.h"
 
@@ -47,6 +49,8 @@ struct loop {
 	struct names *names;
 	struct flow_server *flow;
 	struct health *health, *metrics;
+	struct proxy_health proxy_health;
+	struct service_health *service_health;
 	struct cni_watch *cni;
 	struct agent_view view;
 	uint64_t last_run_ms, last_cpu_ms;

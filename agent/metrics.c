@@ -428,6 +428,35 @@ static void nodes(struct text *t, const struct agent_view *v)
 	       s.failed_routes);
 }
 
+static void coded(struct text *t, const char *name, const char *help, const uint64_t count[2])
+{
+	static const char *const codes[2] = { "200", "503" };
+
+	metric_family(t, name, "counter", help);
+	for (int i = 0; i < 2; i++) {
+		const char *labels[] = { "code", codes[i] };
+
+		metric_labels(t, name, labels, 1);
+		metric_u64(t, count[i]);
+	}
+}
+
+static void service_health(struct text *t, const struct agent_view *v)
+{
+	const char *name = "waggle_health_check_ports";
+	struct service_health_stats s;
+
+	service_health_get_stats(v->service_health, &s);
+	metric_family(t, name, "gauge", "healthCheckNodePorts of Services, by family and state");
+	text_add(t, "%s{state=\"listening\"} %zu\n%s{state=\"failed\"} %zu\n", name, s.listening,
+		 name, s.failed);
+	simple(t, "waggle_healthz_failed", "gauge", "1 while --healthz-bind-address cannot be had",
+	       s.node_failed);
+	coded(t, "kubeproxy_proxy_healthz_total", "Answers of /healthz to load balancers",
+	      s.healthz);
+	coded(t, "kubeproxy_proxy_livez_total", "Answers of /livez", s.livez);
+}
+
 static void flows(struct text *t, const struct agent_view *v)
 {
 	struct flow_stats s;
@@ -480,6 +509,8 @@ void metrics_collect(struct text *t, const struct agent_view *v)
 		addresses(t, v);
 	if (v->flow)
 		flows(t, v);
+	if (v->service_health)
+		service_health(t, v);
 }
 
 /* ---- readiness ---- */

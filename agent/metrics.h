@@ -11,6 +11,7 @@
 #include "model.h"
 #include "policy_sync.h"
 #include "node_net.h"
+#include "service_health.h"
 #include "source.h"
 #include "sync.h"
 
@@ -40,6 +41,7 @@ struct agent_view {
 	struct ipam_node *ipam;
 	struct model *model;
 	struct flow_server *flow;
+	const struct service_health *service_health;
 	const char *node_name;
 	bool swept; /* the first complete sync is over */
 };

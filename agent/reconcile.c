@@ -12,8 +12,7 @@ struct turn {
 	struct sync *s;
 	const struct object **slices;
 	size_t n, cap;
-	reconcile_refused_fn refused;
-	void *ctx;
+	const struct reconcile_listener *listener;
 };
 
 static int add_slice(const struct object *obj, void *ctx)
@@ -33,6 +32,20 @@ static int add_slice(const struct object *obj, void *ctx)
 	return 0;
 }
 
+static int tell_checked(const struct turn *t, const char *ns, const char *name,
+			const struct object *svc)
+{
+	const struct reconcile_listener *l = t->listener;
+	struct health_check check;
+	int r = 0;
+
+	if (!l->checked)
+		return 0;
+	if (svc)
+		r = compile_health(svc, t->slices, t->n, t->facts, &check);
+	return r < 0 ? r : l->checked(ns, name, svc ? &check : NULL, l->ctx);
+}
+
 static int reconcile_service(const char *ns, const char *name, void *ctx)
 {
 	struct turn *t = ctx;
@@ -50,9 +63,9 @@ static int reconcile_service(const char *ns, const char *name, void *ctx)
 			return r;
 	}
 	r = sync_set_service(t->s, ns, name, table);
-	if (r < 0 && r != -ENOMEM && t->refused)
-		t->refused(ns, name, r, t->ctx);
-	return r == -ENOMEM ? r : 0;
+	if (r < 0 && r != -ENOMEM && t->listener->refused)
+		t->listener->refused(ns, name, r, t->listener->ctx);
+	return r == -ENOMEM ? r : tell_checked(t, ns, name, svc);
 }
 
 /* A node that moves to another zone may use other endpoints of every Service. */
@@ -72,9 +85,11 @@ static int follow_zone(struct model *m, struct compile_facts *facts)
 }
 
 int reconcile_run(struct model *m, struct compile_facts *facts, struct sync *s, uint64_t now_ms,
-		  reconcile_refused_fn refused, void *ctx)
+		  const struct reconcile_listener *listener)
 {
-	struct turn t = { .m = m, .facts = facts, .s = s, .refused = refused, .ctx = ctx };
+	static const struct reconcile_listener nobody;
+	struct turn t = { .m = m, .facts = facts, .s = s,
+			  .listener = listener ? listener : &nobody };
 	int r;
 
 	r = follow_zone(m, facts);

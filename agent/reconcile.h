@@ -3,12 +3,20 @@
 #pragma once
 
 #include <stdint.h>
+#include "compile_health.h"
 #include "compile_service.h"
 #include "model.h"
 #include "sync.h"
 
-/* Told about a Service that cannot be programmed as it is (err: -ENAMETOOLONG). May be NULL. */
-typedef void (*reconcile_refused_fn)(const char *ns, const char *name, int err, void *ctx);
+/* Who is told what a turn comes to besides the maps; any of them may be NULL. */
+struct reconcile_listener {
+	/* A Service that cannot be programmed as it is (err: -ENAMETOOLONG). */
+	void (*refused)(const char *ns, const char *name, int err, void *ctx);
+	/* What load balancers are told of a Service that has changed; NULL: it is gone. */
+	int (*checked)(const char *ns, const char *name, const struct health_check *check,
+		       void *ctx);
+	void *ctx;
+};
 
 /*
  * Compiles the Services that are marked dirty and applies them; does nothing to Services before the
@@ -17,4 +25,4 @@ typedef void (*reconcile_refused_fn)(const char *ns, const char *name, int err, 
  * are consistent, but marks may be lost, so the agent has to start anew.
  */
 int reconcile_run(struct model *m, struct compile_facts *facts, struct sync *s, uint64_t now_ms,
-		  reconcile_refused_fn refused, void *ctx);
+		  const struct reconcile_listener *listener);

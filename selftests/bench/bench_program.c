@@ -111,7 +111,7 @@ static double run(struct model *m, struct sync *s)
 {
 	double begin = now_ms();
 
-	check(reconcile_run(m, NULL, s, (uint64_t)begin, NULL, NULL) == 0, "reconcile_run");
+	check(reconcile_run(m, NULL, s, (uint64_t)begin, NULL) == 0, "reconcile_run");
 	check(sync_pending(s) == 0, "programming: some operations");
 	return now_ms() - begin;
 }

@@ -26,11 +26,13 @@ static void on_refused(const char *ns, const char *name, int err, void *ctx)
 	refused = err;
 }
 
+static const struct reconcile_listener listener = { .refused = on_refused };
+
 static uint64_t run(void)
 {
 	uint64_t before = dataplane_fake_ops(dp);
 
-	assert_int_equal(reconcile_run(m, &facts, sy, 1000, on_refused, NULL), 0);
+	assert_int_equal(reconcile_run(m, &facts, sy, 1000, &listener), 0);
 	return dataplane_fake_ops(dp) - before;
 }
 
