@@ -10,6 +10,7 @@
 {{- $_ := set $c "pin-dir" (printf "%s/waggle" (trimSuffix "/" .bpf.root)) }}
 {{- $_ := set $c "cgroup" .cgroup.hostRoot }}
 {{- $_ := set $c "health-addr" (printf "127.0.0.1:%d" (int .healthPort)) }}
+{{- $_ := set $c "healthz-bind-address" .kubeProxyReplacementHealthzBindAddr }}
 {{- $_ := set $c "log-level" (ternary "debug" "info" .debug.enabled) }}
 {{- $_ := set $c "socket" (ternary .hubble.socketPath "" .hubble.enabled) }}
 {{- $_ := set $c "socket-lb" (ternary (ternary "host" "full" .socketLB.hostNamespaceOnly) "off" .socketLB.enabled) }}
