@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <ctype.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdarg.h>
 #include <string.h>
+#include <time.h>
 #include <waggle/addr.h>
 
 #include "kube_field.h"
@@ -220,4 +222,27 @@ int field_label(const struct reader *rd, const json_t *tree, const char *key, co
 int field_annotation(const struct reader *rd, const json_t *tree, const char *key, const char **ret)
 {
 	return meta_str(rd, tree, "annotations", key, ret);
+}
+
+int64_t field_time_ms(const char *text)
+{
+	struct tm tm = { 0 };
+	const char *end = strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
+	int hours = 0, minutes = 0, ms = 0;
+	char sign = '+';
+
+	if (!end)
+		return 0;
+	if (*end == '.') {
+		for (int scale = 100; isdigit((unsigned char)*++end); scale /= 10)
+			ms += (*end - '0') * scale;
+	}
+	if (*end == 'Z' && !end[1])
+		sign = '+';
+	else if (strlen(end) != 6 || sscanf(end, "%c%2d:%2d", &sign, &hours, &minutes) != 3 ||
+		 !strchr("+-", sign) || hours < 0 || minutes < 0)
+		return 0;
+	hours = sign == '-' ? -hours : hours;
+	minutes = sign == '-' ? -minutes : minutes;
+	return (int64_t)(timegm(&tm) - hours * 3600 - minutes * 60) * 1000 + ms;
 }

@@ -48,6 +48,9 @@ int field_label(const struct reader *rd, const json_t *tree, const char *key, co
 int field_annotation(const struct reader *rd, const json_t *tree, const char *key,
 		     const char **ret);
 
+/* "2026-01-02T03:04:05.678Z" as ms since 1970; 0 where it is no such time. */
+int64_t field_time_ms(const char *text);
+
 #define KUBE_NAME_MAX 253
 #define KUBE_NS_MAX 63
 

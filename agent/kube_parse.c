@@ -395,17 +395,20 @@ static int parse_slice(const struct reader *rd, const json_t *tree, struct objec
 {
 	struct slice *slice = &obj->slice;
 	const json_t *ports, *endpoints, *value;
-	const char *type, *service;
+	const char *type, *service, *trigger;
 	char path[48];
 	size_t i;
 	int r;
 
 	if ((r = field_str(rd, tree, "", "addressType", &type)) < 0 ||
 	    (r = field_label(rd, tree, "kubernetes.io/service-name", &service)) < 0 ||
+	    (r = field_annotation(rd, tree, "endpoints.kubernetes.io/last-change-trigger-time",
+				  &trigger)) < 0 ||
 	    (r = field_typed(rd, tree, "", "ports", JSON_ARRAY, &ports)) < 0 ||
 	    (r = field_typed(rd, tree, "", "endpoints", JSON_ARRAY, &endpoints)) < 0)
 		return r;
 	slice->other_proxy = other_proxy(tree);
+	slice->trigger_ms = field_time_ms(trigger);
 	slice->v6 = strcmp(type, "IPv6") == 0;
 	slice->fqdn = strcmp(type, "FQDN") == 0;
 	if (!slice->v6 && !slice->fqdn && strcmp(type, "IPv4") != 0)

@@ -45,6 +45,11 @@ static uint64_t cpu_ms(void)
 	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
+static int64_t wall_ms(const struct timespec *wall)
+{
+	return (int64_t)wall->tv_sec * 1000 + wall->tv_nsec / 1000000;
+}
+
 void loop_start_timer(struct event *timer, uint64_t ms)
 {
 	const struct timeval tv = { .tv_sec = (time_t)(ms / 1000),
@@ -91,6 +96,17 @@ static int on_checked(const char *ns, const char *name, const struct health_chec
 	return service_health_set(l->service_health, ns, name, check);
 }
 
+/* What happened before our time says nothing about us. */
+static void on_programmed(int64_t trigger_ms, void *ctx)
+{
+	struct loop *l = ctx;
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (trigger_ms >= l->started_ms)
+		histogram_add(&l->programming, (double)(wall_ms(&now) - trigger_ms) / 1e3);
+}
+
 /* Names in flows come from other kinds too; their marks are taken with every run. */
 static void take_other_marks(struct loop *l)
 {
@@ -129,7 +145,7 @@ static void sync_policies(struct loop *l)
 
 static int program_services(struct loop *l, uint64_t begin)
 {
-	const struct reconcile_listener listener = { on_refused, on_checked, l };
+	const struct reconcile_listener listener = { on_refused, on_checked, on_programmed, l };
 	struct timespec wall;
 	int r = reconcile_run(l->model, &l->compile_facts, l->sync, begin, &listener);
 
@@ -526,8 +542,18 @@ static void stop(struct loop *l)
 
 int loop_run(const struct config *config, struct wag_err *err)
 {
+	static const double bounds[] = { 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,	2,
+					 4,    8,     15,   30,	 60,   120, 300 };
 	struct loop l = { .config = config, .monitor_fd = -1, .routes_fd = -1 };
+	struct timespec now;
 	int r;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	l.started_ms = wall_ms(&now);
+	l.programming = (struct histogram){ .bounds = bounds,
+					    .n = sizeof(bounds) / sizeof(*bounds) };
+	l.view.programming = &l.programming;
+	l.view.proxy_health = &l.proxy_health;
 
 	l.view.node_name = config->node_name;
 	l.compile_facts.node_name = config->node_name;

@@ -50,6 +50,8 @@ struct loop {
 	struct flow_server *flow;
 	struct health *health, *metrics;
 	struct proxy_health proxy_health;
+	struct histogram programming;
+	int64_t started_ms; /* wall clock */
 	struct service_health *service_health;
 	struct cni_watch *cni;
 	struct agent_view view;

@@ -91,12 +91,39 @@ void metric_double(struct text *t, double value)
 	text_add(t, "%.9g\n", value);
 }
 
-static void simple(struct text *t, const char *name, const char *type, const char *help,
+void metric_simple(struct text *t, const char *name, const char *type, const char *help,
 		   uint64_t value)
 {
 	metric_family(t, name, type, help);
 	metric_labels(t, name, NULL, 0);
 	metric_u64(t, value);
+}
+
+void metric_histogram(struct text *t, const char *name, const char *help, const struct histogram *h)
+{
+	uint64_t sum = 0;
+
+	metric_family(t, name, "histogram", help);
+	for (size_t i = 0; i <= h->n; i++) {
+		sum += h->counts[i];
+		if (i < h->n)
+			text_add(t, "%s_bucket{le=\"%g\"} %" PRIu64 "\n", name, h->bounds[i], sum);
+		else
+			text_add(t, "%s_bucket{le=\"+Inf\"} %" PRIu64 "\n", name, sum);
+	}
+	text_add(t, "%s_sum %.9g\n%s_count %" PRIu64 "\n", name, h->sum, name, sum);
+}
+
+void sync_histogram(const struct sync_stats *s, struct histogram *ret)
+{
+	static const double bounds[SYNC_BUCKETS - 1] = { 0.00025, 0.0005, 0.001, 0.002,
+							 0.004,	  0.008,  0.016, 0.032,
+							 0.064,	  0.128,  0.256 };
+
+	*ret = (struct histogram){ .bounds = bounds, .n = SYNC_BUCKETS - 1,
+				   .sum = (double)s->run_ns / 1e9 };
+	for (size_t i = 0; i < SYNC_BUCKETS; i++)
+		ret->counts[i] = s->buckets[i];
 }
 
 /* ---- packets ---- */
@@ -285,31 +312,19 @@ static void maps(struct text *t, const struct agent_view *v, const struct sync_s
 
 static void sync_metrics(struct text *t, const struct sync_stats *s)
 {
-	const char *name = "waggle_sync_duration_seconds";
-	uint64_t sum = 0;
-	char bound[32];
+	struct histogram h;
 
-	simple(t, "waggle_services", "gauge", "Services in the dataplane", s->services);
-	simple(t, "waggle_service_ports", "gauge", "Service ports, by family", s->ports);
-	simple(t, "waggle_backends", "gauge", "Backends in the dataplane", s->backends);
-	simple(t, "waggle_frontends", "gauge", "Service frontends in the dataplane", s->frontends);
-	simple(t, "waggle_service_conflicts", "gauge", "Frontends claimed by two Services",
-	       s->conflicts);
+	metric_simple(t, "waggle_services", "gauge", "Services in the dataplane", s->services);
+	metric_simple(t, "waggle_service_ports", "gauge", "Service ports, by family", s->ports);
+	metric_simple(t, "waggle_backends", "gauge", "Backends in the dataplane", s->backends);
+	metric_simple(t, "waggle_frontends", "gauge",
+		      "Service frontends in the dataplane", s->frontends);
+	metric_simple(t, "waggle_service_conflicts", "gauge", "Frontends claimed by two Services",
+		      s->conflicts);
 	no_local_endpoints(t, s);
-	metric_family(t, name, "histogram", "Time of a run that had something to apply");
-	for (unsigned i = 0; i < SYNC_BUCKETS; i++) {
-		const char *labels[] = { "le", bound };
-
-		sum += s->buckets[i];
-		if (i + 1 < SYNC_BUCKETS)
-			snprintf(bound, sizeof(bound), "%g", 0.00025 * (1 << i));
-		else
-			strcpy(bound, "+Inf");
-		metric_labels(t, "waggle_sync_duration_seconds_bucket", labels, 1);
-		metric_u64(t, sum);
-	}
-	text_add(t, "%s_sum %.9g\n%s_count %" PRIu64 "\n", name, (double)s->run_ns / 1e9, name,
-		 s->runs);
+	sync_histogram(s, &h);
+	metric_histogram(t, "waggle_sync_duration_seconds",
+			 "Time of a run that had something to apply", &h);
 }
 
 static void endpoints(struct text *t, const struct agent_view *v)
@@ -317,13 +332,14 @@ static void endpoints(struct text *t, const struct agent_view *v)
 	struct endpoint_watch_stats s;
 
 	endpoint_watch_get_stats(v->endpoints, &s);
-	simple(t, "waggle_endpoints", "gauge", "Local pod interfaces", endpoint_count(v->dp));
-	simple(t, "waggle_endpoints_healed_total", "counter",
-	       "Pods whose lost map entries or programs were made anew", s.healed);
-	simple(t, "waggle_endpoints_released_total", "counter",
-	       "Pod addresses that waited until their policy was known", s.released);
-	simple(t, "waggle_endpoints_orphaned_total", "counter",
-	       "Pods that vanished without a DEL and were removed", s.orphans);
+	metric_simple(t, "waggle_endpoints", "gauge",
+		      "Local pod interfaces", endpoint_count(v->dp));
+	metric_simple(t, "waggle_endpoints_healed_total", "counter",
+		      "Pods whose lost map entries or programs were made anew", s.healed);
+	metric_simple(t, "waggle_endpoints_released_total", "counter",
+		      "Pod addresses that waited until their policy was known", s.released);
+	metric_simple(t, "waggle_endpoints_orphaned_total", "counter",
+		      "Pods that vanished without a DEL and were removed", s.orphans);
 }
 
 static void watch_metric(struct text *t, const struct source_status *s, const char *name,
@@ -404,13 +420,13 @@ static void addresses(struct text *t, const struct agent_view *v)
 	metric_family(t, "waggle_ipam_blocks", "gauge", "Pod ranges of the node");
 	for (int f = 0; f < 2; f++)
 		ipam_gauge(t, "waggle_ipam_blocks", families[f], NULL, s.family[f].blocks);
-	simple(t, "waggle_ipam_draining_blocks", "gauge",
-	       "Ranges that are the node's no more, with pods still in them", s.draining);
-	simple(t, "waggle_ipam_claimed_total", "counter", "Blocks claimed", s.claimed);
-	simple(t, "waggle_ipam_conflicts_total", "counter", "Blocks another node had already",
-	       s.conflicts);
-	simple(t, "waggle_ipam_errors_total", "counter", "Claims that failed and were retried",
-	       s.errors);
+	metric_simple(t, "waggle_ipam_draining_blocks", "gauge",
+		      "Ranges that are the node's no more, with pods still in them", s.draining);
+	metric_simple(t, "waggle_ipam_claimed_total", "counter", "Blocks claimed", s.claimed);
+	metric_simple(t, "waggle_ipam_conflicts_total", "counter",
+		      "Blocks another node had already", s.conflicts);
+	metric_simple(t, "waggle_ipam_errors_total", "counter",
+		      "Claims that failed and were retried", s.errors);
 }
 
 static void nodes(struct text *t, const struct agent_view *v)
@@ -421,40 +437,12 @@ static void nodes(struct text *t, const struct agent_view *v)
 	metric_family(t, "waggle_nodes", "gauge", "Remote nodes with pods, by the way to them");
 	text_add(t, "waggle_nodes{link=\"direct\"} %zu\nwaggle_nodes{link=\"tunnel\"} %zu\n",
 		 s.direct, s.tunnel);
-	simple(t, "waggle_nodes_unreachable", "gauge", "Remote nodes with pods and no way to them",
-	       s.unreachable);
-	simple(t, "waggle_node_routes", "gauge", "Kernel routes to other nodes' pods", s.routes);
-	simple(t, "waggle_node_routes_failed", "gauge", "Such routes that could not be made",
-	       s.failed_routes);
-}
-
-static void coded(struct text *t, const char *name, const char *help, const uint64_t count[2])
-{
-	static const char *const codes[2] = { "200", "503" };
-
-	metric_family(t, name, "counter", help);
-	for (int i = 0; i < 2; i++) {
-		const char *labels[] = { "code", codes[i] };
-
-		metric_labels(t, name, labels, 1);
-		metric_u64(t, count[i]);
-	}
-}
-
-static void service_health(struct text *t, const struct agent_view *v)
-{
-	const char *name = "waggle_health_check_ports";
-	struct service_health_stats s;
-
-	service_health_get_stats(v->service_health, &s);
-	metric_family(t, name, "gauge", "healthCheckNodePorts of Services, by family and state");
-	text_add(t, "%s{state=\"listening\"} %zu\n%s{state=\"failed\"} %zu\n", name, s.listening,
-		 name, s.failed);
-	simple(t, "waggle_healthz_failed", "gauge", "1 while --healthz-bind-address cannot be had",
-	       s.node_failed);
-	coded(t, "kubeproxy_proxy_healthz_total", "Answers of /healthz to load balancers",
-	      s.healthz);
-	coded(t, "kubeproxy_proxy_livez_total", "Answers of /livez", s.livez);
+	metric_simple(t, "waggle_nodes_unreachable", "gauge",
+		      "Remote nodes with pods and no way to them", s.unreachable);
+	metric_simple(t, "waggle_node_routes", "gauge",
+		      "Kernel routes to other nodes' pods", s.routes);
+	metric_simple(t, "waggle_node_routes_failed", "gauge", "Such routes that could not be made",
+		      s.failed_routes);
 }
 
 static void flows(struct text *t, const struct agent_view *v)
@@ -462,12 +450,12 @@ static void flows(struct text *t, const struct agent_view *v)
 	struct flow_stats s;
 
 	flow_server_stats(v->flow, &s);
-	simple(t, "waggle_flow_events_total", "counter", "Flow events read", s.seen);
+	metric_simple(t, "waggle_flow_events_total", "counter", "Flow events read", s.seen);
 	metric_family(t, "waggle_flow_lost_events_total", "counter", "Flow events lost, by place");
 	text_add(t, "waggle_flow_lost_events_total{source=\"ring_buffer\"} %" PRIu64 "\n",
 		 s.lost_ring);
 	text_add(t, "waggle_flow_lost_events_total{source=\"queue\"} %" PRIu64 "\n", s.lost_queue);
-	simple(t, "waggle_flow_clients", "gauge", "Flow streams open", s.clients);
+	metric_simple(t, "waggle_flow_clients", "gauge", "Flow streams open", s.clients);
 }
 
 static void process(struct text *t, const struct agent_view *v)
@@ -481,8 +469,9 @@ static void process(struct text *t, const struct agent_view *v)
 	metric_labels(t, "waggle_version", labels, 2);
 	metric_u64(t, 1);
 	if (f && fscanf(f, "%lu %lu", &size, &resident) == 2)
-		simple(t, "process_resident_memory_bytes", "gauge", "Resident memory in bytes",
-		       (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE));
+		metric_simple(t, "process_resident_memory_bytes", "gauge",
+			      "Resident memory in bytes",
+			      (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE));
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
 	metric_family(t, "process_cpu_seconds_total", "counter", "CPU time used, in seconds");
 	metric_labels(t, "process_cpu_seconds_total", NULL, 0);
@@ -510,7 +499,7 @@ void metrics_collect(struct text *t, const struct agent_view *v)
 	if (v->flow)
 		flows(t, v);
 	if (v->service_health)
-		service_health(t, v);
+		metrics_kube_proxy(t, v, &s);
 }
 
 /* ---- readiness ---- */

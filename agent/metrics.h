@@ -7,6 +7,7 @@
 #include "dataplane_bpf.h"
 #include "endpoint_watch.h"
 #include "flow.h"
+#include "histogram.h"
 #include "ipam_node.h"
 #include "model.h"
 #include "policy_sync.h"
@@ -27,6 +28,11 @@ void text_add(struct text *t, const char *fmt, ...) __attribute__((format(printf
 void metric_family(struct text *t, const char *name, const char *type, const char *help);
 /* Label values: backslash, quote and newline escaped; n pairs of name, value. */
 void metric_labels(struct text *t, const char *name, const char *const *pairs, size_t n);
+void metric_simple(struct text *t, const char *name, const char *type, const char *help,
+		   uint64_t value);
+void metric_histogram(struct text *t, const char *name, const char *help,
+		      const struct histogram *h);
+void sync_histogram(const struct sync_stats *s, struct histogram *ret);
 void metric_u64(struct text *t, uint64_t value); /* ends the line */
 void metric_double(struct text *t, double value);
 
@@ -42,10 +48,14 @@ struct agent_view {
 	struct model *model;
 	struct flow_server *flow;
 	const struct service_health *service_health;
+	const struct proxy_health *proxy_health;
+	const struct histogram *programming;
 	const char *node_name;
 	bool swept; /* the first complete sync is over */
 };
 
+/* metrics_kube_proxy.c */
+void metrics_kube_proxy(struct text *t, const struct agent_view *v, const struct sync_stats *sync);
 void metrics_collect(struct text *t, const struct agent_view *view);
 /* True if ready; lines of what is not otherwise. */
 bool readiness_collect(struct text *t, const struct agent_view *view);

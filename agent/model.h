@@ -89,6 +89,11 @@ struct slice {
 	size_t n_ports;
 	struct slice_endpoint *endpoints;
 	size_t n_endpoints;
+	/*
+	 * When the pod or Service changed that this slice was written for, ms since 1970; 0: not
+	 * said, or taken. Of interest once: it makes no two slices different.
+	 */
+	int64_t trigger_ms;
 };
 
 #define MODEL_POD_CIDRS "waggle.io/pod-cidrs" /* annotation of a Node; comma separated */

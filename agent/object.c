@@ -307,6 +307,15 @@ struct object *object_pack(const struct object *obj)
 	return (struct object *)p.base;
 }
 
+int64_t object_take_trigger(const struct object *slice)
+{
+	struct object *own = (struct object *)slice; /* a note about it, not what it says */
+	int64_t ms = own->slice.trigger_ms;
+
+	own->slice.trigger_ms = 0;
+	return ms;
+}
+
 static bool str_equal(const char *a, const char *b)
 {
 	return a == b || (a && b && strcmp(a, b) == 0);

@@ -11,5 +11,7 @@
 struct object *object_pack(const struct object *obj);
 /* Whether everything the dataplane reads is the same. */
 bool object_equal(const struct object *a, const struct object *b);
+/* slice.trigger_ms, once: from then on it is 0. */
+int64_t object_take_trigger(const struct object *slice);
 /* Grows an array by one zeroed element. Returns the element or NULL. */
 void *array_grow(void *array_ptr, size_t *n, size_t elem_size);

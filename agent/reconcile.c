@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <waggle/cleanup.h>
+#include "object.h"
 #include "reconcile.h"
 
 struct turn {
@@ -12,6 +13,8 @@ struct turn {
 	struct sync *s;
 	const struct object **slices;
 	size_t n, cap;
+	int64_t *triggers; /* of the slices that have changed */
+	size_t n_triggers, max_triggers;
 	const struct reconcile_listener *listener;
 };
 
@@ -30,6 +33,37 @@ static int add_slice(const struct object *obj, void *ctx)
 	}
 	t->slices[t->n++] = obj;
 	return 0;
+}
+
+static int take_triggers(struct turn *t)
+{
+	for (size_t i = 0; t->listener->programmed && i < t->n; i++) {
+		int64_t ms = object_take_trigger(t->slices[i]);
+
+		if (!ms)
+			continue;
+		if (t->n_triggers == t->max_triggers) {
+			size_t max = t->max_triggers ? t->max_triggers * 2 : 16;
+			int64_t *bigger = reallocarray(t->triggers, max, sizeof(*bigger));
+
+			if (!bigger)
+				return -ENOMEM;
+			t->triggers = bigger;
+			t->max_triggers = max;
+		}
+		t->triggers[t->n_triggers++] = ms;
+	}
+	return 0;
+}
+
+/* What waits for another try is not in the maps: when it was asked for is told of no more. */
+static int run_sync(struct turn *t, uint64_t now_ms)
+{
+	int r = sync_run(t->s, now_ms);
+
+	for (size_t i = 0; r == 0 && !sync_pending(t->s) && i < t->n_triggers; i++)
+		t->listener->programmed(t->triggers[i], t->listener->ctx);
+	return r;
 }
 
 static int tell_checked(const struct turn *t, const char *ns, const char *name,
@@ -59,8 +93,12 @@ static int reconcile_service(const char *ns, const char *name, void *ctx)
 		if (r < 0)
 			return r;
 		r = compile_service(svc, t->slices, t->n, t->facts, &table);
-		if (r < 0)
+		if (r == 0)
+			r = take_triggers(t);
+		if (r < 0) {
+			free(table);
 			return r;
+		}
 	}
 	r = sync_set_service(t->s, ns, name, table);
 	if (r < 0 && r != -ENOMEM && t->listener->refused)
@@ -100,8 +138,10 @@ int reconcile_run(struct model *m, struct compile_facts *facts, struct sync *s, 
 		return sync_run(s, now_ms);
 	r = model_take_dirty_services(m, reconcile_service, &t);
 	free(t.slices);
-	if (r < 0)
-		return r;
-	sync_sweep(s);
-	return sync_run(s, now_ms);
+	if (r == 0) {
+		sync_sweep(s);
+		r = run_sync(&t, now_ms);
+	}
+	free(t.triggers);
+	return r;
 }

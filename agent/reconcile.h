@@ -15,6 +15,8 @@ struct reconcile_listener {
 	/* What load balancers are told of a Service that has changed; NULL: it is gone. */
 	int (*checked)(const char *ns, const char *name, const struct health_check *check,
 		       void *ctx);
+	/* A change of endpoints, made at that time (ms since 1970), is in the maps now. */
+	void (*programmed)(int64_t trigger_ms, void *ctx);
 	void *ctx;
 };
 

@@ -231,8 +231,10 @@ int service_health_set(struct service_health *h, const char *ns, const char *nam
 		e = entry_new(h, ns, name);
 	if (!e)
 		return -ENOMEM;
-	h->stats.no_local_internal += check->no_local_internal - e->check.no_local_internal;
-	h->stats.no_local_external += check->no_local_external - e->check.no_local_external;
+	h->stats.no_local_internal -= e->check.no_local_internal;
+	h->stats.no_local_external -= e->check.no_local_external;
+	h->stats.no_local_internal += check->no_local_internal;
+	h->stats.no_local_external += check->no_local_external;
 	e->check = *check;
 	if (!e->changed) {
 		e->changed = true;

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The health servers kube-proxy has, by real HTTP: from outside, from a pod and on the node."""
 import json
+from datetime import datetime, timezone
 
 from suite import FAMILIES, expect, host_port, port, test, wait_for
 from netlab import NODE4, NODE6, service_objects, vip
@@ -154,3 +155,27 @@ def healthz_drains_a_node_that_goes(env):
     finally:
         lab.remove("node.yaml")
     wait_for("eligible again", lambda: get(lab, "out", NODE4, 10256, "/healthz")[0] == 200)
+
+
+@test("full")
+def kube_proxys_metrics_have_numbers(env):
+    lab = env.lab
+    found = objects(env, "lb", 0x605, [("web-1", "node-2", READY)])
+    now = datetime.now(timezone.utc).isoformat().replace("+00:00", "Z")
+    for piece in found[1:]:
+        piece["metadata"]["annotations"] = {
+            "endpoints.kubernetes.io/last-change-trigger-time": now}
+    name = "kubeproxy_network_programming_duration_seconds"
+    before = float(metric(env, f"{name}_count"))
+    env.services.append("lb")
+    lab.write("lb.yaml", "---\n".join(json.dumps(o) + "\n" for o in found))
+    wait_for("both slices to be counted",
+             lambda: float(metric(env, f"{name}_count")) == before + 2)
+    expect(0 < float(metric(env, f"{name}_sum")) < 60, metric(env, f"{name}_sum"))
+    none = "kubeproxy_sync_proxy_rules_no_local_endpoints_total"
+    expect(metric(env, f'{none}{{traffic_policy="external"}}') == "2", "not local")
+    expect(float(metric(env, "kubeproxy_sync_proxy_rules_duration_seconds_count")) > 0, "runs")
+    last = float(metric(env, "kubeproxy_sync_proxy_rules_last_timestamp_seconds"))
+    expect(abs(last - datetime.now().timestamp()) < 60, last)
+    put(env, "lb", 0x605, [("web-1", lab.node_name, READY)])
+    wait_for("local", lambda: metric(env, f'{none}{{traffic_policy="external"}}') == "0")

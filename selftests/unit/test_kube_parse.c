@@ -11,6 +11,7 @@
 #include <waggle/addr.h>
 #include <waggle/cleanup.h>
 
+#include "agent/kube_field.h"
 #include "agent/kube_parse.h"
 
 static const char *fixture(const char *name)
@@ -325,6 +326,28 @@ static void test_nodes_that_are_about_to_go(void **state)
 	}
 }
 
+static void test_times(void **state)
+{
+	static const struct {
+		const char *text;
+		int64_t ms;
+	} cases[] = {
+		{ "1970-01-01T00:00:01Z", 1000 },
+		{ "2023-11-14T22:13:20.123456789Z", 1700000000123 },
+		{ "2023-11-14T22:13:20.5+00:00", 1700000000500 },
+		{ "2023-11-15T00:13:20+02:00", 1700000000000 },
+		{ "2023-11-14T16:43:20-05:30", 1700000000000 },
+		{ "", 0 },
+		{ "yesterday", 0 },
+		{ "2023-11-14T22:13:20", 0 },
+		{ "2023-11-14T22:13:20Zulu", 0 },
+		{ "2023-11-14T22:13:20*02:00", 0 },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		assert_int_equal(field_time_ms(cases[i].text), cases[i].ms);
+}
+
 static void test_nil_conditions_mean_ready(void **state)
 {
 	_cleanup_(model_freep) struct model *m = NULL;
@@ -455,6 +478,7 @@ int main(void)
 		cmocka_unit_test(test_one_object),
 		cmocka_unit_test(test_pod_cidrs_of_a_node),
 		cmocka_unit_test(test_nodes_that_are_about_to_go),
+		cmocka_unit_test(test_times),
 		cmocka_unit_test(test_nil_conditions_mean_ready),
 		cmocka_unit_test(test_a_bad_item_loses_no_other),
 		cmocka_unit_test(test_endpoints_become_slices),

@@ -26,7 +26,25 @@ static void on_refused(const char *ns, const char *name, int err, void *ctx)
 	refused = err;
 }
 
-static const struct reconcile_listener listener = { .refused = on_refused };
+static int64_t programmed[8];
+static size_t n_programmed;
+
+static void on_programmed(int64_t trigger_ms, void *ctx)
+{
+	assert_true(n_programmed < 8);
+	programmed[n_programmed++] = trigger_ms;
+}
+
+static int checks, last_local;
+
+static int on_checked(const char *ns, const char *name, const struct health_check *check, void *ctx)
+{
+	checks++;
+	last_local = check ? (int)check->family[HEALTH_V4].local : -1;
+	return 0;
+}
+
+static const struct reconcile_listener listener = { on_refused, on_checked, on_programmed, NULL };
 
 static uint64_t run(void)
 {
@@ -50,7 +68,7 @@ static void add_service(const char *name, const char *vip)
 	assert_true(model_upsert(m, obj) >= 0);
 }
 
-static void add_slice(const char *service, const char *addr)
+static struct object *slice_of(const char *service, const char *addr)
 {
 	struct object *obj = object_new(MODEL_SLICE, "ns", "slice");
 
@@ -65,7 +83,12 @@ static void add_slice(const char *service, const char *addr)
 	obj->slice.endpoints[0].addrs = calloc(1, sizeof(struct wag_addr));
 	obj->slice.endpoints[0].n_addrs = 1;
 	assert_int_equal(wag_addr_parse(addr, obj->slice.endpoints[0].addrs), 0);
-	assert_true(model_upsert(m, obj) >= 0);
+	return obj;
+}
+
+static void add_slice(const char *service, const char *addr)
+{
+	assert_true(model_upsert(m, slice_of(service, addr)) >= 0);
 }
 
 /* Endpoints 10.1.0.1 and 10.1.0.2, hinted for zones a and b. */
@@ -140,6 +163,53 @@ static void test_nothing_before_both_kinds_are_complete(void **state)
 	model_set_synced(m, MODEL_SLICE);
 	assert_int_equal(run(), 3); /* name, backend, frontend */
 	assert_int_equal(run(), 0);
+}
+
+static void test_a_change_of_endpoints_is_told_once_when_it_is_in_the_maps(void **state)
+{
+	struct object *slice;
+
+	n_programmed = 0;
+	add_service("a", "10.96.0.1");
+	slice = slice_of("a", "10.1.0.1");
+	slice->slice.trigger_ms = 5000;
+	assert_int_equal(model_upsert(m, slice), 1);
+	run();
+	assert_int_equal(n_programmed, 0); /* not all is listed */
+	model_set_synced(m, MODEL_SERVICE);
+	model_set_synced(m, MODEL_SLICE);
+	dataplane_fake_fail_table(dp, DP_BACKEND, EBUSY);
+	run();
+	assert_int_equal(n_programmed, 0); /* failed */
+	dataplane_fake_fail_table(dp, DP_BACKEND, 0);
+	slice = slice_of("a", "10.1.0.2");
+	slice->slice.trigger_ms = 6000;
+	assert_int_equal(model_upsert(m, slice), 1);
+	assert_int_equal(reconcile_run(m, NULL, sy, 100000, &listener), 0);
+	assert_int_equal(n_programmed, 1);
+	assert_int_equal(programmed[0], 6000);
+	assert_int_equal(model_delete(m, MODEL_SERVICE, "ns", "a"), 1);
+	add_service("a", "10.96.0.1");
+	run();
+	assert_int_equal(n_programmed, 1); /* the same slice again is no news */
+}
+
+static void test_checks_are_told_for_what_changed(void **state)
+{
+	checks = 0;
+	model_set_synced(m, MODEL_SERVICE);
+	model_set_synced(m, MODEL_SLICE);
+	add_service("a", "10.96.0.1");
+	add_service("b", "10.96.0.2");
+	run();
+	assert_int_equal(checks, 2);
+	add_slice("a", "10.1.0.1");
+	run();
+	assert_int_equal(checks, 3);
+	assert_int_equal(model_delete(m, MODEL_SERVICE, "ns", "a"), 1);
+	run();
+	assert_int_equal(checks, 4);
+	assert_int_equal(last_local, -1);
 }
 
 static void test_endpoints_and_deletion(void **state)
@@ -243,6 +313,8 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 		T(test_nothing_before_both_kinds_are_complete),
 		T(test_endpoints_and_deletion),
+		T(test_a_change_of_endpoints_is_told_once_when_it_is_in_the_maps),
+		T(test_checks_are_told_for_what_changed),
 		T(test_restart_deletes_only_when_complete),
 		T(test_the_zone_of_the_node_chooses_anew),
 		T(test_sync_proxy_rules_repeated),
