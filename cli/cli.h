@@ -25,6 +25,7 @@ struct cli {
 	bool verbose; /* -v: each single one, too */
 	bool fix;     /* --fix: repair what can be repaired */
 	bool force;   /* --force: although somebody seems to need it */
+	bool clean_kube_proxy, dry_run, yes;
 };
 
 /* A verb: argv holds its own arguments only. 0, or -errno with err filled; > 0 is an exit status
@@ -32,6 +33,7 @@ struct cli {
 typedef int (*cmd_fn)(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 
 int cmd_status(const struct cli *cli, int argc, char **argv, struct wag_err *err);
+int cmd_doctor(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 int cmd_service_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 int cmd_endpoint_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 int cmd_node_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);

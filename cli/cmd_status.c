@@ -10,18 +10,13 @@
 #include "bpf_maps.h"
 #include "http_get.h"
 #include "bpf_features.h"
+#include "map_fill.h"
 #include "nodes.h"
 
 #define NSEC_PER_SEC 1000000000ULL
 #define NODES_SHOWN 10
 
 static const struct output_column columns[] = { { "WHAT", "what" }, { "STATUS", "status" } };
-
-/* Maps whose fill is worth a line: those that can run full. */
-static const char *const filling[] = {
-	"wag_svc", "wag_backend", "wag_svc_name", "wag_ct", "wag_sock", "wag_pods", "wag_endpoint",
-	"wag_src_range", "wag_affinity", "wag_netns", "wag_cidr", "wag_nodes",
-};
 
 static json_t *lines_of(char *text)
 {
@@ -111,41 +106,6 @@ static json_t *nodes_json(const struct cli *cli)
 	json_t *list;
 
 	return nodes_read(cli, &list, NULL) == 0 ? list : json_array();
-}
-
-/* Conntrack counts itself; walking a quarter of a million flows for a status line would not do. */
-static int64_t fill_of(const struct cli *cli, const struct pinned_map *map)
-{
-	_cleanup_map_ struct pinned_map clock = PINNED_MAP_NONE;
-	struct wag_ct_clock value;
-	__u32 zero = 0;
-
-	if (strcmp(map->name, "wag_ct") != 0)
-		return pinned_map_count(map);
-	if (pinned_map_open_typed(cli, "wag_ct_clock", sizeof(zero), sizeof(value), &clock,
-				  NULL) < 0 ||
-	    pinned_map_lookup(&clock, &zero, &value) < 0)
-		return -ENOENT;
-	return value.used;
-}
-
-static json_t *maps_json(const struct cli *cli)
-{
-	json_t *list = json_array();
-
-	for (size_t i = 0; i < sizeof(filling) / sizeof(filling[0]); i++) {
-		_cleanup_map_ struct pinned_map map = PINNED_MAP_NONE;
-		int64_t used;
-
-		if (pinned_map_open(cli, filling[i], &map, NULL) < 0)
-			continue;
-		used = fill_of(cli, &map);
-		if (used >= 0)
-			json_array_append_new(list, json_pack("{s:s, s:I, s:I}", "name",
-				filling[i], "entries", (json_int_t)used, "maxEntries",
-				(json_int_t)map.info.max_entries));
-	}
-	return list;
 }
 
 static json_t *drops_json(const struct cli *cli)
@@ -298,7 +258,7 @@ int cmd_status(const struct cli *cli, int argc, char **argv, struct wag_err *err
 			"datapath", r == 0 ? meta_json(cli, &meta) : json_null(), "routing",
 			r == 0 ? routing_json(&meta) : json_null(), "nodes",
 			r == 0 ? nodes_json(cli) : json_array(), "kernel", kernel_features(),
-			"maps", r == 0 ? maps_json(cli) : json_array(), "drops",
+			"maps", r == 0 ? map_fill(cli) : json_array(), "drops",
 			r == 0 ? drops_json(cli) : json_array());
 	if (!doc)
 		return wag_err_set(err, -ENOMEM, "out of memory");

@@ -25,6 +25,8 @@ struct verb {
 
 static const struct verb verbs[] = {
 	{ "status", cmd_status, 0, "", "is the agent ready, what is not, how full are the maps" },
+	{ "doctor", cmd_doctor, 0, "[--clean-kube-proxy]",
+	  "what is wrong here; kube-proxy's leftovers, and how to get rid of them" },
 	{ "service list", cmd_service_list, 0, "", "Services with their backends" },
 	{ "endpoint list", cmd_endpoint_list, 0, "", "pods of this node" },
 	{ "node list", cmd_node_list, 0, "", "other nodes and the way packets take to them" },
@@ -47,7 +49,8 @@ static const struct verb verbs[] = {
 #define N_VERBS (sizeof(verbs) / sizeof(verbs[0]))
 
 enum { OPT_ALL = 256, OPT_EXPIRED, OPT_VERSION, OPT_PATH, OPT_HOST_PROC, OPT_BIN_DIR, OPT_SOURCE,
-       OPT_CONF_DIR, OPT_FIX, OPT_FORCE, OPT_FRONTENDS, OPT_BACKENDS, OPT_SOURCE_RANGES };
+       OPT_CONF_DIR, OPT_FIX, OPT_FORCE, OPT_FRONTENDS, OPT_BACKENDS, OPT_SOURCE_RANGES,
+       OPT_CLEAN_KUBE_PROXY, OPT_DRY_RUN };
 
 static const struct option options[] = {
 	{ "pin-dir", required_argument, NULL, 'p' },
@@ -62,6 +65,9 @@ static const struct option options[] = {
 	{ "verbose", no_argument, NULL, 'v' },
 	{ "fix", no_argument, NULL, OPT_FIX },
 	{ "force", no_argument, NULL, OPT_FORCE },
+	{ "clean-kube-proxy", no_argument, NULL, OPT_CLEAN_KUBE_PROXY },
+	{ "dry-run", no_argument, NULL, OPT_DRY_RUN },
+	{ "yes", no_argument, NULL, 'y' },
 	{ "path", required_argument, NULL, OPT_PATH },
 	{ "host-proc", required_argument, NULL, OPT_HOST_PROC },
 	{ "bin-dir", required_argument, NULL, OPT_BIN_DIR },
@@ -76,7 +82,7 @@ static void usage(FILE *f)
 {
 	fprintf(f, "usage: waggle [options] COMMAND\n\n");
 	for (size_t i = 0; i < N_VERBS; i++)
-		fprintf(f, "  %-18s %-14s %s\n", verbs[i].name, verbs[i].args, verbs[i].help);
+		fprintf(f, "  %-18s %-20s %s\n", verbs[i].name, verbs[i].args, verbs[i].help);
 	fprintf(f,
 		"\n"
 		"  -o, --output table|json|yaml   (default: table)\n"
@@ -89,15 +95,19 @@ static void usage(FILE *f)
 		"      --expired                  ct list: only flows past their time\n"
 		"  -v, --verbose                  ipam show: each lease, too\n"
 		"      --fix                      ipam check: repair what can be repaired\n"
-		"      --force                    ipam release: although a pod has the address\n"
+		"      --force                    ipam release: although a pod has the address;\n"
+		"                                 doctor: although kube-proxy runs\n"
+		"      --clean-kube-proxy         doctor: remove what kube-proxy left\n"
+		"      --dry-run                  with it: only show what that would be\n"
+		"  -y, --yes                      with it: do not ask\n"
 		"      --path PATH                init: where to mount\n"
 		"      --host-proc DIR            init: mount in the namespaces of its process 1\n"
 		"      --bin-dir DIR              init cni, uninstall-cni: the runtime's plugins\n"
 		"      --source FILE              init cni: what to install\n"
 		"      --conf-dir DIR             init uninstall-cni: the runtime's networks\n"
 		"\nOptions may stand before or after the command. Exit status: 0, or 1 on\n"
-		"error and when 'status' or 'ipam check' finds something wrong, or 2 for wrong\n"
-		"usage.\n",
+		"error and when 'status', 'doctor' or 'ipam check' finds something wrong, or 2\n"
+		"for wrong usage.\n",
 		WAG_PIN_DIR, WAG_STATE_DIR);
 }
 
@@ -218,6 +228,15 @@ static int take_option(struct cli *cli, int c)
 	case OPT_FORCE:
 		cli->force = true;
 		break;
+	case OPT_CLEAN_KUBE_PROXY:
+		cli->clean_kube_proxy = true;
+		break;
+	case OPT_DRY_RUN:
+		cli->dry_run = true;
+		break;
+	case 'y':
+		cli->yes = true;
+		break;
 	case OPT_PATH:
 		cli->path = optarg;
 		break;
@@ -256,7 +275,7 @@ int main(int argc, char **argv)
 
 	signal(SIGPIPE, SIG_IGN);
 	bpf_maps_init();
-	while ((c = getopt_long(argc, argv, "o:vh", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "o:vyh", options, NULL)) != -1) {
 		r = take_option(&cli, c);
 		if (r >= 0)
 			return r;

@@ -8,8 +8,8 @@ set -euo pipefail
 BUILD="gcc libc6-dev clang llvm meson ninja-build pkg-config python3 libbpf-dev libelf-dev
 zlib1g-dev libjansson-dev libcurl4-openssl-dev libyaml-dev libevent-dev libnghttp2-dev
 libprotobuf-c-dev protobuf-c-compiler uthash-dev iproute2 util-linux procps"
-TEST="libcmocka-dev openssl iptables nftables ethtool iputils-ping qemu-system-x86 busybox-static
-cpio zstd curl ca-certificates shellcheck python3-yaml"
+TEST="libcmocka-dev openssl iptables nftables ipset ethtool iputils-ping qemu-system-x86
+busybox-static cpio zstd curl ca-certificates shellcheck python3-yaml"
 
 # A machine just started may be installing updates.
 APT_WAIT=(-o DPkg::Lock::Timeout=120)
