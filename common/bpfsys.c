@@ -94,6 +94,24 @@ int bpfsys_map_next_key(int fd, const void *key, void *next)
 	return bpfsys(BPF_MAP_GET_NEXT_KEY, &attr);
 }
 
+int bpfsys_map_lookup_batch(int fd, const uint32_t *at, uint32_t *next, void *keys, void *values,
+			    uint32_t *n)
+{
+	union bpf_attr attr;
+	int r;
+
+	attr_clear(&attr);
+	attr.batch.map_fd = (uint32_t)fd;
+	attr.batch.in_batch = ptr_u64(at);
+	attr.batch.out_batch = ptr_u64(next);
+	attr.batch.keys = ptr_u64(keys);
+	attr.batch.values = ptr_u64(values);
+	attr.batch.count = *n;
+	r = bpfsys(BPF_MAP_LOOKUP_BATCH, &attr);
+	*n = r < 0 && r != -ENOENT ? 0 : attr.batch.count;
+	return r;
+}
+
 int bpfsys_array_store(int fd, size_t offset, uint32_t value)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);

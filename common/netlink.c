@@ -25,7 +25,7 @@ struct nl {
 	char buf[32768]; /* the kernel's dumps never fill more at once */
 };
 
-int nl_new(struct nl **ret)
+static int nl_open(struct nl **ret, int protocol)
 {
 	struct timeval limit = { .tv_sec = DEADLINE_S };
 	_cleanup_(nl_freep) struct nl *nl = malloc(sizeof(*nl));
@@ -33,13 +33,23 @@ int nl_new(struct nl **ret)
 	if (!nl)
 		return -ENOMEM;
 	nl->seq = 0;
-	nl->fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	nl->fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol);
 	if (nl->fd < 0)
 		return -errno;
 	if (setsockopt(nl->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) < 0)
 		return -errno;
 	*ret = TAKE_PTR(nl);
 	return 0;
+}
+
+int nl_new(struct nl **ret)
+{
+	return nl_open(ret, NETLINK_ROUTE);
+}
+
+int nl_new_diag(struct nl **ret)
+{
+	return nl_open(ret, NETLINK_SOCK_DIAG);
 }
 
 void nl_free(struct nl *nl)

@@ -39,6 +39,7 @@ uint32_t nl_attr_u32(const struct rtattr *rta); /* 0: none */
 uint32_t nl_nested_u32(const struct rtattr *nest, unsigned type); /* 0: none */
 
 int nl_parse_tunnel(const struct nlmsghdr *h, struct nl_tunnel *ret);
+int nl_parse_socket(const struct nlmsghdr *h, struct nl_socket *ret);
 int nl_parse_addr(const struct nlmsghdr *h, struct nl_addr *ret);
 
 /*

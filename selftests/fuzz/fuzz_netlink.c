@@ -14,11 +14,13 @@ static int read_all(const struct nlmsghdr *h, void *ctx)
 	struct nl_neigh neigh;
 	struct nl_tunnel tunnel;
 	struct nl_qdisc qdisc;
+	struct nl_socket sock;
 	struct nl_addr addr;
 
 	if (nl_parse_link(h, &link) == 0 && strlen(link.name) >= sizeof(link.name))
 		__builtin_trap();
 	(void)nl_parse_addr(h, &addr);
+	(void)nl_parse_socket(h, &sock);
 	if (nl_parse_tunnel(h, &tunnel) == 0 && !memchr(tunnel.kind, 0, sizeof(tunnel.kind)))
 		__builtin_trap();
 	(void)nl_parse_route(h, &route);

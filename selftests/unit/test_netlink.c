@@ -421,6 +421,75 @@ static void test_requests(void **state)
 	close(home);
 }
 
+struct found {
+	uint64_t cookie;
+	struct nl_socket sock;
+	int n;
+};
+
+static int find_socket(const struct nl_socket *s, void *ctx)
+{
+	struct found *f = ctx;
+
+	if (s->cookie == f->cookie) {
+		f->sock = *s;
+		f->n++;
+	}
+	return 0;
+}
+
+static void one_socket(struct nl *diag, const char *text, int family, const char *peer)
+{
+	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons(9) };
+	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_port = htons(9) };
+	int fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0), r;
+	struct found f = { 0 };
+	socklen_t len = sizeof(f.cookie);
+	char buf[WAG_ADDR_TEXT];
+
+	assert_int_equal(inet_pton(family, text,
+				   family == AF_INET ? (void *)&v4.sin_addr : &v6.sin6_addr), 1);
+	assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_COOKIE, &f.cookie, &len), 0);
+	assert_int_equal(nl_udp_list(diag, find_socket, &f), 0);
+	assert_int_equal(f.n, 0); /* it has no peer */
+	if (family == AF_INET)
+		assert_int_equal(connect(fd, (void *)&v4, sizeof(v4)), 0);
+	else
+		assert_int_equal(connect(fd, (void *)&v6, sizeof(v6)), 0);
+	assert_int_equal(nl_udp_list(diag, find_socket, &f), 0);
+	assert_int_equal(f.n, 1);
+	assert_string_equal(wag_addr_format(&f.sock.peer, buf), peer);
+	assert_int_equal(f.sock.peer_port, htons(9));
+	r = nl_socket_destroy(diag, &f.sock);
+	if (r != -EOPNOTSUPP) {
+		assert_int_equal(r, 0);
+		assert_int_equal(send(fd, "x", 1, 0), -1);
+		assert_int_equal(nl_socket_destroy(diag, &f.sock), -ENOENT);
+	}
+	close(fd);
+}
+
+static void test_sockets_are_found_and_closed(void **state)
+{
+	int home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	struct nl *nl, *diag;
+
+	if (unshare(CLONE_NEWNET) < 0) {
+		close(home);
+		skip();
+	}
+	assert_int_equal(nl_new(&nl), 0);
+	assert_int_equal(nl_link_up(nl, 1), 0); /* lo */
+	assert_int_equal(nl_new_diag(&diag), 0);
+	one_socket(diag, "127.0.0.1", AF_INET, "127.0.0.1");
+	one_socket(diag, "::1", AF_INET6, "::1");
+	one_socket(diag, "::ffff:127.0.0.1", AF_INET6, "127.0.0.1");
+	nl_free(diag);
+	nl_free(nl);
+	assert_int_equal(setns(home, CLONE_NEWNET), 0);
+	close(home);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -428,6 +497,7 @@ int main(void)
 		cmocka_unit_test(test_parse_refuses_bad_lengths),
 		cmocka_unit_test(test_a_request_too_long_is_refused),
 		cmocka_unit_test(test_requests),
+		cmocka_unit_test(test_sockets_are_found_and_closed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -378,7 +378,7 @@ struct wag_sock {
 	__u16 pad;
 	__u32 svc_index;
 	__u32 svc_id;
-	__u32 pad2;
+	__u32 ep_id; /* of the pod the socket belongs to; 0: the node's own */
 };
 
 /*

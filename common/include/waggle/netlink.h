@@ -17,6 +17,9 @@ int nl_new(struct nl **ret); /* in the caller's network namespace; caller owns *
 void nl_free(struct nl *nl);
 void nl_freep(struct nl **nl);
 
+/* The same for sockets of other processes in this namespace (man 7 sock_diag). */
+int nl_new_diag(struct nl **ret);
+
 struct nl_link {
 	uint32_t ifindex;
 	char name[16];
@@ -37,6 +40,22 @@ int nl_link_del(struct nl *nl, uint32_t ifindex);
 int nl_link_up(struct nl *nl, uint32_t ifindex);
 typedef int (*nl_link_fn)(const struct nl_link *link, void *ctx); /* not 0 stops */
 int nl_link_list(struct nl *nl, nl_link_fn fn, void *ctx);
+
+/* A UDP socket that is connected. */
+struct nl_socket {
+	struct wag_addr peer;
+	uint64_t cookie; /* the kernel's, as BPF sees it */
+	__be16 peer_port;
+	uint8_t family; /* AF_INET, AF_INET6 */
+	uint8_t id[48]; /* the kernel's own words for it */
+};
+typedef int (*nl_socket_fn)(const struct nl_socket *s, void *ctx); /* not 0 stops */
+int nl_udp_list(struct nl *diag, nl_socket_fn fn, void *ctx); /* of both families */
+/*
+ * Its owner gets ECONNABORTED once, and it has no peer any more. -ENOENT: it is gone;
+ * -EOPNOTSUPP: this kernel cannot (CONFIG_INET_DIAG_DESTROY).
+ */
+int nl_socket_destroy(struct nl *diag, const struct nl_socket *s);
 
 int nl_addr_add(struct nl *nl, uint32_t ifindex, const struct wag_addr *addr, unsigned bits);
 struct nl_addr {
