@@ -177,6 +177,7 @@ static __always_inline bool sock_remember_reply(const struct sock_call *call, __
 		.port = call->port,
 		.svc_index = choice->svc_index,
 		.svc_id = choice->svc_id,
+		.ep_id = call->ep_id,
 	};
 	struct wag_sock *known;
 
@@ -205,6 +206,7 @@ static __always_inline void sock_remember_choice(const struct sock_call *call, _
 		.port = choice->port,
 		.svc_index = choice->svc_index,
 		.svc_id = choice->svc_id,
+		.ep_id = call->ep_id,
 	};
 
 	sock_store(&key, &value);
@@ -264,6 +266,17 @@ static __always_inline bool sock_is_bound(struct bpf_sock_addr *ctx)
 	return sk && sk->src_port;
 }
 
+/*
+ * An IPv6 socket that is connected to ::ffff:a.b.c.d comes by at each message, with the peer it
+ * has: the backend, which goes on standing for its frontend.
+ */
+static __always_inline bool sock_is_connected(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	return sk && sk->state == BPF_TCP_ESTABLISHED;
+}
+
 /* connect and sendmsg: frontend -> backend. */
 static __always_inline int sock_forward(struct bpf_sock_addr *ctx, struct sock_call *call,
 					 const bool v6)
@@ -287,7 +300,7 @@ static __always_inline int sock_forward(struct bpf_sock_addr *ctx, struct sock_c
 		hostport_lookup(&front, &call->addr, call->port, call->proto);
 	cookie = bpf_get_socket_cookie(ctx);
 	if (!front.svc && !front.hostport) {
-		if (call->point == WAG_POINT_SENDMSG)
+		if (call->point == WAG_POINT_SENDMSG && !sock_is_connected(ctx))
 			sock_forget(call, cookie);
 		return SYS_PROCEED;
 	}
