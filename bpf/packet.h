@@ -44,6 +44,7 @@ enum pkt_flags {
 	PKT_TO_POD = 1 << 15, /* and wag_scratch.to is the destination */
 	PKT_HELD = 1 << 16,  /* a fragment that waits, or is put back: it is counted another time */
 	PKT_PACK = 1 << 17,  /* to be packed here, for the node of wag_scratch.hop */
+	PKT_UNANSWERED = 1 << 18, /* with PKT_TRACKED: began before there was a Service, perhaps */
 };
 
 struct wag_pkt {

@@ -5,6 +5,7 @@
 #include "maps.h"
 #include "packet.h"
 #include "service.h"
+#include "stage_track.h"
 
 /* The node itself is one client, whichever of its addresses a packet has. */
 static __always_inline void client_of(const struct wag_pkt *pkt, struct svc_client *client)
@@ -23,7 +24,7 @@ static __always_inline int stage_service(struct __sk_buff *skb, struct wag_scrat
 	struct svc_frontend front;
 	enum svc_result result;
 
-	if (pkt->flags & PKT_TRACKED || !tuple_has_ports(t))
+	if ((pkt->flags & (PKT_TRACKED | PKT_UNANSWERED)) == PKT_TRACKED || !tuple_has_ports(t))
 		return NEXT;
 	svc_lookup(&front, &t->daddr, t->dport, t->proto, false);
 	/* Not asked for every packet of the node's own connections. */
@@ -50,6 +51,8 @@ static __always_inline int stage_service(struct __sk_buff *skb, struct wag_scrat
 	default:
 		break;
 	}
+	if (pkt->flags & PKT_TRACKED)
+		track_forget(scratch);
 	pkt->xlat.saddr = t->saddr;
 	pkt->xlat.sport = t->sport;
 	pkt->xlat.daddr = choice->addr;

@@ -27,6 +27,16 @@ static __always_inline bool ct_migrating(void)
 	return runtime && runtime->migrating;
 }
 
+/*
+ * Who sends on after its own reset did not mean it, or it was another's, out of the window. Each
+ * of a translated flow's two entries sees one direction; of others it is no matter.
+ */
+static __always_inline bool ct_reset_undone(const struct wag_pkt *pkt, __u32 flags)
+{
+	return flags & WAG_CT_RST && flags & (WAG_CT_REWRITE_ORIG | WAG_CT_REWRITE_REPLY) &&
+	       !(pkt->tcp_flags & (TCP_RST | TCP_FIN | TCP_SYN));
+}
+
 static __always_inline void ct_update(struct wag_pkt *pkt, struct wag_ct *ct, bool reply)
 {
 	__u32 flags = ct->flags, news = 0;
@@ -45,7 +55,9 @@ static __always_inline void ct_update(struct wag_pkt *pkt, struct wag_ct *ct, bo
 		pkt->flags |= PKT_FIRST_REPLY;
 	if (cfg.dry_run)
 		return;
-	if ((flags & news) != news)
+	if (ct_reset_undone(pkt, flags))
+		ct->flags = (flags | news) & ~WAG_CT_RST;
+	else if ((flags & news) != news)
 		ct->flags = flags | news;
 	if (pkt->now - ct->seen_ns > CT_SEEN_GRAIN_NS)
 		ct->seen_ns = pkt->now;
@@ -169,6 +181,28 @@ static __always_inline int track_unknown(struct __sk_buff *skb, struct wag_scrat
 	return PASS;
 }
 
+/*
+ * Nobody has answered a flow that is no Service's: what it was sent to may have become one since.
+ * A masqueraded flow's answers are noted elsewhere; it is asked for too.
+ */
+static __always_inline bool track_unanswered(const struct wag_pkt *pkt, const struct wag_ct *ct,
+					     bool reply)
+{
+	return !reply && !ct->svc_id && !(ct->flags & (WAG_CT_SEEN_REPLY | WAG_CT_NODE_PORT)) &&
+	       !(pkt->flags & PKT_RELATED) &&
+	       (pkt->tuple.proto != IPPROTO_TCP || pkt->flags & PKT_SYN);
+}
+
+/* The flow begins anew with this packet. */
+static __always_inline void track_forget(struct wag_scratch *scratch)
+{
+	struct wag_ct *ct = bpf_map_lookup_elem(&wag_ct, &scratch->key);
+
+	if (ct && !cfg.dry_run)
+		ct_account(-ct_remove(&scratch->key, ct, &scratch->pair));
+	scratch->pkt.flags &= ~(PKT_TRACKED | PKT_UNANSWERED);
+}
+
 static __always_inline int stage_track(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
 	struct wag_ct_key *key = &scratch->key;
@@ -203,6 +237,8 @@ static __always_inline int stage_track(struct __sk_buff *skb, struct wag_scratch
 	if (!(pkt->flags & PKT_RELATED))
 		ct_update(pkt, ct, reply);
 	pkt->flags |= PKT_TRACKED | (reply ? PKT_REPLY : 0);
+	if (track_unanswered(pkt, ct, reply))
+		pkt->flags |= PKT_UNANSWERED;
 	if (ct->flags & WAG_CT_NODE_PORT)
 		pkt->flags |= PKT_NODE_PORT;
 	pkt->svc_index = ct->svc_index;

@@ -261,7 +261,106 @@ static void reopened(struct world *w)
 	in_step(w);
 }
 
+/* Does the client see this reply come from the Service? */
+static bool from_vip(struct world *w, struct spec s)
+{
+	struct wag_addr vip = addr_of(VIP, w->v6);
+	struct frame in, out;
+	const void *saddr;
+
+	frame_build(&in, &s, w->v6);
+	if (world_run(w, FROM_POD, &in, &out) != V_REDIRECT)
+		return false;
+	saddr = out.data + FRAME_L3 + (w->v6 ? 8 : 12);
+	return memcmp(saddr, w->v6 ? (void *)&vip : (void *)&vip.w[3], w->v6 ? 16 : 4) == 0 &&
+	       !frame_wrong(&out, w->v6);
+}
+
+/*
+ * A segment out of the window is its receiver's to judge. With the backend's own address the client
+ * would answer it with a reset, and end a connection that lives.
+ */
+static void out_of_window(struct world *w)
+{
+	static const __u8 flags[] = { F_ACK, F_RST, F_RST | F_ACK, F_SYN | F_ACK, F_ACK };
+
+	services_tcp(w);
+	handshake(w, 1, false);
+	for (size_t i = 0; i < sizeof(flags); i++) {
+		struct spec s = reply(1, flags[i]);
+
+		s.seq = 0xdeadbeef - (__u32)i;
+		s.ack = 0x12345678;
+		s.payload = 10;
+		expect(from_vip(w, s), "flags %#x: not from the Service", flags[i]);
+	}
+	/* Its ends took no notice: they go on, and pause for longer than a closed flow lives. */
+	expect(sends(w, flow(1, F_ACK, false)) == V_REDIRECT, "the client");
+	expect(from_vip(w, reply(1, F_ACK)), "the backend");
+	world_age(w, 25 * SEC_NS);
+	for (unsigned n = 0; n < 18; n++) /* the hand comes round */
+		sends(w, flow(100 + n, F_SYN, true));
+	expect(from_vip(w, reply(1, F_ACK)), "the backend, after a pause");
+	in_step(w);
+}
+
+/* A connection that was reset is gone after a while, whoever still sends. */
+static void reset_ends(struct world *w)
+{
+	services_tcp(w);
+	handshake(w, 1, false);
+	sends(w, reply(1, F_ACK));
+	sends(w, flow(1, F_RST, false));
+	world_age(w, 15 * SEC_NS);
+	for (unsigned n = 0; n < 18; n++)
+		sends(w, flow(100 + n, F_SYN, true));
+	expect(!known(w, 1, false), "still there");
+	in_step(w);
+}
+
+/* Unanswered so far, what a flow was sent to becomes a Service: the next packet is translated. */
+static void service_comes_later(struct world *w)
+{
+	static const __u8 protos[] = { IPPROTO_TCP, IPPROTO_UDP, IPPROTO_SCTP };
+
+	for (size_t i = 0; i < sizeof(protos); i++) {
+		struct spec s = { POD_A, VIP2, 4000, 80, protos[i], F_SYN };
+		struct spec back = { POD_B, POD_A, 8080, 4000, protos[i], F_SYN | F_ACK };
+		struct wag_ct ct;
+
+		expect(sends(w, s) != V_DROP && world_ct_count(w) == 1, "%u: before", protos[i]);
+		world_service(w, 4, VIP2, 80, protos[i], WAG_SVC_CLUSTER_IP);
+		world_backends(w, 4, protos[i], &(struct backend){ POD_B, 8080 }, 1);
+		expect(sends(w, s) == V_REDIRECT, "%u: not translated", protos[i]);
+		expect(world_ct_get(w, &s, false, &ct) && ct.flags & WAG_CT_REWRITE_ORIG,
+		       "%u: not remembered", protos[i]);
+		expect(sends(w, back) == V_REDIRECT, "%u: the answer", protos[i]);
+		expect(world_ct_count(w) == 2, "%u entries", world_ct_count(w));
+		in_step(w);
+		world_reset(w, w->v6);
+	}
+}
+
+/* A flow that is answered stays what it is, whatever becomes of its addresses. */
+static void answered_stays(struct world *w)
+{
+	struct spec s = { POD_A, POD_B, 4000, 80, IPPROTO_UDP, 0 };
+	struct spec back = { POD_B, POD_A, 80, 4000, IPPROTO_UDP, 0 };
+	struct wag_ct ct;
+
+	expect(sends(w, s) == V_REDIRECT && sends(w, back) == V_REDIRECT, "before");
+	world_service(w, 4, POD_B, 80, IPPROTO_UDP, WAG_SVC_EXTERNAL_IP);
+	world_backends(w, 4, IPPROTO_UDP, &(struct backend){ POD_C, 8080 }, 1);
+	expect(sends(w, s) == V_REDIRECT, "after");
+	expect(world_ct_get(w, &s, false, &ct) && !(ct.flags & WAG_CT_REWRITE_ORIG), "translated");
+	expect(world_ct_count(w) == 1, "%u entries", world_ct_count(w));
+}
+
 static const struct ct_test tests[] = {
+	{ "a Service that comes later gets the flow", service_comes_later },
+	{ "an answered flow stays direct", answered_stays },
+	{ "segments out of the window come from the Service", out_of_window },
+	{ "a reset flow ends", reset_ends },
 	{ "a flood of SYNs evicts only its own", flood },
 	{ "a table of live flows is full: a counted drop", all_live },
 	{ "expired flows give way", expired },
