@@ -326,6 +326,28 @@ static int start_sync(struct loop *l, struct wag_err *err)
 	return 0;
 }
 
+static void on_backend_gone(const struct wag_backend_key *key, void *ctx)
+{
+	stale_sock_gone(ctx, key);
+}
+
+static int start_stale_sock(struct loop *l, struct wag_err *err)
+{
+	const struct stale_sock_options o = {
+		.base = l->base,
+		.sock_fd = dataplane_map_fd(l->dp, "wag_sock"),
+		.state_dir = l->config->state_dir,
+		.reporter = { loop_report, l },
+	};
+
+	if (l->config->socket_lb == WAG_SOCKET_LB_OFF)
+		return 0;
+	if (stale_sock_new(&l->stale, &o) < 0)
+		return wag_err_set(err, -ENOMEM, "out of memory");
+	sync_on_backend_gone(l->sync, on_backend_gone, l->stale);
+	return 0;
+}
+
 static int start_service_health(struct loop *l, struct wag_err *err)
 {
 	const char *addr = l->config->healthz_addr;
@@ -491,6 +513,8 @@ static int start(struct loop *l, struct wag_err *err)
 	if (r == 0)
 		r = start_service_health(l, err);
 	if (r == 0)
+		r = start_stale_sock(l, err);
+	if (r == 0)
 		r = start_endpoints(l, err);
 	if (r == 0)
 		r = start_flows(l, err);
@@ -510,6 +534,7 @@ static int start(struct loop *l, struct wag_err *err)
 	l->view.model = l->model;
 	l->view.flow = l->flow;
 	l->view.service_health = l->service_health;
+	l->view.stale = l->stale;
 	return 0;
 }
 
@@ -527,6 +552,7 @@ static void stop(struct loop *l)
 	endpoint_watch_free(l->endpoints);
 	policy_sync_done(&l->policies);
 	sync_free(l->sync);
+	stale_sock_free(l->stale);
 	loop_node_stop(l);
 	model_free(l->model);
 	dataplane_free(l->dp);

@@ -24,6 +24,7 @@
 #include "proxy_health.h"
 #include "service_health.h"
 #include "source.h"
+#include "stale_sock.h"
 #include "sync.h"
 
 struct loop {
@@ -53,6 +54,7 @@ struct loop {
 	struct histogram programming;
 	int64_t started_ms; /* wall clock */
 	struct service_health *service_health;
+	struct stale_sock *stale; /* NULL: no socket path */
 	struct cni_watch *cni;
 	struct agent_view view;
 	uint64_t last_run_ms, last_cpu_ms;

@@ -445,6 +445,17 @@ static void nodes(struct text *t, const struct agent_view *v)
 		      s.failed_routes);
 }
 
+static void stale_sockets(struct text *t, const struct agent_view *v)
+{
+	struct stale_sock_stats s;
+
+	stale_sock_get_stats(v->stale, &s);
+	metric_simple(t, "waggle_stale_sockets_closed_total", "counter",
+		      "Connected UDP sockets closed because their backend had left", s.closed);
+	metric_simple(t, "waggle_stale_sockets_failed_total", "counter",
+		      "Pods whose such sockets could not be closed", s.failed);
+}
+
 static void flows(struct text *t, const struct agent_view *v)
 {
 	struct flow_stats s;
@@ -498,6 +509,8 @@ void metrics_collect(struct text *t, const struct agent_view *v)
 		addresses(t, v);
 	if (v->flow)
 		flows(t, v);
+	if (v->stale)
+		stale_sockets(t, v);
 	if (v->service_health)
 		metrics_kube_proxy(t, v, &s);
 }

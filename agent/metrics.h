@@ -14,6 +14,7 @@
 #include "node_net.h"
 #include "service_health.h"
 #include "source.h"
+#include "stale_sock.h"
 #include "sync.h"
 
 struct text {
@@ -48,6 +49,7 @@ struct agent_view {
 	struct model *model;
 	struct flow_server *flow;
 	const struct service_health *service_health;
+	const struct stale_sock *stale;
 	const struct proxy_health *proxy_health;
 	const struct histogram *programming;
 	const char *node_name;

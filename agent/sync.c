@@ -461,6 +461,12 @@ void sync_on_conflict(struct sync *s, sync_conflict_fn fn, void *ctx)
 	s->conflict_ctx = ctx;
 }
 
+void sync_on_backend_gone(struct sync *s, sync_gone_fn fn, void *ctx)
+{
+	s->on_gone = fn;
+	s->gone_ctx = ctx;
+}
+
 void sync_get_stats(const struct sync *s, struct sync_stats *ret)
 {
 	*ret = s->stats;

@@ -66,6 +66,10 @@ typedef void (*sync_conflict_fn)(const char *ns, const char *name,
 				 const char *holder_name, void *ctx);
 void sync_on_conflict(struct sync *s, sync_conflict_fn fn, void *ctx);
 
+/* This backend has left this Service, and the maps. */
+typedef void (*sync_gone_fn)(const struct wag_backend_key *key, void *ctx);
+void sync_on_backend_gone(struct sync *s, sync_gone_fn fn, void *ctx);
+
 #define SYNC_BUCKETS 12 /* upper bounds 0.25 ms << i; the last has none */
 
 struct sync_stats {

@@ -381,8 +381,11 @@ static void trash_done(struct sync *s, const void *key, const void *value, struc
 {
 	struct sync_trash *t;
 
-	if (!err)
+	if (!err) {
+		if (s->on_gone)
+			s->on_gone(key, s->gone_ctx);
 		return;
+	}
 	sync_fail(s, NULL, DP_BACKEND, err);
 	t = &s->trash[s->n_trash++]; /* behind what is being read: see empty_trash() */
 	memcpy(&t->key, key, sizeof(t->key));

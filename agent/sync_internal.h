@@ -109,6 +109,8 @@ struct sync {
 	struct sync_stats stats;
 	sync_conflict_fn on_conflict;
 	void *conflict_ctx;
+	sync_gone_fn on_gone;
+	void *gone_ctx;
 };
 
 /* sync.c */

@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <waggle/cleanup.h>
+#include <waggle/netlink.h>
 #include "bpf_features.h"
 
 /* Newer than the libbpf and the headers of our oldest build machine. */
@@ -58,16 +59,26 @@ static json_t *probe_membarrier(void)
 	return json_boolean(commands > 0 && commands & MEMBARRIER_CMD_GLOBAL);
 }
 
+/* There is no such socket: a kernel that could close it says so, one that cannot does before. */
+static json_t *probe_sock_destroy(void)
+{
+	_cleanup_(nl_freep) struct nl *nl = NULL;
+	const struct nl_socket none = { .family = AF_INET };
+
+	return json_boolean(nl_new_diag(&nl) == 0 && nl_socket_destroy(nl, &none) == -ENOENT);
+}
+
 json_t *kernel_features(void)
 {
 	struct utsname name;
 
 	if (uname(&name) < 0)
 		return NULL;
-	return json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o}", "release", name.release,
+	return json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "release", name.release,
 			 "tcx", probe_tcx(),
 			 "setRetval", helper(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, FUNC_SET_RETVAL),
 			 "bpfTimers", helper(BPF_PROG_TYPE_SCHED_CLS, FUNC_TIMER_INIT),
 			 "forEachMapElem", helper(BPF_PROG_TYPE_SCHED_CLS, FUNC_FOR_EACH_MAP_ELEM),
-			 "netnsCookie", probe_netns_cookie(), "membarrier", probe_membarrier());
+			 "netnsCookie", probe_netns_cookie(), "membarrier", probe_membarrier(),
+			 "sockDestroy", probe_sock_destroy());
 }

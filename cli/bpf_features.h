@@ -3,6 +3,6 @@
 
 #include <jansson.h>
 
-/* {release, tcx, setRetval, bpfTimers, forEachMapElem, netnsCookie, membarrier}: what this kernel
- * can do, each tried and not guessed from its number. */
+/* {release, tcx, setRetval, bpfTimers, forEachMapElem, netnsCookie, membarrier, sockDestroy}: what
+ * this kernel can do, each tried and not guessed from its number. */
 json_t *kernel_features(void);

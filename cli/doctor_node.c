@@ -142,6 +142,8 @@ static void kernel(json_t *findings)
 			       "the packet path" },
 		{ "netnsCookie", "no SO_NETNS_COOKIE (Linux 5.14): the socket hooks learn "
 				 "namespaces another way" },
+		{ "sockDestroy", "no CONFIG_INET_DIAG_DESTROY: connected UDP clients of a backend "
+				 "that left have to notice themselves" },
 		{ "membarrier", "no membarrier(GLOBAL): many changes at once take 100 ms more" },
 	};
 	_cleanup_json_ json_t *have = kernel_features();

@@ -289,7 +289,7 @@ def test_daemonset(helm):
     assert "add" not in spec["initContainers"][2]["securityContext"]["capabilities"]
     assert agent["resources"]["limits"]["memory"] and agent["resources"]["requests"]["cpu"]
     mounts = {m["mountPath"]: m for m in agent["volumeMounts"]}
-    for path in ("/sys/fs/bpf", "/run/waggle/cgroup2"):
+    for path in ("/sys/fs/bpf", "/run/waggle/cgroup2", "/run/netns"):
         assert mounts[path]["mountPropagation"] == "HostToContainer"
     assert mounts["/etc/waggle"]["readOnly"] is True
     env = {e["name"]: e for e in agent["env"]}
