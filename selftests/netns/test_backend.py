@@ -205,3 +205,22 @@ def a_service_that_comes_later_gets_the_client_that_waited(env):
     finally:
         for proc in procs:
             env.lab.stop(proc)
+
+
+@test("full")
+def a_backend_that_left_while_the_agent_was_away(env):
+    lab = env.lab
+    vips = env.service(["web-1"])
+    procs = [client(env, net, addr, 80) for net in ("client", "node") for addr in vips]
+    try:
+        for proc in procs:
+            wait_for("web-1", lambda p=proc: said(env, p) == ["web-1"])
+        lab.kill_agent()
+        env.again(vips, ["web-2"])
+        expect(all(said(env, proc) == ["web-1"] for proc in procs), "moved without the agent")
+        lab.start_agent(*lab.agent_args)
+        for proc in procs:
+            wait_for("web-2", lambda p=proc: said(env, p)[-1] == "web-2")
+    finally:
+        for proc in procs:
+            lab.stop(proc)
