@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""kube-apiserver and etcd: found in the cache, or built there from their Go modules.
+"""kube-apiserver, kube-controller-manager and etcd: found in the cache, or built there from their Go
+modules.
 
   real_apiserver.py       builds what is missing and says where it is
 WAGGLE_CACHE (default ~/.cache/waggle) keeps the binaries, below k8s/.
@@ -14,6 +15,8 @@ import tempfile
 KUBERNETES = "1.30.14"
 ETCD = "3.5.21"
 SKIPPED = "set WAGGLE_BUILD_APISERVER=1 to build kube-apiserver, about 10 minutes"
+NAMES = ("kube-apiserver", "etcd")
+WITH_CONTROLLERS = (*NAMES, "kube-controller-manager")
 
 
 def folder():
@@ -25,13 +28,13 @@ def path(name):
     return os.path.join(folder(), name)
 
 
-def missing():
-    return [n for n in ("kube-apiserver", "etcd") if not os.access(path(n), os.X_OK)]
+def missing(names=NAMES):
+    return [n for n in names if not os.access(path(n), os.X_OK)]
 
 
-def why_not():
-    """None where the real API server can run, or what is needed."""
-    if not missing():
+def why_not(names=NAMES):
+    """None where these can run, or what is needed."""
+    if not missing(names):
         return None
     if not shutil.which("go"):
         return f"needs Go (and then {SKIPPED})"
@@ -64,36 +67,35 @@ def _build(where, package, name, *flags):
     os.rename(made, path(name))
 
 
-def build_kube_apiserver(where):
+def build_kubernetes(where, name):
     module = f"k8s.io/kubernetes@v{KUBERNETES}"
     _module(where, [], "fmt")
     with open(_go(where, "mod", "download", "-json", module).split('"GoMod": "')[1].split('"')[0],
               encoding="utf-8") as f:
         parts = sorted(set(re.findall(r"(k8s\.io/[a-z0-9-]+) v0\.0\.0(?![-\w])", f.read())))
     version = "v0" + KUBERNETES.removeprefix("1")
-    package = "k8s.io/kubernetes/cmd/kube-apiserver"
+    package = f"k8s.io/kubernetes/cmd/{name}"
     _module(where, [f"require k8s.io/kubernetes v{KUBERNETES}",
                     *(f"replace {p} => {p} {version}" for p in parts)], package)
-    _build(where, package, "kube-apiserver", "-tags", "providerless")
+    _build(where, package, name, "-tags", "providerless")
 
 
-def build_etcd(where):
+def build_etcd(where, _):
     package = "go.etcd.io/etcd/server/v3"
     _module(where, [f"require {package} v{ETCD}"], package)
     _build(where, package, "etcd")
 
 
-def build():
+def build(names=NAMES):
     os.makedirs(folder(), exist_ok=True)
-    builders = {"kube-apiserver": build_kube_apiserver, "etcd": build_etcd}
-    for name in missing():
+    for name in missing(names):
         with tempfile.TemporaryDirectory(prefix="waggle-go-") as where:
-            builders[name](where)
+            (build_etcd if name == "etcd" else build_kubernetes)(where, name)
 
 
 if __name__ == "__main__":
     try:
-        build()
+        build(WITH_CONTROLLERS)
     except OSError as e:
         sys.exit(str(e))
     print(folder())
