@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""kube-apiserver, kube-controller-manager and etcd: found in the cache, or built there from their Go
-modules.
+"""kube-apiserver, kube-controller-manager and etcd: found in the cache, or built there from their
+Go modules.
 
   real_apiserver.py       builds what is missing and says where it is
 WAGGLE_CACHE (default ~/.cache/waggle) keeps the binaries, below k8s/.

@@ -13,36 +13,8 @@
 #include "agent/compile_service.h"
 #include "agent/dataplane_fake.h"
 #include "agent/sync.h"
+#include "sync_fixture.h"
 #include "sync_world.h"
-
-static struct dataplane *dp;
-static struct sync *sy;
-static uint64_t now;
-
-static int setup(void **state)
-{
-	now = 1000;
-	assert_int_equal(dataplane_fake_new(NULL, &dp), 0);
-	assert_int_equal(sync_new(dp, &sy), 0);
-	assert_int_equal(sync_adopt(sy), 0);
-	sync_sweep(sy);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	sync_free(sy);
-	dataplane_free(dp);
-	return 0;
-}
-
-static uint64_t run_ops(void)
-{
-	uint64_t before = dataplane_fake_ops(dp);
-
-	assert_int_equal(sync_run(sy, now), 0);
-	return dataplane_fake_ops(dp) - before;
-}
 
 static void set(const char *name, const struct world_port *ports, size_t n)
 {
@@ -398,16 +370,6 @@ static void test_one_bad_operation_hits_one_service(void **state)
 	assert_int_equal(count_of(2), 2);
 }
 
-static void fresh(const struct dataplane_fake_sizes *sizes)
-{
-	sync_free(sy);
-	dataplane_free(dp);
-	assert_int_equal(dataplane_fake_new(sizes, &dp), 0);
-	assert_int_equal(sync_new(dp, &sy), 0);
-	assert_int_equal(sync_adopt(sy), 0);
-	sync_sweep(sy);
-}
-
 static void test_what_does_not_fit_is_named(void **state)
 {
 	static const struct {
@@ -565,117 +527,10 @@ static void test_svc_ids_are_never_used_twice(void **state)
 	}
 }
 
-/* Maps nobody in their right mind wrote: everything is put right, nothing crashes. */
-static void test_adopts_garbage(void **state)
-{
-	for (unsigned seed = 1; seed <= 200; seed++) {
-		struct dataplane_fake_sizes sizes = { .n_states = 32, .n_slots = 128 };
-		struct world w = { .seed = seed };
-
-		sync_free(sy);
-		dataplane_free(dp);
-		assert_int_equal(dataplane_fake_new(&sizes, &dp), 0);
-		world_scribble(&w, dp);
-		assert_int_equal(sync_new(dp, &sy), 0);
-		assert_int_equal(sync_adopt(sy), 0);
-		world_change(&w, 6);
-		world_apply(&w, sy);
-		sync_sweep(sy);
-		for (int i = 0; i < 4; i++, now += 10000)
-			run_ops();
-		world_check(&w, dp);
-		assert_int_equal(sync_pending(sy), 0);
-	}
-}
-
-static void fail_soon(struct world *w)
-{
-	uint64_t first = dataplane_fake_ops(dp) + world_random(w, 9);
-
-	dataplane_fake_fail(dp, first, 1 + world_random(w, 3), EBUSY);
-}
-
-static void test_random_changes_keep_every_invariant(void **state)
-{
-	for (unsigned seed = 1; seed <= 60; seed++) {
-		struct dataplane_fake_sizes sizes = { .n_states = 64, .n_slots = 256 };
-		struct world w = { .seed = seed };
-
-		fresh(&sizes);
-		world_watch(&w, dp);
-		for (int step = 0; step < 40; step++, now += 10000) {
-			world_change(&w, 1 + world_random(&w, 6));
-			world_apply(&w, sy);
-			if (world_random(&w, 4) == 0)
-				fail_soon(&w);
-			run_ops();
-			dataplane_fake_fail(dp, 0, 0, 0);
-			for (int i = 0; i < 3; i++) {
-				now += 10000;
-				run_ops();
-			}
-			assert_int_equal(sync_pending(sy), 0);
-			world_check(&w, dp);
-			assert_false(dataplane_fake_recycled(dp));
-		}
-	}
-}
-
-/* Up to two deaths in a row, each after any operation and between any two stores. */
-static void recover(struct world *w, uint64_t op, unsigned stores)
-{
-	dataplane_fake_crash(dp, dataplane_fake_ops(dp) + op);
-	(void)sync_run(sy, now);
-	if (dataplane_fake_crashed(dp))
-		dataplane_fake_revive(dp, stores);
-	else
-		dataplane_fake_crash(dp, UINT64_MAX);
-	sync_free(sy);
-	assert_int_equal(sync_new(dp, &sy), 0);
-	assert_int_equal(sync_adopt(sy), 0);
-	world_forget(w);
-	world_apply(w, sy);
-	if (world_random(w, 2))
-		run_ops();
-	sync_sweep(sy);
-}
-
-static void test_death_after_any_operation(void **state)
-{
-	struct dataplane_fake_sizes sizes = { .n_states = 64, .n_slots = 256 };
-
-	for (unsigned seed = 1; seed <= 40; seed++) {
-		uint64_t n_ops = 1;
-
-		for (uint64_t k = 0; k < n_ops; k++) {
-			struct world w = { .seed = seed };
-
-			fresh(&sizes);
-			world_watch(&w, dp);
-			world_change(&w, 10);
-			world_apply(&w, sy);
-			run_ops();
-			world_change(&w, 6);
-			world_apply(&w, sy);
-			if (k == 0)
-				n_ops = 80;
-			w.seed += k * 7919;
-			recover(&w, k, world_random(&w, 12));
-			if (world_random(&w, 2))
-				recover(&w, world_random(&w, 20), world_random(&w, 12));
-			for (int i = 0; i < 3; i++, now += 10000)
-				run_ops();
-			assert_int_equal(sync_pending(sy), 0);
-			world_check(&w, dp);
-			assert_int_equal(run_ops(), 0);
-		}
-	}
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, sync_setup, sync_teardown)
 		T(test_build_service_map_add_remove),
 		T(test_no_change_no_operation),
 		T(test_one_endpoint_touches_one_service),
@@ -695,9 +550,6 @@ int main(void)
 		T(test_restart_without_change),
 		T(test_restart_deletes_nothing_before_the_sweep),
 		T(test_svc_ids_are_never_used_twice),
-		T(test_adopts_garbage),
-		T(test_random_changes_keep_every_invariant),
-		T(test_death_after_any_operation),
 #undef T
 	};
 
