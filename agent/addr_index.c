@@ -3,14 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <waggle/addr.h>
+#include <waggle/hash.h>
 #include "addr_index.h"
 
-static uint32_t addr_hash(const struct wag_addr *addr)
+static uint32_t bucket_of(const struct wag_addr *addr, uint32_t n)
 {
-	uint64_t h = (addr->d[0] ^ 0x9e3779b97f4a7c15ULL) * 0xbf58476d1ce4e5b9ULL;
-
-	h = (h ^ (h >> 29) ^ addr->d[1]) * 0x94d049bb133111ebULL;
-	return h ^ (h >> 32);
+	return wag_hash(addr, sizeof(*addr)) & (n - 1);
 }
 
 static const struct wag_addr *claim_addr(const struct claim *claim)
@@ -41,7 +39,7 @@ static int index_grow(struct addr_index *index)
 			struct claim *claim = &claims[i - 1];
 			uint32_t next = claim->next, *head;
 
-			head = &buckets[addr_hash(claim_addr(claim)) & (n - 1)];
+			head = &buckets[bucket_of(claim_addr(claim), n)];
 			claim->next = *head;
 			*head = i;
 			i = next;
@@ -69,7 +67,7 @@ static int index_add(struct addr_index *index, struct claim claim)
 		}
 		i = ++index->n_alloc;
 	}
-	head = &index->buckets[addr_hash(claim_addr(&claim)) & (index->n_buckets - 1)];
+	head = &index->buckets[bucket_of(claim_addr(&claim), index->n_buckets)];
 	claim.next = *head;
 	index->claims[i - 1] = claim;
 	*head = i;
@@ -82,7 +80,7 @@ static void index_remove(struct addr_index *index, struct claim claim)
 
 	if (!index->n_buckets)
 		return;
-	link = &index->buckets[addr_hash(claim_addr(&claim)) & (index->n_buckets - 1)];
+	link = &index->buckets[bucket_of(claim_addr(&claim), index->n_buckets)];
 	while (*link) {
 		struct claim *at = &index->claims[*link - 1];
 		uint32_t i = *link;
@@ -153,7 +151,7 @@ static uint32_t first_claim(const struct addr_index *index, const struct wag_add
 {
 	if (!index->n_buckets)
 		return 0;
-	return index->buckets[addr_hash(addr) & (index->n_buckets - 1)];
+	return index->buckets[bucket_of(addr, index->n_buckets)];
 }
 
 const struct object *addr_index_pod(const struct addr_index *index, const struct wag_addr *addr)

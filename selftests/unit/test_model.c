@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <arpa/inet.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,6 +12,7 @@
 #include <waggle/addr.h>
 #include <waggle/cleanup.h>
 
+#include "agent/addr_index.h"
 #include "agent/object.h"
 
 static struct object *make_service(const char *ns, const char *name, uint16_t port)
@@ -262,6 +264,32 @@ static void test_many_addresses(void **state)
 	}
 }
 
+/* A change of a slice walks the chains of its addresses: no chain is long. */
+static void test_addresses_do_not_crowd(void **state)
+{
+	enum { N = 1 << 17, DEEP = 12 };
+	_cleanup_free_ struct wag_addr *addrs = calloc(N, sizeof(*addrs));
+	struct object node = { .kind = MODEL_NODE, .node = { .addrs = addrs, .n_addrs = N } };
+	struct addr_index index = { 0 };
+	unsigned deepest = 0;
+
+	wag_addr_parse("10.128.0.0", &addrs[0]);
+	for (uint32_t i = 0; i < N; i++) {
+		addrs[i] = addrs[0];
+		addrs[i].w[3] = htonl(ntohl(addrs[0].w[3]) + i);
+	}
+	assert_int_equal(addr_index_change(&index, &node, true), 0);
+	for (uint32_t b = 0; b < index.n_buckets; b++) {
+		unsigned depth = 0;
+
+		for (uint32_t i = index.buckets[b]; i; i = index.claims[i - 1].next)
+			depth++;
+		deepest = depth > deepest ? depth : deepest;
+	}
+	assert_in_range(deepest, 2, DEEP);
+	addr_index_done(&index);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -271,6 +299,7 @@ int main(void)
 		cmocka_unit_test(test_relist),
 		cmocka_unit_test(test_names_by_address),
 		cmocka_unit_test(test_many_addresses),
+		cmocka_unit_test(test_addresses_do_not_crowd),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
