@@ -142,7 +142,10 @@ static int read_service(const struct pb_reader *rd, const void *message, struct 
 	svc->external_local = pb_is(spec->external_traffic_policy, "Local");
 	svc->internal_local = pb_is(spec->internal_traffic_policy, "Local");
 	svc->publish_not_ready = spec->publish_not_ready_addresses;
-	if ((r = svc_affinity(rd, spec, svc)) < 0 || (r = svc_cluster_ips(rd, spec, svc)) < 0 ||
+	svc->health_check_node_port = spec->health_check_node_port;
+	if ((r = pb_int(rd, spec->health_check_node_port, 0, 65535, "spec.",
+			"healthCheckNodePort")) < 0 ||
+	    (r = svc_affinity(rd, spec, svc)) < 0 || (r = svc_cluster_ips(rd, spec, svc)) < 0 ||
 	    (r = pb_addrs(rd, spec->external_ips, spec->n_external_ips, "spec.externalIPs", -1,
 			   &svc->external_ips, &svc->n_external_ips)) < 0 ||
 	    (r = svc_source_ranges(rd, spec, svc)) < 0)
@@ -247,9 +250,11 @@ static int read_slice(const struct pb_reader *rd, const void *message, struct ob
 {
 	const Kube__EndpointSlice *from = message;
 	const char *service = pb_label(rd, "kubernetes.io/service-name");
+	const char *trigger = pb_annotation(rd, "endpoints.kubernetes.io/last-change-trigger-time");
 	struct slice *slice = &obj->slice;
 	int r;
 
+	slice->trigger_ms = trigger ? field_time_ms(trigger) : 0;
 	slice->other_proxy = other_proxy(rd);
 	slice->v6 = pb_is(from->address_type, "IPv6");
 	slice->fqdn = pb_is(from->address_type, "FQDN");
@@ -365,6 +370,15 @@ static int node_created(const struct pb_reader *rd, struct node *node)
 	return 0;
 }
 
+/* The marks of a node that is about to go: KEP-3836. */
+static bool node_leaving(const struct pb_reader *rd, const Kube__NodeSpec *spec)
+{
+	for (size_t i = 0; i < spec->n_taints; i++)
+		if (pb_is(spec->taints[i]->key, "ToBeDeletedByClusterAutoscaler"))
+			return true;
+	return rd->meta->deletion_timestamp;
+}
+
 static int read_node(const struct pb_reader *rd, const void *message, struct object *obj)
 {
 	static const Kube__NodeSpec no_spec = KUBE__NODE_SPEC__INIT;
@@ -387,6 +401,7 @@ static int read_node(const struct pb_reader *rd, const void *message, struct obj
 	    (r = node_addrs(rd, status, "InternalIP", node)) < 0)
 		return r;
 	node->n_internal = node->n_addrs;
+	node->leaving = node_leaving(rd, spec);
 	r = node_addrs(rd, status, "ExternalIP", node);
 	if (r < 0)
 		return r;

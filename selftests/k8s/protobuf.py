@@ -12,7 +12,8 @@ MAGIC = b"k8s\0"
 SCHEMA = {
     "ObjectMeta": {
         "name": (1, str), "namespace": (3, str), "uid": (5, str), "resourceVersion": (6, str),
-        "generation": (7, int), "creationTimestamp": (8, "Time"), "labels": (11, map),
+        "generation": (7, int), "creationTimestamp": (8, "Time"),
+        "deletionTimestamp": (9, "Time"), "labels": (11, map),
         "annotations": (12, map)},
     "ListMeta": {"resourceVersion": (2, str), "continue": (3, str),
                  "remainingItemCount": (4, int)},
