@@ -58,6 +58,11 @@ int64_t field_time_ms(const char *text);
 int kube_read_ident(const struct reader *rd, const json_t *tree, bool namespaced);
 /* Of a filled ident. meta is where to point at, or NULL. */
 int kube_check_ident(const struct reader *rd, const json_t *meta, bool namespaced);
+/* The kinds of kube_parse_node.c. */
+int kube_read_node(const struct reader *rd, const json_t *tree, struct object *obj);
+int kube_read_pod(const struct reader *rd, const json_t *tree, struct object *obj);
+int kube_read_namespace(const struct reader *rd, const json_t *tree, struct object *obj);
+int kube_read_policy(const struct reader *rd, const json_t *tree, struct object *obj);
 /* What EndpointSlices and Endpoints share: a port, appended to slice, and a targetRef. */
 int kube_read_port(const struct reader *rd, const json_t *tree, const char *path,
 		   struct slice *slice);
