@@ -7,8 +7,6 @@
 #include "compile_service.h"
 #include "model.h"
 
-#define EXTERNAL (WAG_SVC_NODE_PORT | WAG_SVC_EXTERNAL_IP | WAG_SVC_LOAD_BALANCER)
-
 /* The table is one block: header and ports, frontends, backends, source ranges, ports' names. */
 struct builder {
 	const struct service *svc;
@@ -81,7 +79,6 @@ static void add_frontend(struct builder *b, struct svc_table_port *port,
 {
 	struct wag_svc_key key = { .addr = *addr, .port = htons(number), .proto = port->proto };
 
-	flags |= port->affinity_s ? WAG_SVC_AFFINITY : 0;
 	for (uint32_t i = 0; i < port->n_frontends; i++) {
 		if (memcmp(&port->frontends[i].key, &key, sizeof(key)) == 0) {
 			port->frontends[i].flags |= flags;
@@ -92,42 +89,25 @@ static void add_frontend(struct builder *b, struct svc_table_port *port,
 	b->frontends++;
 }
 
-/*
- * What comes from outside through a clusterIP leaves with the node's address, for the backend may
- * be anywhere; the same for everybody through an address meant for outside, unless the policy
- * keeps it on this node. Then it is the node's own clients' short cut that goes anywhere.
- */
-static uint32_t traffic_flags(const struct service *svc, uint32_t kind)
-{
-	if (kind == WAG_SVC_CLUSTER_IP)
-		return kind | WAG_SVC_MASQ_OUTSIDE |
-		       (svc->internal_local ? WAG_SVC_LOCAL_INSIDE | WAG_SVC_LOCAL_OUTSIDE : 0);
-	if (svc->external_local)
-		return kind | WAG_SVC_LOCAL_OUTSIDE;
-	return kind | WAG_SVC_MASQ_PODS | WAG_SVC_MASQ_OUTSIDE;
-}
-
 static void add_frontends(struct builder *b, struct svc_table_port *port,
 			  const struct svc_port *from, bool v6)
 {
 	const struct service *svc = b->svc;
 	struct wag_addr any = { .w = { 0, 0, v6 ? 0 : htonl(WAG_V4MAPPED_W2), 0 } };
-	uint32_t ranges = port->n_ranges ? WAG_SVC_SOURCE_RANGES : 0;
 
 	for (size_t i = 0; i < svc->n_cluster_ips; i++)
 		if (wag_addr_is_v4(&svc->cluster_ips[i]) != v6)
-			add_frontend(b, port, &svc->cluster_ips[i], from->port,
-				     traffic_flags(svc, WAG_SVC_CLUSTER_IP));
+			add_frontend(b, port, &svc->cluster_ips[i], from->port, WAG_SVC_CLUSTER_IP);
 	if (port->node_port)
-		add_frontend(b, port, &any, port->node_port, traffic_flags(svc, WAG_SVC_NODE_PORT));
+		add_frontend(b, port, &any, port->node_port, WAG_SVC_NODE_PORT);
 	for (size_t i = 0; i < svc->n_external_ips; i++)
 		if (wag_addr_is_v4(&svc->external_ips[i]) != v6)
 			add_frontend(b, port, &svc->external_ips[i], from->port,
-				     traffic_flags(svc, WAG_SVC_EXTERNAL_IP));
+				     WAG_SVC_EXTERNAL_IP);
 	for (size_t i = 0; svc->type == SVC_LOAD_BALANCER && i < svc->n_lb_ips; i++)
 		if (!svc->lb_ips[i].proxy && wag_addr_is_v4(&svc->lb_ips[i].addr) != v6)
 			add_frontend(b, port, &svc->lb_ips[i].addr, from->port,
-				     traffic_flags(svc, WAG_SVC_LOAD_BALANCER) | ranges);
+				     WAG_SVC_LOAD_BALANCER);
 }
 
 static int range_compare(const void *a, const void *b)
@@ -169,7 +149,7 @@ static void add_ranges(struct builder *b, struct svc_table_port *port, bool v6)
 static bool is_external(const struct svc_table_port *port)
 {
 	for (uint32_t i = 0; i < port->n_frontends; i++)
-		if (port->frontends[i].flags & EXTERNAL)
+		if (port->frontends[i].flags & WAG_SVC_EXTERNAL)
 			return true;
 	return false;
 }
@@ -194,11 +174,14 @@ static int choose_backends(struct builder *b, struct svc_table_port *port,
 
 	if (r < 0)
 		return r;
-	/* With a local policy always: an empty local set is not to be taken for "all are in it". */
+	/* With a local policy always: then no endpoint of it is here, if the set is empty. */
 	head_needed = want.uses_local && port->n_backends;
 	for (uint32_t i = 0; i < port->n_backends; i++)
 		head_needed |= port->backends[i].flags != WAG_BACKEND_CLUSTER;
-	port->slots_flags = (head_needed ? WAG_SLOTS_HEAD : 0) | (any ? WAG_SLOTS_ANY : 0);
+	port->slots_flags = (head_needed ? WAG_SLOTS_HEAD : 0) | (any ? WAG_SLOTS_ANY : 0) |
+			    (svc->internal_local ? WAG_SLOTS_INTERNAL_LOCAL : 0) |
+			    (svc->external_local && external ? WAG_SLOTS_EXTERNAL_LOCAL : 0) |
+			    (port->n_ranges ? WAG_SLOTS_SOURCE_RANGES : 0);
 	svc_slot_head(port, 0, &head);
 	any = any && head.local_count == 0;
 	port->no_local_internal = any && svc->internal_local;

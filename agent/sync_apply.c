@@ -466,9 +466,9 @@ int sync_apply(struct sync *s)
 	if (r == 0)
 		r = apply_backends(s);
 	if (r == 0)
-		r = apply_states(s);
-	if (r == 0)
 		r = sync_apply_ranges(s, false);
+	if (r == 0)
+		r = apply_states(s);
 	if (r == 0)
 		r = apply_frontends(s, INSERT);
 	if (r == 0)

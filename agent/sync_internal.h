@@ -38,7 +38,7 @@ struct sync_port {
 	uint32_t n_frontends; /* actual ones */
 	uint16_t count;	      /* published slots, a head among them; the range it owns */
 	uint16_t new_count;   /* during a run: the range taken at new_base */
-	uint16_t slots_flags; /* WAG_SLOTS_* of the published slots */
+	uint16_t slots_flags; /* WAG_SLOTS_* of the published word */
 	uint16_t node_port;
 	uint8_t proto, family;
 	/* Of svc->table, or before a plan of svc->old: those the deltamap has as desired. */
@@ -129,7 +129,7 @@ void sync_doom(struct sync *s, struct sync_port *p);
 int sync_apply(struct sync *s);
 int sync_apply_node_addrs(struct sync *s);
 struct sync_port *sync_port_by_id(const struct sync *s, uint32_t svc_id); /* O(ports); or NULL */
-/* sync_range.c: claimed by a plan, in before a frontend asks for them, gone after it. */
+/* sync_range.c: claimed by a plan, in before the state says they are asked, gone after it. */
 void sync_release_ranges(struct sync *s, struct sync_port *p);
 int sync_claim_ranges(struct sync *s, struct sync_port *p);
 int sync_apply_ranges(struct sync *s, bool deletes);

@@ -80,6 +80,7 @@ struct svc_choice {
 	__u32 svc_index;
 	__u32 svc_id;
 	__u32 flags; /* of the frontend */
+	__u32 masquerade; /* not 0: the client is known to it by an address of the node */
 };
 
 /* How a flow's packets leave, as far as the next ones need not ask again. */

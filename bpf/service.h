@@ -190,24 +190,42 @@ static __always_inline enum svc_result svc_check(const struct svc_client *client
 		return SVC_NONE;
 	if (!WAG_SLOTS_COUNT(slots) && !(WAG_SLOTS_FLAGS(slots) & WAG_SLOTS_ANY))
 		return SVC_NO_BACKEND;
-	if (choice->flags & WAG_SVC_SOURCE_RANGES && !svc_admits(choice->svc_id, &client->addr))
+	if (choice->flags & WAG_SVC_LOAD_BALANCER &&
+	    WAG_SLOTS_FLAGS(slots) & WAG_SLOTS_SOURCE_RANGES &&
+	    !svc_admits(choice->svc_id, &client->addr))
 		return SVC_DENIED;
 	return SVC_FOUND;
+}
+
+/*
+ * The set (WAG_BACKEND_*) that the client gets a backend of, and choice->masquerade. Through a
+ * clusterIP clients outside are masqueraded, for the backend may be anywhere; through an address
+ * meant for outside everybody is, unless the policy keeps it on this node. Then it is the node's
+ * own clients' short cut that leads anywhere.
+ */
+static __always_inline __u32 svc_set(const struct svc_client *client, __u64 slots,
+				     struct svc_choice *choice)
+{
+	bool external = choice->flags & WAG_SVC_EXTERNAL;
+	bool keep = external && WAG_SLOTS_FLAGS(slots) & WAG_SLOTS_EXTERNAL_LOCAL;
+	bool local = external ? keep && client->outside :
+				!!(WAG_SLOTS_FLAGS(slots) & WAG_SLOTS_INTERNAL_LOCAL);
+
+	choice->masquerade = !keep && (external || client->outside);
+	return local ? WAG_BACKEND_LOCAL : WAG_BACKEND_CLUSTER;
 }
 
 /* A backend of the Service for this client. choice->flags and ->svc_index are set. */
 static __always_inline enum svc_result svc_choose(const struct svc_client *client, __u8 proto,
 						  struct svc_choice *choice)
 {
-	__u32 only = client->outside ? WAG_SVC_LOCAL_OUTSIDE : WAG_SVC_LOCAL_INSIDE;
-	__u32 set = choice->flags & only ? WAG_BACKEND_LOCAL : WAG_BACKEND_CLUSTER;
 	struct wag_affinity_key key = {};
 
 	for (int i = 0; i < 2; i++) {
 		struct wag_svc_state *state =
 			bpf_map_lookup_elem(&wag_svc_state, &choice->svc_index);
 		enum svc_result result;
-		__u32 affinity_s;
+		__u32 affinity_s, set;
 		__u64 slots;
 		int r;
 
@@ -218,6 +236,7 @@ static __always_inline enum svc_result svc_choose(const struct svc_client *clien
 		affinity_s = state->affinity_s;
 		if ((result = svc_check(client, slots, choice)) != SVC_FOUND)
 			return result;
+		set = svc_set(client, slots, choice);
 		if (affinity_s &&
 		    affinity_recall(client, &key, affinity_s, set, proto, choice))
 			return SVC_FOUND;
@@ -236,7 +255,15 @@ static __always_inline enum svc_result svc_choose(const struct svc_client *clien
 /* Does the choice depend on who the client is? */
 static __always_inline bool svc_asks_client(const struct svc_frontend *front)
 {
-	return front->svc && front->svc->flags & (WAG_SVC_SOURCE_RANGES | WAG_SVC_AFFINITY);
+	struct wag_svc_state *state;
+	__u32 index;
+
+	if (!front->svc)
+		return false;
+	index = front->svc->index;
+	state = bpf_map_lookup_elem(&wag_svc_state, &index);
+	return state && (state->affinity_s ||
+			 WAG_SLOTS_FLAGS(state->slots) & WAG_SLOTS_SOURCE_RANGES);
 }
 
 static __always_inline enum svc_result svc_select(const struct svc_frontend *front,
@@ -250,6 +277,7 @@ static __always_inline enum svc_result svc_select(const struct svc_frontend *fro
 		choice->port = hostport->port;
 		choice->svc_index = choice->svc_id = 0;
 		choice->flags = WAG_SVC_NODE_PORT;
+		choice->masquerade = 0;
 		return SVC_FOUND;
 	}
 	if (!front->svc)

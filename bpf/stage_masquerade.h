@@ -82,16 +82,6 @@ static __always_inline bool masquerades(const struct wag_pkt *pkt)
 	return pkt->flags & PKT_V6 ? cfg.masquerade_v6 : cfg.masquerade_v4;
 }
 
-/* Does the Service's frontend say so for this client (waggle/abi_maps.h)? */
-static __always_inline bool service_masquerades(const struct wag_scratch *scratch)
-{
-	const struct wag_pkt *pkt = &scratch->pkt;
-
-	return pkt->flags & PKT_NAT &&
-	       scratch->choice.flags & (pkt->point == WAG_POINT_FROM_POD ? WAG_SVC_MASQ_PODS :
-									   WAG_SVC_MASQ_OUTSIDE);
-}
-
 /*
  * Who must be masqueraded: a pod that reaches itself (it would drop a packet from its own address),
  * who asks for a Service where kube-proxy masquerades, a client from elsewhere whose backend is
@@ -102,7 +92,8 @@ static __always_inline enum masquerade masquerade_as(struct wag_scratch *scratch
 {
 	const struct wag_pkt *pkt = &scratch->pkt;
 	const struct wag_addr *dst = &pkt->xlat.daddr;
-	bool from_pod = pkt->point == WAG_POINT_FROM_POD, service = service_masquerades(scratch);
+	bool service = pkt->flags & PKT_NAT && scratch->choice.masquerade;
+	bool from_pod = pkt->point == WAG_POINT_FROM_POD;
 	struct wag_cidr *cidr;
 
 	if (from_pod && addr_equal(dst, &pkt->tuple.saddr))

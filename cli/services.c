@@ -139,13 +139,15 @@ static int keep_range(const void *key, const void *value, void *ctx)
 }
 
 /* Of the frontends that ask for them; elsewhere the list is empty. */
-static json_t *ranges_json(const struct tables *t, const struct wag_svc *svc, __u32 svc_id)
+static json_t *ranges_json(const struct tables *t, const struct wag_svc *svc,
+			   const struct wag_svc_state *state)
 {
 	json_t *list = NULL;
 	char id[16];
 
-	snprintf(id, sizeof(id), "%u", svc_id);
-	if (svc->flags & WAG_SVC_SOURCE_RANGES)
+	snprintf(id, sizeof(id), "%u", state->svc_id);
+	if (svc->flags & WAG_SVC_LOAD_BALANCER &&
+	    WAG_SLOTS_FLAGS(state->slots) & WAG_SLOTS_SOURCE_RANGES)
 		list = json_object_get(t->ranges, id);
 	return list ? json_incref(list) : json_array();
 }
@@ -185,6 +187,8 @@ static json_t *backends_json(const struct tables *t, const struct wag_svc_state 
 
 static json_t *frontend_json(const struct tables *t, const struct frontend *f)
 {
+	__u16 local = f->svc.flags & WAG_SVC_EXTERNAL ? WAG_SLOTS_EXTERNAL_LOCAL :
+							  WAG_SLOTS_INTERNAL_LOCAL;
 	struct wag_svc_state state = {};
 	struct wag_svc_name name = {};
 	char text[80];
@@ -203,10 +207,10 @@ static json_t *frontend_json(const struct tables *t, const struct frontend *f)
 			 "kinds", kinds_json(f->svc.flags), "frontend", text,
 			 "protocol", wag_proto_name(f->key.proto),
 			 "trafficPolicy",
-			 f->svc.flags & WAG_SVC_LOCAL_OUTSIDE ? "Local" : "Cluster",
+			 WAG_SLOTS_FLAGS(state.slots) & local ? "Local" : "Cluster",
 			 "affinitySeconds", (int)state.affinity_s,
 			 "endpoints", (int)(WAG_SLOTS_FLAGS(state.slots) & WAG_SLOTS_ANY),
-			 "sourceRanges", ranges_json(t, &f->svc, state.svc_id),
+			 "sourceRanges", ranges_json(t, &f->svc, &state),
 			 "backends", backends_json(t, &state, f->key.proto));
 }
 

@@ -41,6 +41,21 @@ static void node_port(struct world *w)
 	one_service(w, ANYBODY, IPPROTO_UDP, 2, POD_B);
 }
 
+/* One backend, which is here: the whole range is the local set too. */
+static void local_node_port(struct world *w)
+{
+	struct wag_slot_head head = { .local_count = 1, .svc_id = 1001 };
+	struct wag_svc_state state;
+	__u32 index = 1, at;
+
+	one_service(w, ANYBODY, IPPROTO_TCP, 1, POD_B);
+	bpf_map_lookup_elem(w->svc_state, &index, &state);
+	at = WAG_SLOTS_BASE(state.slots) - 1;
+	bpf_map_update_elem(w->slot, &at, &head, BPF_ANY);
+	state.slots = WAG_SLOTS(at, 2, WAG_SLOTS_HEAD | WAG_SLOTS_EXTERNAL_LOCAL);
+	bpf_map_update_elem(w->svc_state, &index, &state, BPF_ANY);
+}
+
 static void two_vips(struct world *w)
 {
 	one_service(w, VIP, IPPROTO_TCP, 1, POD_B);
@@ -214,22 +229,29 @@ static const struct one_case cases[] = {
 	      .dport = 8080, NEW, .entries = 2 },
 	    { FROM_POD, T(POD_A, 8080, NODE, 4000, F_SYN | F_ACK), TO(POD_A), .src = VIP,
 	      .sport = 80, .dst = POD_A, FIRST_REPLY, .entries = 2 } } },
-	{ "NodePort from outside keeps the client's address",
+	{ "NodePort from outside gets the node's address",
 	  0,
 	  node_port,
+	  { { FROM_NET, T(OUTSIDE, 4000, NODE, 30080, F_SYN), TO(POD_B), .src = NODE,
+	      .dst = POD_B, .dport = 8080, NEW, .entries = 2 },
+	    { FROM_POD, T(POD_B, 8080, NODE, 4000, F_SYN | F_ACK), .verdict = V_REDIRECT,
+	      .hops = 1, .src = NODE, .sport = 30080, .dst = OUTSIDE, FIRST_REPLY, .entries = 2 },
+	    { FROM_NET, U(OUTSIDE, 4000, NODE, 30080), TO(POD_B), .src = NODE, .dst = POD_B,
+	      .dport = 8080, NEW, .entries = 4 } } },
+	{ "NodePort from outside keeps the client's address under a Local policy",
+	  0,
+	  local_node_port,
 	  { { FROM_NET, T(OUTSIDE, 4000, NODE, 30080, F_SYN), TO(POD_B), .dst = POD_B,
 	      .dport = 8080, NEW, .entries = 2 },
 	    { FROM_POD, T(POD_B, 8080, OUTSIDE, 4000, F_SYN | F_ACK), .verdict = V_REDIRECT,
-	      .hops = 1, .src = NODE, .sport = 30080, FIRST_REPLY, .entries = 2 },
-	    { FROM_NET, U(OUTSIDE, 4000, NODE, 30080), TO(POD_B), .dst = POD_B, .dport = 8080, NEW,
-	      .entries = 4 } } },
+	      .hops = 1, .src = NODE, .sport = 30080, FIRST_REPLY, .entries = 2 } } },
 	{ "NodePort from a pod",
 	  0,
 	  node_port,
-	  { { FROM_POD, T(POD_A, 4000, NODE, 30080, F_SYN), TO(POD_B), .dst = POD_B, .dport = 8080,
-	      NEW, .entries = 2 },
-	    { FROM_POD, T(POD_B, 8080, POD_A, 4000, F_SYN | F_ACK), TO(POD_A), .src = NODE,
-	      .sport = 30080, FIRST_REPLY, .entries = 2 } } },
+	  { { FROM_POD, T(POD_A, 4000, NODE, 30080, F_SYN), TO(POD_B), .src = NODE, .dst = POD_B,
+	      .dport = 8080, NEW, .entries = 2 },
+	    { FROM_POD, T(POD_B, 8080, NODE, 4000, F_SYN | F_ACK), TO(POD_A), .src = NODE,
+	      .sport = 30080, .dst = POD_A, FIRST_REPLY, .entries = 2 } } },
 	{ "NodePort from outside to a backend in the node's namespace",
 	  0,
 	  to_host,

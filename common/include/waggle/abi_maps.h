@@ -190,14 +190,8 @@ struct wag_svc {
 #define WAG_SVC_NODE_PORT 2U
 #define WAG_SVC_EXTERNAL_IP 4U
 #define WAG_SVC_LOAD_BALANCER 8U
-/* Who only gets endpoints of this node: the node and its pods; everybody else. */
-#define WAG_SVC_LOCAL_INSIDE 16U
-#define WAG_SVC_LOCAL_OUTSIDE 32U
-/* Whose packets go on with an address of the node: this node's pods'; everybody else's. */
-#define WAG_SVC_MASQ_PODS 64U
-#define WAG_SVC_MASQ_OUTSIDE 128U
-#define WAG_SVC_SOURCE_RANGES 256U /* only for clients that wag_src_range has */
-#define WAG_SVC_AFFINITY 512U	   /* of ClientIP: see wag_affinity */
+/* Meant for clients outside of the cluster: another traffic policy, another masquerade. */
+#define WAG_SVC_EXTERNAL (WAG_SVC_NODE_PORT | WAG_SVC_EXTERNAL_IP | WAG_SVC_LOAD_BALANCER)
 
 struct wag_svc_state {
 	__u64 slots;  /* WAG_SLOTS(): base, count, flags in one word */
@@ -216,6 +210,9 @@ struct wag_svc_state {
 #define WAG_SLOTS_HEAD 1U
 /* The Service has endpoints somewhere: who finds none here is dropped, not refused. */
 #define WAG_SLOTS_ANY 2U
+#define WAG_SLOTS_INTERNAL_LOCAL 4U /* internalTrafficPolicy */
+#define WAG_SLOTS_EXTERNAL_LOCAL 8U /* externalTrafficPolicy, of a port that has such a frontend */
+#define WAG_SLOTS_SOURCE_RANGES 16U /* wag_src_range says who may ask the load balancer's */
 
 struct wag_slot {
 	struct wag_addr addr;
