@@ -229,10 +229,16 @@ class Cluster:
     def remove_node(self, node):
         self.remove(f"node-{node.node_name}.yaml")
 
-    def service(self, name, vips, backends, ports=None, kind="ClusterIP"):
-        """A Service of these addresses (one a family); backends: addresses."""
-        self.write(f"{name}.yaml", service_objects(
-            name, vips, backends, ports or [port(80, 8080), port(80, 8080, "UDP")], kind))
+    def service(self, name, vips, backends, ports=None, kind="ClusterIP", where=None, **spec):
+        """A Service of these addresses (one a family); backends: addresses. where: their nodes."""
+        objects = service_objects(name, vips, backends,
+                                  ports or [port(80, 8080), port(80, 8080, "UDP")], kind)
+        objects[0]["spec"].update(spec)
+        for piece in objects[1:]:
+            for endpoint in piece["endpoints"]:
+                if endpoint["addresses"][0] in (where or {}):
+                    endpoint["nodeName"] = where[endpoint["addresses"][0]]
+        self.write(f"{name}.yaml", objects)
 
     # ---- agents ----
 

@@ -173,7 +173,7 @@ class Env:
         return [(node, f"{node.node_name}-a", node.pods[f"{node.node_name}-a"])
                 for node in self.nodes]
 
-    def service(self, backends, ports=None, kind="ClusterIP"):
+    def service(self, backends, ports=None, kind="ClusterIP", **spec):
         """A new Service before these pods; its address by family. In force when this returns."""
         n = self.next_vip
         self.next_vip += 1
@@ -183,7 +183,9 @@ class Env:
         self.services.append(name)
         self.cluster.service(name, list(vips.values()),
                              [addrs[f] for _, _, addrs in backends for f in self.families],
-                             ports, kind)
+                             ports, kind,
+                             {addrs[f]: node.node_name for node, _, addrs in backends
+                              for f in self.families}, **spec)
         for node in self.nodes:
             wait_for(f"{name} at {node.node_name}",
                      lambda l=node: all(v in l.cli("bpf", "lb", "list", "-o", "json")

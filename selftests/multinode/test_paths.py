@@ -111,6 +111,36 @@ def node_port(env):
 
 
 @test(*WAGGLE)
+def local_policies(env):
+    """From outside a node serves its own endpoints only, and shows them who asks."""
+    ports = [port(80, 8080, "TCP", NP_TCP), port(80, 8080, "UDP", NP_UDP)]
+    here, there = env.first_pods()[:2]
+    vips = env.service([here], ports, "NodePort", externalTrafficPolicy="Local",
+                       internalTrafficPolicy="Local")
+    for family in env.node_families:
+        line = ask(env.outside, "out", "connect", [(here[0].addr(family), NP_TCP)])[0]
+        expect_ok(line, here[1])
+        expect(without_port(line["seen"]) == env.outside.addr("out", family), "it saw", line)
+        line = ask(env.outside, "out", "connect", [(there[0].addr(family), NP_TCP)],
+                   "--timeout", 500)[0]
+        expect(line.get("errno") == "ETIMEDOUT", f"{there[0].node_name} answered:", line)
+        for net in ("node", there[1]):
+            expect_ok(ask(there[0], net, "connect", [(there[0].addr(family), NP_TCP)])[0], here[1])
+    for family in env.families:
+        for net in ("node", here[1]):
+            expect_ok(ask(here[0], net, "connect", [(vips[family], 80)])[0], here[1])
+        for net in ("node", there[1]):
+            line = ask(there[0], net, "connect", [(vips[family], 80)], "--timeout", 500)[0]
+            expect(line.get("errno") == "ETIMEDOUT", f"{net} was answered:", line)
+    env.clean()
+    env.service([here], ports, "NodePort")
+    for family in env.node_families:
+        line = ask(env.outside, "out", "connect", [(there[0].addr(family), NP_TCP)])[0]
+        expect_ok(line, here[1])
+        expect(without_port(line["seen"]) == there[0].addr(family), "it saw", line)
+
+
+@test(*WAGGLE)
 def masquerade_outside_only(env):
     """Outside a pod is seen as its node; what it asks for comes back to it."""
     for node, pod, _ in env.first_pods():

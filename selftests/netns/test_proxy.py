@@ -138,6 +138,9 @@ def no_local_endpoint_is_silence(env):
                 expect_ok(env.lab.connect("client", *dst), "outside")
                 expect_ok(env.lab.connect("node", *dst), "outside")
     expect(env.drops()["No backend of the Service on this node"] >= before + 12, env.drops())
+    text = env.lab.cli("bpf", "lb", "list", "--frontends")
+    expect("Local" in text and "NodePort" in text, text)
+    expect("none here: dropped" in env.lab.cli("service", "list"), env.lab.cli("service", "list"))
     for policy in ("internal", "external"):
         expect(without_local(env, policy) == 4, policy, without_local(env, policy))
     service.write([HERE, ELSEWHERE], externalTrafficPolicy="Local")
@@ -179,6 +182,12 @@ def only_some_clients_of_a_load_balancer(env):
     flows = observed(env, "--verdict", "DROPPED")
     expect(any(f.get("drop_reason_desc") == "DENIED_BY_LB_SRC_RANGE_CHECK" for f in flows),
            "no flow tells it")
+    listed = json.loads(env.lab.cli("bpf", "lb", "list", "--source-ranges", "-o", "json"))
+    listed = {e["frontend"]: sorted(e["sourceRanges"]) for e in listed}
+    expect(listed[f"{LB[0]}:80/TCP"] == sorted([ranges[0], ranges[2]]) and
+           listed[f"[{LB[1]}]:80/UDP"] == [ranges[1]] and len(listed) == 4, listed)
+    dump = env.lab.cli("bpf", "map", "dump", "wag_src_range")
+    expect(f"cidr={FAR4}/32" in dump, dump)
     service.write([HERE], loadBalancerSourceRanges=[f"{OUT4}/32", f"{OUT6}/128", f"{NODE4}/32",
                                                     f"{NODE6}/128"])
     for family in FAMILIES:
@@ -203,6 +212,7 @@ def labels_of(env, net, dst, *args, udp=False, count=8):
 @test()
 def a_client_keeps_its_backend(env):
     service = Service(env, WEBS, sessionAffinity="ClientIP")
+    expect("affinity 10800 s" in env.lab.cli("service", "list"), env.lab.cli("service", "list"))
     for family in FAMILIES:
         fronts = service.fronts(family)
         for net in ("client", "node", "far", "out"):
@@ -210,6 +220,8 @@ def a_client_keeps_its_backend(env):
             for dst in fronts.values():
                 seen |= labels_of(env, net, dst)
             expect(len(seen) == 1, f"{net} met", seen)
+        expect(env.lab.pods["client"][family] in env.lab.cli("bpf", "map", "dump", "wag_affinity"),
+               "the client is not in the map")
         # a socket bound to its port is served by packets, others may be at the socket
         bound = host_port(env.lab.pods["client"][family], 23456 + family)
         known = labels_of(env, "client", fronts["ClusterIP"])
