@@ -22,7 +22,7 @@ static bool is_local(const struct source *s, const struct slice_endpoint *ep)
 
 static bool of_family(const struct slice *slice, int family)
 {
-	return !slice->fqdn && slice->v6 == (family == HEALTH_V6);
+	return !slice->fqdn && !slice->other_proxy && slice->v6 == (family == HEALTH_V6);
 }
 
 static bool has_port(const struct slice *slice)
@@ -68,46 +68,12 @@ static int count_local(const struct source *s, int family, uint32_t *ret)
 	return 0;
 }
 
-static bool same_port(const struct slice_port *a, const struct svc_port *b)
-{
-	return a->port && a->proto == b->proto && strcmp(a->name, b->name) == 0;
-}
-
-/* Has the port endpoints that could take a connection, and none of them here? */
-static bool none_here(const struct source *s, const struct svc_port *port, int family)
-{
-	bool any = false;
-
-	for (size_t i = 0; i < s->n_slices; i++) {
-		const struct slice *slice = &s->slices[i]->slice;
-		bool has = false;
-
-		for (size_t k = 0; of_family(slice, family) && k < slice->n_ports; k++)
-			has = has || same_port(&slice->ports[k], port);
-		for (size_t k = 0; has && k < slice->n_endpoints; k++) {
-			const struct slice_endpoint *ep = &slice->endpoints[k];
-
-			if (!ep->ready && !ep->serving)
-				continue;
-			if (is_local(s, ep))
-				return false;
-			any = true;
-		}
-	}
-	return any;
-}
-
 static bool serves(const struct service *svc, int family)
 {
 	for (size_t i = 0; i < svc->n_cluster_ips; i++)
 		if (wag_addr_is_v4(&svc->cluster_ips[i]) == (family == HEALTH_V4))
 			return true;
 	return false;
-}
-
-static bool outside_may_come(const struct service *svc)
-{
-	return svc->type == SVC_NODE_PORT || svc->type == SVC_LOAD_BALANCER || svc->n_external_ips;
 }
 
 int compile_health(const struct object *obj, const struct object *const *slices, size_t n_slices,
@@ -119,26 +85,17 @@ int compile_health(const struct object *obj, const struct object *const *slices,
 	int r;
 
 	*ret = check;
-	if (svc->headless || svc->other_proxy || svc->type == SVC_EXTERNAL_NAME)
+	if (svc->headless || svc->other_proxy || svc->type != SVC_LOAD_BALANCER ||
+	    !svc->external_local || !svc->health_check_node_port)
 		return 0;
-	if (svc->type == SVC_LOAD_BALANCER && svc->external_local)
-		check.port = svc->health_check_node_port;
+	check.port = svc->health_check_node_port;
 	for (int f = 0; f < HEALTH_FAMILIES; f++) {
 		check.family[f].serves = serves(svc, f);
 		if (!check.family[f].serves)
 			continue;
-		r = check.port ? count_local(&s, f, &check.family[f].local) : 0;
+		r = count_local(&s, f, &check.family[f].local);
 		if (r < 0)
 			return r;
-		if (!svc->internal_local && !svc->external_local)
-			continue;
-		for (size_t i = 0; i < svc->n_ports; i++) {
-			bool none = none_here(&s, &svc->ports[i], f);
-
-			check.no_local_internal += none && svc->internal_local;
-			check.no_local_external += none && svc->external_local &&
-						   outside_may_come(svc);
-		}
 	}
 	*ret = check;
 	return 0;

@@ -20,8 +20,6 @@ struct health_check {
 		bool serves;	/* the Service has a cluster address of the family */
 		uint32_t local; /* ready endpoints on this node, each address once */
 	} family[HEALTH_FAMILIES];
-	/* Service ports, by family, of policy Local that have endpoints, but none here. */
-	uint32_t no_local_internal, no_local_external;
 };
 
 /* slices: those labelled with this Service. 0 or -ENOMEM. */

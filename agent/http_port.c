@@ -2,11 +2,13 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <event2/buffer.h>
+#include <event2/bufferevent.h>
 #include <event2/event.h>
 #include <event2/http.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <waggle/addr.h>
 #include <waggle/cleanup.h>
 #include "http_port.h"
 
@@ -143,6 +145,26 @@ void http_port_free(struct http_port *p)
 int http_port_error(const struct http_port *p)
 {
 	return p->err;
+}
+
+bool http_port_local(struct evhttp_request *req, struct wag_addr *ret)
+{
+	struct evhttp_connection *connection = evhttp_request_get_connection(req);
+	union {
+		struct sockaddr sa;
+		struct sockaddr_in v4;
+		struct sockaddr_in6 v6;
+	} addr;
+	socklen_t len = sizeof(addr);
+
+	if (getsockname(bufferevent_getfd(evhttp_connection_get_bufferevent(connection)), &addr.sa,
+			&len) < 0)
+		return false;
+	if (addr.sa.sa_family == AF_INET)
+		*ret = wag_addr_from_v4(addr.v4.sin_addr.s_addr);
+	else
+		memcpy(ret, &addr.v6.sin6_addr, sizeof(*ret));
+	return true;
 }
 
 void http_port_reply(struct evhttp_request *req, int code, const char *body)

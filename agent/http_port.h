@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
+#include <waggle/abi_addr.h>
 #include "source.h"
 
 struct event_base;
@@ -33,4 +34,6 @@ int http_port_new(struct http_port **ret, const struct http_port_options *option
 void http_port_free(struct http_port *p);
 /* 0: it listens; else the positive errno of the last attempt. */
 int http_port_error(const struct http_port *p);
+/* The address the request came to. false: nobody knows any more. */
+bool http_port_local(struct evhttp_request *req, struct wag_addr *ret);
 void http_port_reply(struct evhttp_request *req, int code, const char *body);

@@ -402,8 +402,7 @@ static int parse_slice(const struct reader *rd, const json_t *tree, struct objec
 
 	if ((r = field_str(rd, tree, "", "addressType", &type)) < 0 ||
 	    (r = field_label(rd, tree, "kubernetes.io/service-name", &service)) < 0 ||
-	    (r = field_annotation(rd, tree, "endpoints.kubernetes.io/last-change-trigger-time",
-				  &trigger)) < 0 ||
+	    (r = field_annotation(rd, tree, MODEL_SLICE_TRIGGER, &trigger)) < 0 ||
 	    (r = field_typed(rd, tree, "", "ports", JSON_ARRAY, &ports)) < 0 ||
 	    (r = field_typed(rd, tree, "", "endpoints", JSON_ARRAY, &endpoints)) < 0)
 		return r;

@@ -109,7 +109,7 @@ static int node_leaving(const struct reader *rd, const json_t *meta, const json_
 		r = field_str(rd, value, "spec.taints[].", "key", &key);
 		if (r < 0)
 			return r;
-		if (strcmp(key, "ToBeDeletedByClusterAutoscaler") == 0)
+		if (strcmp(key, MODEL_NODE_TAINT_DELETED) == 0)
 			node->leaving = true;
 	}
 	return 0;

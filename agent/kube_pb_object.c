@@ -250,7 +250,7 @@ static int read_slice(const struct pb_reader *rd, const void *message, struct ob
 {
 	const Kube__EndpointSlice *from = message;
 	const char *service = pb_label(rd, "kubernetes.io/service-name");
-	const char *trigger = pb_annotation(rd, "endpoints.kubernetes.io/last-change-trigger-time");
+	const char *trigger = pb_annotation(rd, MODEL_SLICE_TRIGGER);
 	struct slice *slice = &obj->slice;
 	int r;
 
@@ -374,7 +374,7 @@ static int node_created(const struct pb_reader *rd, struct node *node)
 static bool node_leaving(const struct pb_reader *rd, const Kube__NodeSpec *spec)
 {
 	for (size_t i = 0; i < spec->n_taints; i++)
-		if (pb_is(spec->taints[i]->key, "ToBeDeletedByClusterAutoscaler"))
+		if (pb_is(spec->taints[i]->key, MODEL_NODE_TAINT_DELETED))
 			return true;
 	return rd->meta->deletion_timestamp;
 }

@@ -348,6 +348,14 @@ static int start_stale_sock(struct loop *l, struct wag_err *err)
 	return 0;
 }
 
+static bool serves_node_ports(const struct wag_addr *addr, void *ctx)
+{
+	const struct loop *l = ctx;
+
+	return node_port_serves(l->config->nodeport_addresses, addr,
+				wag_addr_is_v4(addr) ? &l->facts.v4 : &l->facts.v6);
+}
+
 static int start_service_health(struct loop *l, struct wag_err *err)
 {
 	const char *addr = l->config->healthz_addr;
@@ -356,6 +364,8 @@ static int start_service_health(struct loop *l, struct wag_err *err)
 		.proxy = &l->proxy_health,
 		.model = l->model,
 		.node_name = l->config->node_name,
+		.serves = serves_node_ports,
+		.ctx = l,
 		.reporter = { loop_report, l },
 	};
 

@@ -26,15 +26,15 @@ static void ports(struct text *t, const struct service_health_stats *s)
 	coded(t, "kubeproxy_proxy_livez_total", "Answers of /livez", s->livez);
 }
 
-static void local(struct text *t, const struct service_health_stats *s)
+static void local(struct text *t, const struct sync_stats *s)
 {
 	const char *name = "kubeproxy_sync_proxy_rules_no_local_endpoints_total";
 
 	metric_family(t, name, "gauge",
 		      "Service ports of traffic policy Local that have endpoints, but none here");
 	text_add(t,
-		 "%s{traffic_policy=\"internal\"} %" PRIu64 "\n"
-		 "%s{traffic_policy=\"external\"} %" PRIu64 "\n",
+		 "%s{traffic_policy=\"internal\"} %zu\n"
+		 "%s{traffic_policy=\"external\"} %zu\n",
 		 name, s->no_local_internal, name, s->no_local_external);
 }
 
@@ -47,7 +47,7 @@ void metrics_kube_proxy(struct text *t, const struct agent_view *v, const struct
 
 	service_health_get_stats(v->service_health, &s);
 	ports(t, &s);
-	local(t, &s);
+	local(t, sync);
 	sync_histogram(sync, &h);
 	metric_histogram(t, "kubeproxy_sync_proxy_rules_duration_seconds",
 			 "Time of a run that had something to apply", &h);

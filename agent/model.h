@@ -98,6 +98,9 @@ struct slice {
 
 #define MODEL_POD_CIDRS "waggle.io/pod-cidrs" /* annotation of a Node; comma separated */
 
+#define MODEL_NODE_TAINT_DELETED "ToBeDeletedByClusterAutoscaler"
+#define MODEL_SLICE_TRIGGER "endpoints.kubernetes.io/last-change-trigger-time" /* annotation */
+
 struct node {
 	struct wag_addr *addrs; /* InternalIP first, then ExternalIP */
 	size_t n_addrs;

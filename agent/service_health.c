@@ -37,7 +37,7 @@ struct service_health {
 	struct service_health_options options;
 	struct entry *entries, *changed;
 	struct http_port *node;
-	struct service_health_stats stats; /* no_local_*, healthz, livez; the rest is counted */
+	struct service_health_stats stats; /* healthz, livez; the rest is counted */
 };
 
 static uint64_t now_ms(void)
@@ -55,8 +55,14 @@ static void answer_service(struct evhttp_request *req, void *ctx)
 	const struct listener *l = ctx;
 	const struct entry *e = l->entry;
 	struct proxy_answer answer;
+	struct wag_addr addr;
 	char weight[16];
 
+	if (!http_port_local(req, &addr) ||
+	    !e->owner->options.serves(&addr, e->owner->options.ctx)) {
+		evhttp_send_error(req, HTTP_NOTFOUND, NULL);
+		return;
+	}
 	proxy_health_service(e->key, e->name, l->local,
 			     proxy_health_ok(e->owner->options.proxy, now_ms()), &answer);
 	snprintf(weight, sizeof(weight), "%u", l->local);
@@ -180,7 +186,7 @@ static int open_wanted(struct entry *e)
 
 static bool is_empty(const struct health_check *check)
 {
-	return !check->port && !check->no_local_internal && !check->no_local_external;
+	return !check->port;
 }
 
 static void entry_free(struct entry *e)
@@ -231,10 +237,6 @@ int service_health_set(struct service_health *h, const char *ns, const char *nam
 		e = entry_new(h, ns, name);
 	if (!e)
 		return -ENOMEM;
-	h->stats.no_local_internal -= e->check.no_local_internal;
-	h->stats.no_local_external -= e->check.no_local_external;
-	h->stats.no_local_internal += check->no_local_internal;
-	h->stats.no_local_external += check->no_local_external;
 	e->check = *check;
 	if (!e->changed) {
 		e->changed = true;

@@ -19,6 +19,9 @@ struct service_health_options {
 	const struct proxy_health *proxy; /* borrowed, and read at each request */
 	const struct model *model;	  /* borrowed: the node of this name is asked for */
 	const char *node_name;
+	/* Are NodePorts, and with them health checks, served on this address of the node? */
+	bool (*serves)(const struct wag_addr *addr, void *ctx);
+	void *ctx;
 	struct source_reporter reporter;
 };
 
@@ -35,8 +38,7 @@ int service_health_apply(struct service_health *h);
 struct service_health_stats {
 	size_t listening, failed; /* ports of Services, by family */
 	bool node_failed;	  /* --healthz-bind-address cannot be had */
-	uint64_t no_local_internal, no_local_external; /* Service ports, by family */
-	uint64_t healthz[2], livez[2];		       /* answers: 200, 503 */
+	uint64_t healthz[2], livez[2]; /* answers: 200, 503 */
 };
 
 void service_health_get_stats(const struct service_health *h, struct service_health_stats *ret);

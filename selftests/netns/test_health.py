@@ -179,3 +179,19 @@ def kube_proxys_metrics_have_numbers(env):
     expect(abs(last - datetime.now().timestamp()) < 60, last)
     put(env, "lb", 0x605, [("web-1", lab.node_name, READY)])
     wait_for("local", lambda: metric(env, f'{none}{{traffic_policy="external"}}') == "0")
+
+
+@test("full")
+def a_health_check_port_is_where_node_ports_are(env):
+    lab = env.lab
+    args = list(lab.agent_args)
+    lab.kill_agent()
+    lab.start_agent(*args, "--nodeport-addresses=10.90.0.0/24")
+    try:
+        put(env, "lb", 0x606, [("web-1", lab.node_name, READY)])
+        wait_for("the port", lambda: count(env, 0) == (200, 1))
+        wait_for("the other family", lambda: count(env, 1) == (200, 1))
+        expect(get(lab, "node", "127.0.0.1", CHECK)[0] == 404, "on 127.0.0.1")
+    finally:
+        lab.kill_agent()
+        lab.start_agent(*args)

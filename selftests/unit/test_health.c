@@ -99,7 +99,6 @@ static void test_counts_ready_local_endpoints_once_a_family(void **state)
 	assert_true(check.family[HEALTH_V4].serves && check.family[HEALTH_V6].serves);
 	assert_int_equal(check.family[HEALTH_V4].local, 2);
 	assert_int_equal(check.family[HEALTH_V6].local, 1);
-	assert_int_equal(check.no_local_external, 0);
 	svc.n_cluster_ips = 1;
 	check = compile(&svc, slices, N(slices));
 	assert_false(check.family[HEALTH_V6].serves);
@@ -119,7 +118,6 @@ static void test_who_terminates_does_not_count(void **state)
 
 	assert_int_equal(check.port, 32000);
 	assert_int_equal(check.family[HEALTH_V4].local, 0);
-	assert_int_equal(check.no_local_external, 0); /* it still serves */
 }
 
 static void test_only_a_local_load_balancer_has_a_port(void **state)
@@ -137,26 +135,6 @@ static void test_only_a_local_load_balancer_has_a_port(void **state)
 	other.other_proxy = true;
 	assert_int_equal(compile(&other, NULL, 0).port, 0);
 	assert_int_equal(compile(&svc, NULL, 0).port, 32000);
-}
-
-static void test_ports_without_local_endpoints(void **state)
-{
-	const struct slice_spec slices[] = { { 8080, false, { { "10.244.1.1", "node-2" } } } };
-	struct wag_addr ips[2];
-	struct svc_port port;
-	struct service svc = a_service(ips, &port);
-	struct health_check check;
-
-	svc.internal_local = true;
-	check = compile(&svc, slices, 1);
-	assert_int_equal(check.no_local_external, 1);
-	assert_int_equal(check.no_local_internal, 1);
-	check = compile(&svc, slices, 0); /* none anywhere is another matter */
-	assert_int_equal(check.no_local_external + check.no_local_internal, 0);
-	svc.type = SVC_CLUSTER_IP;
-	check = compile(&svc, slices, 1);
-	assert_int_equal(check.no_local_external, 0);
-	assert_int_equal(check.no_local_internal, 1);
 }
 
 static void test_late_is_unhealthy(void **state)
@@ -223,7 +201,6 @@ int main(void)
 		cmocka_unit_test(test_counts_ready_local_endpoints_once_a_family),
 		cmocka_unit_test(test_who_terminates_does_not_count),
 		cmocka_unit_test(test_only_a_local_load_balancer_has_a_port),
-		cmocka_unit_test(test_ports_without_local_endpoints),
 		cmocka_unit_test(test_late_is_unhealthy),
 		cmocka_unit_test(test_answers_of_the_node),
 		cmocka_unit_test(test_answers_of_a_service),

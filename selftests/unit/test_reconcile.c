@@ -194,6 +194,39 @@ static void test_a_change_of_endpoints_is_told_once_when_it_is_in_the_maps(void 
 	assert_int_equal(n_programmed, 1); /* the same slice again is no news */
 }
 
+static size_t n_gone;
+static struct wag_backend_key gone;
+
+static void on_gone(const struct wag_backend_key *key, void *ctx)
+{
+	n_gone++;
+	gone = *key;
+}
+
+static void test_a_backend_that_left_is_told(void **state)
+{
+	n_gone = 0;
+	sync_on_backend_gone(sy, on_gone, NULL);
+	model_set_synced(m, MODEL_SERVICE);
+	model_set_synced(m, MODEL_SLICE);
+	add_service("a", "10.96.0.1");
+	add_slice("a", "10.1.0.1");
+	run();
+	assert_int_equal(n_gone, 0);
+	dataplane_fake_fail_table(dp, DP_BACKEND, EBUSY);
+	add_slice("a", "10.1.0.2");
+	run();
+	assert_int_equal(n_gone, 0); /* it is in the map yet */
+	dataplane_fake_fail_table(dp, DP_BACKEND, 0);
+	assert_int_equal(reconcile_run(m, &facts, sy, 100000, &listener), 0);
+	assert_int_equal(n_gone, 1);
+	assert_int_equal(gone.addr.b[15], 1);
+	assert_int_equal(model_delete(m, MODEL_SERVICE, "ns", "a"), 1);
+	assert_int_equal(reconcile_run(m, &facts, sy, 200000, &listener), 0);
+	assert_int_equal(n_gone, 2);
+	assert_int_equal(gone.addr.b[15], 2);
+}
+
 static void test_checks_are_told_for_what_changed(void **state)
 {
 	checks = 0;
@@ -314,6 +347,7 @@ int main(void)
 		T(test_nothing_before_both_kinds_are_complete),
 		T(test_endpoints_and_deletion),
 		T(test_a_change_of_endpoints_is_told_once_when_it_is_in_the_maps),
+		T(test_a_backend_that_left_is_told),
 		T(test_checks_are_told_for_what_changed),
 		T(test_restart_deletes_only_when_complete),
 		T(test_the_zone_of_the_node_chooses_anew),

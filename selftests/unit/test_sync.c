@@ -99,37 +99,6 @@ static void test_one_endpoint_touches_one_service(void **state)
 	assert_int_equal(dataplane_fake_count(dp, DP_BACKEND), 27);
 }
 
-static size_t n_gone;
-static struct wag_backend_key gone;
-
-static void on_gone(const struct wag_backend_key *key, void *ctx)
-{
-	n_gone++;
-	gone = *key;
-}
-
-static void test_a_backend_that_left_is_told(void **state)
-{
-	n_gone = 0;
-	sync_on_backend_gone(sy, on_gone, NULL);
-	set_simple("a", 1, "123");
-	run_ops();
-	set_simple("a", 1, "1234");
-	run_ops();
-	assert_int_equal(n_gone, 0);
-	dataplane_fake_fail_table(dp, DP_BACKEND, EBUSY);
-	set_simple("a", 1, "134");
-	run_ops();
-	assert_int_equal(n_gone, 0); /* it is in the map yet */
-	dataplane_fake_fail_table(dp, DP_BACKEND, 0);
-	assert_int_equal(sync_run(sy, 100000), 0);
-	assert_int_equal(n_gone, 1);
-	assert_int_equal(gone.addr.b[15], 2);
-	assert_int_equal(sync_set_service(sy, "ns", "a", NULL), 1);
-	run_ops();
-	assert_int_equal(n_gone, 4);
-}
-
 static void test_service_without_endpoints_keeps_its_frontends(void **state)
 {
 	set_simple("a", 1, "");
@@ -534,7 +503,6 @@ int main(void)
 		T(test_build_service_map_add_remove),
 		T(test_no_change_no_operation),
 		T(test_one_endpoint_touches_one_service),
-		T(test_a_backend_that_left_is_told),
 		T(test_service_without_endpoints_keeps_its_frontends),
 		T(test_service_update_keeps_the_index),
 		T(test_affinity_alone),
