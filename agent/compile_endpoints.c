@@ -74,7 +74,8 @@ static bool hinted(const char *list, const char *name)
 		if (strncmp(list, name, len) == 0 && (list[len] == ',' || !list[len]))
 			return true;
 		list = strchr(list, ',');
-		list += list != NULL;
+		if (list)
+			list++;
 	}
 	return false;
 }
