@@ -37,6 +37,20 @@ static int link_name(const struct dataplane *dp, const struct dp_device *dev, ch
 	return 0;
 }
 
+/* At once: an unlinked link goes some time later, and until then no other takes its place. */
+static void detach(const char *dir, const char *name)
+{
+	_cleanup_close_ int link = -1;
+	char path[4096];
+
+	if (snprintf(path, sizeof(path), "%s/%s", dir, name) >= (int)sizeof(path))
+		return;
+	link = bpf_obj_get(path);
+	if (link >= 0)
+		bpf_link_detach(link);
+	unlink(path);
+}
+
 /* A link that went with its device, or that sits where, or how, it should not any more. */
 static int collect(const struct dataplane *dp, const struct dp_device *devices, size_t n)
 {
@@ -56,7 +70,7 @@ static int collect(const struct dataplane *dp, const struct dp_device *devices, 
 			keep = link_name(dp, &devices[i], want, sizeof(want)) == 0 &&
 			       strcmp(want, e->d_name) == 0;
 		if (!keep)
-			unlinkat(dirfd(dir), e->d_name, 0);
+			detach(path, e->d_name);
 	}
 	closedir(dir);
 	return 0;
