@@ -13,12 +13,14 @@ static const char *const kind_names[MODEL_KINDS] = {
 	[MODEL_SERVICE] = "Service", [MODEL_SLICE] = "EndpointSlice",
 	[MODEL_NODE] = "Node",	     [MODEL_NAMESPACE] = "Namespace",
 	[MODEL_POD] = "Pod",	     [MODEL_POLICY] = "NetworkPolicy",
+	[MODEL_CLUSTER_POLICY] = "ClusterNetworkPolicy",
 };
 
 static const char *const kind_apis[MODEL_KINDS] = {
 	[MODEL_SERVICE] = "v1", [MODEL_SLICE] = "discovery.k8s.io/v1",
 	[MODEL_NODE] = "v1",	[MODEL_NAMESPACE] = "v1",
 	[MODEL_POD] = "v1",	[MODEL_POLICY] = "networking.k8s.io/v1",
+	[MODEL_CLUSTER_POLICY] = "policy.networking.k8s.io/v1alpha2",
 };
 
 const char *kube_kind_name(enum model_kind kind)
@@ -433,7 +435,7 @@ static int parse_slice(const struct reader *rd, const json_t *tree, struct objec
 
 bool kube_is_namespaced(enum model_kind kind)
 {
-	return kind != MODEL_NODE && kind != MODEL_NAMESPACE;
+	return kind != MODEL_NODE && kind != MODEL_NAMESPACE && kind != MODEL_CLUSTER_POLICY;
 }
 
 int kube_check_ident(const struct reader *rd, const json_t *meta, bool namespaced)
@@ -476,6 +478,7 @@ int kube_parse_object(enum model_kind kind, const json_t *tree, const struct kub
 		[MODEL_SERVICE] = parse_service, [MODEL_SLICE] = parse_slice,
 		[MODEL_NODE] = kube_read_node,	 [MODEL_NAMESPACE] = kube_read_namespace,
 		[MODEL_POD] = kube_read_pod,	 [MODEL_POLICY] = kube_read_policy,
+		[MODEL_CLUSTER_POLICY] = kube_read_policy,
 	};
 	_cleanup_(object_freep) struct object *obj = NULL;
 	const struct reader rd = { .sink = sink, .ident = ident, .err = err };

@@ -127,6 +127,7 @@ int kube_read_node(const struct reader *rd, const json_t *tree, struct object *o
 	    (r = field_typed(rd, status, "status.", "addresses", JSON_ARRAY, &addrs)) < 0 ||
 	    (r = field_label(rd, tree, "topology.kubernetes.io/zone", &zone)) < 0 ||
 	    (r = field_annotation(rd, tree, MODEL_POD_CIDRS, &published)) < 0 ||
+	    (r = field_labels(rd, tree, &node->labels, &node->n_labels)) < 0 ||
 	    (r = field_dup(rd, meta, "metadata.", "uid", &node->uid)) < 0 ||
 	    (r = field_dup(rd, meta, "metadata.", "creationTimestamp", &node->created)) < 0 ||
 	    (r = node_leaving(rd, meta, spec, node)) < 0 ||
@@ -144,6 +145,71 @@ int kube_read_node(const struct reader *rd, const json_t *tree, struct object *o
 	return zone[0] ? field_copy(rd, zone, &node->zone) : 0;
 }
 
+/* "true" or not: a switch that one object carries. */
+static int audit(const struct reader *rd, const json_t *tree, bool *ret)
+{
+	const char *text;
+	int r = field_annotation(rd, tree, MODEL_AUDIT, &text);
+
+	*ret = r == 0 && strcmp(text, "true") == 0;
+	return r;
+}
+
+/* The named ports of one container. */
+static int container_ports(const struct reader *rd, const json_t *container, const char *path,
+			   struct pod *pod)
+{
+	const json_t *ports, *value;
+	struct pod_port *at;
+	json_int_t port;
+	const char *name;
+	size_t i;
+	int r = field_typed(rd, container, path, "ports", JSON_ARRAY, &ports);
+
+	if (r < 0)
+		return r;
+	json_array_foreach(ports, i, value)
+	{
+		if ((r = field_str(rd, value, path, "name", &name)) < 0 ||
+		    (r = field_int(rd, value, path, "containerPort", 1, 65535, &port)) < 0)
+			return r;
+		if (!name[0] || !port)
+			continue;
+		at = array_grow(&pod->ports, &pod->n_ports, sizeof(*at));
+		if (!at)
+			return field_no_memory(rd);
+		at->port = port;
+		if ((r = field_proto(rd, value, path, &at->proto)) < 0 ||
+		    (r = field_copy(rd, name, &at->name)) < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* Containers, and init containers that go on running beside them. */
+static int pod_ports(const struct reader *rd, const json_t *spec, const char *key, struct pod *pod)
+{
+	bool init = strcmp(key, "initContainers") == 0;
+	const json_t *list, *value;
+	const char *restart;
+	char path[64];
+	size_t i;
+	int r = field_typed(rd, spec, "spec.", key, JSON_ARRAY, &list);
+
+	if (r < 0)
+		return r;
+	json_array_foreach(list, i, value)
+	{
+		snprintf(path, sizeof(path), "spec.%s[%zu].", key, i);
+		r = field_str(rd, value, path, "restartPolicy", &restart);
+		if (r == 0 && (!init || strcmp(restart, "Always") == 0))
+			r = container_ports(rd, value, path, pod);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 int kube_read_pod(const struct reader *rd, const json_t *tree, struct object *obj)
 {
 	const json_t *spec, *status, *ips, *value;
@@ -158,7 +224,10 @@ int kube_read_pod(const struct reader *rd, const json_t *tree, struct object *ob
 	    (r = field_dup(rd, spec, "spec.", "nodeName", &pod->node_name)) < 0 ||
 	    (r = field_bool(rd, spec, "spec.", "hostNetwork", false, &pod->host_network)) < 0 ||
 	    (r = field_dup(rd, status, "status.", "phase", &pod->phase)) < 0 ||
-	    (r = field_labels(rd, tree, &pod->labels, &pod->n_labels)) < 0)
+	    (r = field_labels(rd, tree, &pod->labels, &pod->n_labels)) < 0 ||
+	    (r = pod_ports(rd, spec, "containers", pod)) < 0 ||
+	    (r = pod_ports(rd, spec, "initContainers", pod)) < 0 ||
+	    (r = audit(rd, tree, &pod->audit)) < 0)
 		return r;
 	json_array_foreach(ips, i, value)
 	{
@@ -175,13 +244,7 @@ int kube_read_pod(const struct reader *rd, const json_t *tree, struct object *ob
 
 int kube_read_namespace(const struct reader *rd, const json_t *tree, struct object *obj)
 {
-	return field_labels(rd, tree, &obj->namespace.labels, &obj->namespace.n_labels);
-}
+	int r = field_labels(rd, tree, &obj->namespace.labels, &obj->namespace.n_labels);
 
-/* What it says comes later: that it is there is what a new pod must know. */
-int kube_read_policy(const struct reader *rd, const json_t *tree, struct object *obj)
-{
-	const json_t *spec;
-
-	return field_typed(rd, tree, "", "spec", JSON_OBJECT, &spec);
+	return r < 0 ? r : audit(rd, tree, &obj->namespace.audit);
 }

@@ -20,6 +20,8 @@ const struct kube_resource kube_resources[MODEL_KINDS] = {
 	[MODEL_POD] = { "/api/v1/pods", "pods", NULL, false, .by_node = true },
 	[MODEL_POLICY] = { "/apis/networking.k8s.io/v1/networkpolicies", "networkpolicies", NULL,
 			   false, .optional = true },
+	[MODEL_CLUSTER_POLICY] = { "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies",
+				   "clusternetworkpolicies", NULL, false, .optional = true },
 };
 
 /* "&labelSelector=..." or "&fieldSelector=...", or nothing. */

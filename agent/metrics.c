@@ -18,6 +18,7 @@ static const char *const kind_names[MODEL_KINDS] = {
 	[MODEL_SERVICE] = "services", [MODEL_SLICE] = "endpointslices",
 	[MODEL_NODE] = "nodes",	      [MODEL_NAMESPACE] = "namespaces",
 	[MODEL_POD] = "pods",	      [MODEL_POLICY] = "networkpolicies",
+	[MODEL_CLUSTER_POLICY] = "clusternetworkpolicies",
 };
 
 void text_done(struct text *t)

@@ -47,6 +47,8 @@ struct model {
 	pthread_mutex_t names_lock;
 	void (*on_dirty)(void *ctx);
 	void *on_dirty_ctx;
+	model_change_fn on_change;
+	void *on_change_ctx;
 };
 
 static int make_key(char buf[KEY_MAX], const char *ns, const char *name, size_t *ret_len)
@@ -193,6 +195,8 @@ static void entry_detach(struct model *m, struct entry *e)
 
 	addr_index_change(&m->addrs, e->obj, false);
 	ns_index_change(&m->namespaces, e->obj, false);
+	if (m->on_change)
+		m->on_change(e->obj, true, m->on_change_ctx);
 	m->changes[e->obj->kind]++;
 	HASH_DEL(m->kinds[e->obj->kind], e);
 	if (e->obj->kind == MODEL_SLICE) {
@@ -240,6 +244,8 @@ static int entry_attach(struct model *m, struct entry *e)
 		svc_mark(m, ref);
 	else if (obj->kind != MODEL_SLICE)
 		m->dirty[obj->kind] = true;
+	if (m->on_change)
+		m->on_change(obj, false, m->on_change_ctx);
 	return 0;
 }
 
@@ -491,6 +497,12 @@ int model_visit_namespaces(const struct model *m, model_ns_fn fn, void *ctx)
 uint64_t model_changes(const struct model *m, enum model_kind kind)
 {
 	return m->changes[kind];
+}
+
+void model_on_change(struct model *m, model_change_fn fn, void *ctx)
+{
+	m->on_change = fn;
+	m->on_change_ctx = ctx;
 }
 
 void model_on_dirty(struct model *m, void (*fn)(void *ctx), void *ctx)

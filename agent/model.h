@@ -11,13 +11,16 @@
 #include <stdint.h>
 #include <waggle/abi_addr.h>
 
+#include "policy.h"
+
 enum model_kind {
 	MODEL_SERVICE,
 	MODEL_SLICE,
 	MODEL_NODE,
 	MODEL_NAMESPACE,
 	MODEL_POD,
-	MODEL_POLICY, /* NetworkPolicy: so far only that it is there */
+	MODEL_POLICY,	      /* NetworkPolicy */
+	MODEL_CLUSTER_POLICY, /* ClusterNetworkPolicy: its kind may be missing in the cluster */
 	MODEL_KINDS,
 };
 
@@ -96,6 +99,10 @@ struct slice {
 	int64_t trigger_ms;
 };
 
+struct label {
+	char *key, *value;
+};
+
 #define MODEL_POD_CIDRS "waggle.io/pod-cidrs" /* annotation of a Node; comma separated */
 
 #define MODEL_NODE_TAINT_DELETED "ToBeDeletedByClusterAutoscaler"
@@ -113,10 +120,15 @@ struct node {
 	char *created;	 /* metadata.creationTimestamp, which sorts as text; may be NULL */
 	char *zone;	 /* label topology.kubernetes.io/zone; may be NULL */
 	bool leaving;	 /* being deleted, or about to be by the cluster autoscaler */
+	struct label *labels;
+	size_t n_labels;
 };
 
-struct label {
-	char *key, *value;
+/* A container's port that has a name. */
+struct pod_port {
+	char *name;
+	uint8_t proto;
+	uint16_t port; /* host order */
 };
 
 struct pod {
@@ -127,13 +139,19 @@ struct pod {
 	size_t n_addrs;
 	struct label *labels;
 	size_t n_labels;
+	struct pod_port *ports;
+	size_t n_ports;
+	bool audit; /* annotation MODEL_AUDIT is "true" */
 };
 
 struct namespace
 {
 	struct label *labels;
 	size_t n_labels;
+	bool audit;
 };
+
+#define MODEL_AUDIT "waggle.io/policy-audit" /* of pods and namespaces */
 
 /* One object of any kind. Made by the parsers, given to the model, which then owns it. */
 struct object {
@@ -149,6 +167,7 @@ struct object {
 		struct node node;
 		struct namespace namespace;
 		struct pod pod;
+		struct policy *policy; /* a reference; MODEL_POLICY and MODEL_CLUSTER_POLICY */
 	};
 };
 
@@ -217,6 +236,12 @@ int model_visit_namespaces(const struct model *m, model_ns_fn fn, void *ctx);
  * fn is called (from the thread that changes the model) when the model turns from clean to dirty,
  * and once more when a kind becomes synced: an empty cluster has to be applied too.
  */
+/*
+ * fn is called, from the thread that changes the model, with every object that comes (gone: false)
+ * and with every one that goes; one that changes goes and comes. It may look at obj only.
+ */
+typedef void (*model_change_fn)(const struct object *obj, bool gone, void *ctx);
+void model_on_change(struct model *m, model_change_fn fn, void *ctx);
 void model_on_dirty(struct model *m, void (*fn)(void *ctx), void *ctx);
 
 /* Address -> "ns/pod" of a Pod or of an endpoint's targetRef; NULL if unknown. */

@@ -82,6 +82,7 @@ static void node_done(struct node *node)
 	free(node->uid);
 	free(node->created);
 	free(node->zone);
+	labels_free(node->labels, node->n_labels);
 }
 
 static void pod_done(struct pod *pod)
@@ -90,12 +91,22 @@ static void pod_done(struct pod *pod)
 	free(pod->phase);
 	free(pod->addrs);
 	labels_free(pod->labels, pod->n_labels);
+	for (size_t i = 0; i < pod->n_ports; i++)
+		free(pod->ports[i].name);
+	free(pod->ports);
+}
+
+static bool is_policy(const struct object *obj)
+{
+	return obj->kind == MODEL_POLICY || obj->kind == MODEL_CLUSTER_POLICY;
 }
 
 void object_free(struct object *obj)
 {
 	if (!obj)
 		return;
+	if (is_policy(obj))
+		policy_unref(obj->policy);
 	if (obj->packed) {
 		free(obj);
 		return;
@@ -117,6 +128,7 @@ void object_free(struct object *obj)
 		pod_done(&obj->pod);
 		break;
 	case MODEL_POLICY:
+	case MODEL_CLUSTER_POLICY:
 	case MODEL_KINDS:
 		break;
 	}
@@ -250,6 +262,7 @@ static void pack_node(struct packer *p, struct node *out, const struct node *nod
 	out->uid = pack_str(p, node->uid);
 	out->created = pack_str(p, node->created);
 	out->zone = pack_str(p, node->zone);
+	pack_labels(p, &out->labels, node->labels, node->n_labels);
 }
 
 static void pack_pod(struct packer *p, struct pod *out, const struct pod *pod)
@@ -258,6 +271,13 @@ static void pack_pod(struct packer *p, struct pod *out, const struct pod *pod)
 	pack_labels(p, &out->labels, pod->labels, pod->n_labels);
 	out->node_name = pack_str(p, pod->node_name);
 	out->phase = pack_str(p, pod->phase);
+	out->ports = pack_array(p, pod->ports, pod->n_ports, sizeof(*pod->ports));
+	for (size_t i = 0; i < pod->n_ports; i++) {
+		char *name = pack_str(p, pod->ports[i].name);
+
+		if (out->ports)
+			out->ports[i].name = name;
+	}
 }
 
 static void pack_object(struct packer *p, struct object *out, const struct object *obj)
@@ -284,6 +304,7 @@ static void pack_object(struct packer *p, struct object *out, const struct objec
 		pack_pod(p, &out->pod, &obj->pod);
 		break;
 	case MODEL_POLICY:
+	case MODEL_CLUSTER_POLICY:
 	case MODEL_KINDS:
 		break;
 	}
@@ -304,6 +325,8 @@ struct object *object_pack(const struct object *obj)
 		return NULL;
 	p.used = 0;
 	pack_object(&p, NULL, obj);
+	if (is_policy(obj))
+		policy_ref(obj->policy);
 	return (struct object *)p.base;
 }
 
@@ -425,7 +448,22 @@ static bool node_equal(const struct node *a, const struct node *b)
 		if (!str_equal(a->pod_cidrs[i], b->pod_cidrs[i]))
 			return false;
 	}
-	return true;
+	return labels_equal(a->labels, a->n_labels, b->labels, b->n_labels);
+}
+
+static bool pod_equal(const struct pod *a, const struct pod *b)
+{
+	if (a->n_ports != b->n_ports)
+		return false;
+	for (size_t i = 0; i < a->n_ports; i++)
+		if (a->ports[i].proto != b->ports[i].proto ||
+		    a->ports[i].port != b->ports[i].port ||
+		    !str_equal(a->ports[i].name, b->ports[i].name))
+			return false;
+	return a->host_network == b->host_network && a->audit == b->audit &&
+	       str_equal(a->node_name, b->node_name) && str_equal(a->phase, b->phase) &&
+	       addrs_equal(a->addrs, a->n_addrs, b->addrs, b->n_addrs) &&
+	       labels_equal(a->labels, a->n_labels, b->labels, b->n_labels);
 }
 
 bool object_equal(const struct object *a, const struct object *b)
@@ -440,16 +478,14 @@ bool object_equal(const struct object *a, const struct object *b)
 	case MODEL_NODE:
 		return node_equal(&a->node, &b->node);
 	case MODEL_NAMESPACE:
-		return labels_equal(a->namespace.labels, a->namespace.n_labels, b->namespace.labels,
+		return a->namespace.audit == b->namespace.audit &&
+		       labels_equal(a->namespace.labels, a->namespace.n_labels, b->namespace.labels,
 				    b->namespace.n_labels);
 	case MODEL_POD:
-		return a->pod.host_network == b->pod.host_network &&
-		       str_equal(a->pod.node_name, b->pod.node_name) &&
-		       str_equal(a->pod.phase, b->pod.phase) &&
-		       addrs_equal(a->pod.addrs, a->pod.n_addrs, b->pod.addrs, b->pod.n_addrs) &&
-		       labels_equal(a->pod.labels, a->pod.n_labels, b->pod.labels, b->pod.n_labels);
+		return pod_equal(&a->pod, &b->pod);
 	case MODEL_POLICY:
-		return true;
+	case MODEL_CLUSTER_POLICY:
+		return policy_equal(a->policy, b->policy);
 	case MODEL_KINDS:
 		break;
 	}

@@ -24,7 +24,7 @@ struct driver {
 };
 
 static const char *const kinds[MODEL_KINDS] = { "services", "slices", "nodes", "namespaces",
-						"pods",	    "policies" };
+						"pods",	    "policies", "cluster-policies" };
 
 static void say(void *ctx, enum wag_log_level level, const char *msg)
 {
