@@ -28,7 +28,8 @@ struct wag_cached {
 	__u32 flags;   /* of wag_pkt */
 	__u8 point;
 	__u8 next;
-	__u8 pad[6];
+	__u8 pad[2];
+	__u32 epoch; /* of the policies it was judged by */
 
 	struct route_hop hop;
 	__u32 svc_index, svc_id;
@@ -156,7 +157,7 @@ static __always_inline bool flow_cache_find(struct __sk_buff *skb, struct wag_sc
 		return false;
 	scratch->cache_ask = 1;
 	c = flow_cache_entry(pkt, skb->ifindex);
-	if (!c || bpf_jiffies64() >= c->until || flow_moved(c, pkt))
+	if (!c || bpf_jiffies64() >= c->until || c->epoch != scratch->epoch || flow_moved(c, pkt))
 		return false;
 	flow_cache_paid(&scratch->luck);
 	if (c->flags & PKT_NAT)
@@ -208,6 +209,7 @@ static __always_inline void flow_cache_keep(struct __sk_buff *skb, struct wag_sc
 	c->xdport = pkt->xlat.dport;
 	c->flags = pkt->flags & CACHED_FLAGS;
 	c->until = bpf_jiffies64() + FLOW_CACHE_TICKS;
+	c->epoch = scratch->epoch;
 	c->ifindex = skb->ifindex;
 	c->svc_index = pkt->svc_index;
 	c->svc_id = pkt->svc_id;

@@ -75,6 +75,55 @@ struct {
 	__type(value, struct wag_policy_ns);
 } wag_policy_ns SEC(".maps");
 
+/* Policy. */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 262144);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct wag_ipcache_key);
+	__type(value, struct wag_ipcache);
+} wag_ipcache SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct wag_policy_key);
+	__type(value, struct wag_policy);
+} wag_policy SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 524288);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct wag_rule_key);
+	__type(value, __u32);
+} wag_rule SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 131072);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct wag_port_key);
+	__type(value, __u32);
+} wag_port SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, WAG_RULES_MAX);
+	__type(key, __u32);
+	__type(value, struct wag_stat);
+} wag_rule_stat SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, WAG_RULES_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct wag_rule_name);
+} wag_rule_name SEC(".maps");
+
 /* What is beyond the node. */
 
 struct {

@@ -45,6 +45,7 @@ enum pkt_flags {
 	PKT_HELD = 1 << 16,  /* a fragment that waits, or is put back: it is counted another time */
 	PKT_PACK = 1 << 17,  /* to be packed here, for the node of wag_scratch.hop */
 	PKT_UNANSWERED = 1 << 18, /* with PKT_TRACKED: began before there was a Service, perhaps */
+	PKT_AUDIT = 1 << 19, /* policy would drop it, and only tells */
 };
 
 struct wag_pkt {
@@ -83,6 +84,20 @@ struct svc_choice {
 	__u32 masquerade; /* not 0: the client is known to it by an address of the node */
 };
 
+/* The two ends of a flow as policies see them: the real client and the real backend. */
+struct policy_ask {
+	struct wag_addr client, server;
+	__u32 ep[2]; /* by direction, 0 ingress: the pod of this node that is judged; 0: none */
+	__be16 port;
+	__u16 proto;
+	__u32 len; /* of the packet */
+	struct wag_ipcache_key who;
+	struct wag_port_key at;
+	struct wag_rule_key rule;
+	__u32 unknown; /* nobody is known to have the peer's address, and somebody should */
+	__u32 verdict[2]; /* by direction; 0: not judged */
+};
+
 /* How a flow's packets leave, as far as the next ones need not ask again. */
 enum hop_kind {
 	HOP_NONE,   /* ask again */
@@ -118,6 +133,8 @@ struct wag_scratch {
 	struct wag_tuple outer, outer_new, inner, inner_new; /* ICMP errors */
 	__u8 quoted[128];				     /* refusals */
 	struct wag_pod to;    /* of a new flow, with PKT_TO_POD */
+	__u32 epoch; /* of the policies that this packet is judged by */
+	struct policy_ask ask;
 	__u32 sender_ifindex; /* of a new flow: of the pod that sends it, 0: no pod */
 	int verdict;	      /* that stage_route found, for when the packet is translated */
 	__u32 len;	      /* of the packet for the next link's MTU */

@@ -24,10 +24,15 @@ static __always_inline struct wag_scratch *scratch_find(void)
 static __always_inline struct wag_scratch *scratch_get(enum wag_point point)
 {
 	struct wag_scratch *scratch = scratch_find();
+	struct wag_runtime *runtime;
+	__u32 zero = 0;
 
 	if (!scratch)
 		return NULL;
+	runtime = bpf_map_lookup_elem(&wag_runtime, &zero);
 	__builtin_memset(&scratch->pkt, 0, sizeof(scratch->pkt));
 	scratch->pkt.point = point;
+	scratch->epoch = runtime ? runtime->policy_epoch : 0;
+	scratch->ask.verdict[0] = scratch->ask.verdict[1] = 0;
 	return scratch;
 }

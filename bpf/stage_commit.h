@@ -225,6 +225,7 @@ static __noinline int commit(struct __sk_buff *skb, struct wag_scratch *scratch,
 	ct->svc_index = pkt->svc_index;
 	ct->svc_id = pkt->svc_id;
 	ct->slot = slot;
+	ct->policy_epoch = scratch->epoch;
 	ct->orig_ifindex = scratch->sender_ifindex;
 	ct->reply_ifindex = pkt->flags & PKT_TO_POD ? scratch->to.ifindex : 0;
 	err = commit_flow(skb);

@@ -25,8 +25,10 @@ static __always_inline __u8 event_ct(const struct wag_pkt *pkt)
 	return pkt->flags & PKT_TRACKED ? WAG_EVENT_CT_ESTABLISHED : WAG_EVENT_CT_NONE;
 }
 
-static __always_inline void emit_packet(struct __sk_buff *skb, struct wag_pkt *pkt, bool drop)
+static __always_inline void emit_packet(struct __sk_buff *skb, struct wag_scratch *scratch,
+					bool drop)
 {
+	const struct wag_pkt *pkt = &scratch->pkt;
 	struct wag_event *e = bpf_ringbuf_reserve(&wag_events, sizeof(*e), 0);
 
 	if (!e) {
@@ -46,14 +48,17 @@ static __always_inline void emit_packet(struct __sk_buff *skb, struct wag_pkt *p
 		   (pkt->flags & PKT_REPLY ? WAG_EVENT_F_REPLY : 0) |
 		   (pkt->flags & PKT_V6 ? WAG_EVENT_F_IPV6 : 0) |
 		   (pkt->flags & PKT_REFUSED ? WAG_EVENT_F_REFUSED : 0) |
-		   (pkt->flags & PKT_FIRST_REPLY ? WAG_EVENT_F_FIRST_REPLY : 0);
+		   (pkt->flags & PKT_FIRST_REPLY ? WAG_EVENT_F_FIRST_REPLY : 0) |
+		   (pkt->flags & PKT_AUDIT ? WAG_EVENT_F_AUDIT : 0);
 	e->len = skb->len;
 	e->ifindex = skb->ifindex;
 	e->svc_index = pkt->svc_index;
 	e->svc_id = pkt->svc_id;
 	e->line = pkt->line;
 	e->ep_id = 0;
-	e->pad = 0;
+	e->epoch = scratch->epoch;
+	e->policy[0] = scratch->ask.verdict[0];
+	e->policy[1] = scratch->ask.verdict[1];
 	e->orig = pkt->tuple;
 	e->xlat = pkt->xlat;
 	e->cookie = 0;
@@ -71,8 +76,8 @@ static __always_inline int stage_finish(struct __sk_buff *skb, struct wag_scratc
 	if (cfg.dry_run || pkt->flags & PKT_HELD)
 		return verdict;
 	count_packet(pkt->point, drop ? pkt->reason : WAG_DROP_FORWARDED, skb->len);
-	if (cfg.events && (drop || pkt->flags & (PKT_NEW | PKT_FIRST_REPLY) || tracing()))
-		emit_packet(skb, pkt, drop);
+	if (cfg.events && (drop || pkt->flags & (PKT_NEW | PKT_FIRST_REPLY | PKT_AUDIT) || tracing()))
+		emit_packet(skb, scratch, drop);
 	if (drop && pkt->flags & PKT_REFUSED)
 		return refuse(skb, scratch);
 	return verdict;

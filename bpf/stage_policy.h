@@ -1,18 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * May this new flow be? Both ends that are pods of this node are judged here, once: a packet handed
- * straight into a pod meets no other hook. A known flow was judged when it began; stage_track only
- * asks who sends it.
+ * straight into a pod meets no other hook. A known flow was judged when it began; stage_track asks
+ * who sends it, and has it judged again when policies have changed.
  */
 #pragma once
 
 #include "maps.h"
 #include "packet.h"
-
-static __always_inline bool is_node(const struct wag_addr *addr)
-{
-	return bpf_map_lookup_elem(&wag_node_addr, addr);
-}
+#include "policy.h"
 
 /* Does the source address belong to who sends here? PASS: not a packet that is ever forwarded. */
 static __always_inline int policy_sender(struct __sk_buff *skb, struct wag_pkt *pkt,
@@ -32,6 +28,25 @@ static __always_inline int policy_sender(struct __sk_buff *skb, struct wag_pkt *
 static __always_inline bool policy_pending(const struct wag_pod *pod, const struct wag_addr *other)
 {
 	return pod && pod->flags & WAG_POD_PENDING && !is_node(other);
+}
+
+/* What policies say, where there are any. from, to: the ends that are pods of this node. */
+static __always_inline int policy_new(struct __sk_buff *skb, struct wag_scratch *scratch,
+				      const struct wag_pod *from, const struct wag_pod *to)
+{
+	const struct wag_pkt *pkt = &scratch->pkt;
+	struct policy_ask *ask = &scratch->ask;
+
+	if (!scratch->epoch || !(from || to))
+		return NEXT;
+	ask->ep[POLICY_EGRESS] = from ? from->ep_id : 0;
+	ask->ep[POLICY_INGRESS] = to ? to->ep_id : 0;
+	ask->client = pkt->tuple.saddr;
+	ask->server = *pkt_dst(pkt);
+	ask->port = pkt->flags & PKT_NAT ? pkt->xlat.dport : pkt->tuple.dport;
+	ask->proto = pkt->tuple.proto;
+	ask->len = skb->len;
+	return policy_judge(scratch);
 }
 
 static __always_inline int stage_policy(struct __sk_buff *skb, struct wag_scratch *scratch)
@@ -64,5 +79,5 @@ static __always_inline int stage_policy(struct __sk_buff *skb, struct wag_scratc
 		return wag_drop(pkt, WAG_DROP_SPOOFED_SOURCE);
 	if (policy_pending(from, pkt_dst(pkt)) || policy_pending(to, &pkt->tuple.saddr))
 		return wag_drop(pkt, WAG_DROP_POLICY_PENDING);
-	return NEXT;
+	return policy_new(skb, scratch, from, to);
 }

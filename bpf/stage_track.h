@@ -11,6 +11,7 @@
 #include "conntrack.h"
 #include "maps.h"
 #include "packet.h"
+#include "policy.h"
 #include "service.h"
 
 #define TCP_FIN 0x01
@@ -234,8 +235,12 @@ static __always_inline int stage_track(struct __sk_buff *skb, struct wag_scratch
 			ct_account(-ct_remove(key, ct, &scratch->pair));
 		return NEXT;
 	}
-	if (!(pkt->flags & PKT_RELATED))
+	if (!(pkt->flags & PKT_RELATED)) {
+		if (ct->policy_epoch != scratch->epoch &&
+		    (v = policy_again(skb, scratch, ct)) != NEXT)
+			return v;
 		ct_update(pkt, ct, reply);
+	}
 	pkt->flags |= PKT_TRACKED | (reply ? PKT_REPLY : 0);
 	if (track_unanswered(pkt, ct, reply))
 		pkt->flags |= PKT_UNANSWERED;

@@ -197,4 +197,5 @@ void suite_cases(struct world *w)
 	cases_flow(w);
 	cases_hostport(w);
 	cases_route(w);
+	cases_policy(w);
 }

@@ -67,3 +67,4 @@ void cases_flow(struct world *w);
 void cases_masq(struct world *w);
 void cases_hostport(struct world *w);
 void cases_route(struct world *w);
+void cases_policy(struct world *w);

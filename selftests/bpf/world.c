@@ -79,6 +79,7 @@ void world_defaults(struct wag_config *cfg)
 		.events = 1,
 		.host_routing = 1,
 		.flow_cache_mask = 63,
+		.policy = WAG_POLICY_CFG_NODE,
 	};
 }
 
@@ -153,6 +154,11 @@ static void find_fds(struct world *w)
 	w->stats = bpf_map__fd(w->pod->maps.wag_stats);
 	w->map_errors = bpf_map__fd(w->pod->maps.wag_map_errors);
 	w->runtime = bpf_map__fd(w->pod->maps.wag_runtime);
+	w->ipcache = bpf_map__fd(w->pod->maps.wag_ipcache);
+	w->policy = bpf_map__fd(w->pod->maps.wag_policy);
+	w->rule = bpf_map__fd(w->pod->maps.wag_rule);
+	w->port_rule = bpf_map__fd(w->pod->maps.wag_port);
+	w->rule_stat = bpf_map__fd(w->pod->maps.wag_rule_stat);
 }
 
 int world_open(struct world *w, const struct wag_config *cfg)
@@ -263,7 +269,8 @@ void world_pod_mtu(struct world *w, enum who who, __u32 mtu)
 void world_reset(struct world *w, bool v6)
 {
 	const int hashes[] = { w->ct,	     w->svc,  w->backend, w->pods,
-			       w->node_addr, w->frag, w->device,  w->hostport };
+			       w->node_addr, w->frag, w->device,  w->hostport,
+			       w->ipcache,   w->policy, w->rule,  w->port_rule };
 	const struct wag_node_addr node = { .ifindex = 1 };
 
 	for (size_t i = 0; i < sizeof(hashes) / sizeof(hashes[0]); i++)
@@ -540,6 +547,19 @@ void world_hostport(struct world *w, enum who at, __u16 port, __u8 proto, enum w
 	};
 
 	bpf_map_update_elem(w->hostport, &key, &value, BPF_ANY);
+}
+
+__u64 world_rule_packets(struct world *w, __u32 rule)
+{
+	int cpus = libbpf_num_possible_cpus();
+	struct wag_stat *each = calloc(cpus, sizeof(*each));
+	__u64 sum = 0;
+
+	if (each && !bpf_map_lookup_elem(w->rule_stat, &rule, each))
+		for (int i = 0; i < cpus; i++)
+			sum += each[i].packets;
+	free(each);
+	return sum;
 }
 
 void world_runtime(struct world *w, bool trace, bool migrating)

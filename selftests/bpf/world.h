@@ -40,7 +40,8 @@ struct world {
 	unsigned n_events;
 	int prog[HOOKS];
 	int ct, ct_ring, ct_clock, svc, svc_state, slot, backend, pods, node_addr, cidr, device,
-		hostport, nodes, frag, frag_hold, stats, map_errors, runtime;
+		hostport, nodes, frag, frag_hold, stats, map_errors, runtime, ipcache, policy, rule,
+		port_rule, rule_stat;
 	/* Of what comes in by the tunnel: who packed it, or (plain) that nobody did. */
 	enum who packer;
 	__u32 packer_vni;
@@ -99,6 +100,7 @@ void world_hostport(struct world *w, enum who at, __u16 port, __u8 proto, enum w
 		    __u16 pod_port);
 void world_pod_flags(struct world *w, enum who who, __u32 flags);
 void world_pod_mtu(struct world *w, enum who who, __u32 mtu);
+__u64 world_rule_packets(struct world *w, __u32 rule);
 void world_runtime(struct world *w, bool trace, bool migrating);
 
 void world_stats(struct world *w, enum wag_point point, struct stats *ret_stats);

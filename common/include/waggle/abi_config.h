@@ -11,6 +11,10 @@
 #define WAG_LOOPBACK_V4 1U
 #define WAG_LOOPBACK_V6 2U
 
+/* wag_config.policy */
+#define WAG_POLICY_CFG_NODE 1U	/* the pod's own node always reaches it (probes) */
+#define WAG_POLICY_CFG_AUDIT 2U /* what policies would drop is only told */
+
 struct wag_config {
 	struct wag_addr node_v4, node_v6; /* source address of hairpin and SNAT; zero: none */
 	__u64 tcp_established_ns;	  /* timeouts by state */
@@ -33,6 +37,7 @@ struct wag_config {
 	__u32 flow_cache_mask; /* entries of wag_flow_cache for each CPU, less one; 0: none */
 	__be16 tunnel_port; /* UDP, of what the device has packed */
 	__u16 tunnel_sport_min, tunnel_sport_max; /* what its source ports are chosen from */
-	__u16 pad2;
+	__u8 policy; /* WAG_POLICY_CFG_* */
+	__u8 pad2;
 	__be32 tunnel_head; /* first word of its header (RFC 7348, 5; RFC 8926, 3.4) */
 };

@@ -29,6 +29,7 @@ enum wag_event_ct {
 #define WAG_EVENT_F_IPV6 4U
 #define WAG_EVENT_F_REFUSED 8U	  /* a drop that was answered with an ICMP error */
 #define WAG_EVENT_F_FIRST_REPLY 16U
+#define WAG_EVENT_F_AUDIT 32U /* policy would have dropped it */
 
 /* Where a forwarded packet went next. */
 enum wag_next {
@@ -55,11 +56,12 @@ struct wag_event {
 	__u32 svc_id;
 	__u32 line; /* drops: source line of the stage that dropped */
 	__u32 ep_id; /* sockets: the pod the socket belongs to; 0: the node */
-	__u32 pad;
+	__u32 epoch;	  /* under which policy is what it is (wag_runtime.policy_epoch) */
+	__u32 policy[2];  /* by direction, 0 ingress: what was judged (WAG_VERDICT); 0: nothing */
 	struct wag_tuple orig; /* as it came */
 	struct wag_tuple xlat; /* as it left, with WAG_EVENT_F_XLAT */
 	__u64 cookie;	 /* WAG_EVENT_SOCK: socket cookie */
 	__u64 cgroup_id; /* WAG_EVENT_SOCK */
 };
 
-_Static_assert(sizeof(struct wag_event) == 144, "wag_event");
+_Static_assert(sizeof(struct wag_event) == 152, "wag_event");

@@ -13,6 +13,7 @@
 #include <linux/bpf.h>
 #include <linux/types.h>
 #include <waggle/abi_addr.h>
+#include <waggle/abi_policy.h>
 
 #define WAG_ABI 1
 #define WAG_META_MAGIC 0x77616767U /* "wagg" */
@@ -55,7 +56,8 @@ struct wag_runtime {
 	__u32 policies;	 /* not 0: some policy is known in the cluster; see wag_policy_ns */
 	__u32 pacing;	 /* not 0: fq sends on every device of the node; see stage_limit.h */
 	__u32 nodes;	 /* not 0: wag_cidr is complete; see WAG_DROP_NODES_PENDING */
-	__u32 pad;
+	/* Another one with every change of the policies' tables (abi_policy.h); 0: none ever were. */
+	__u32 policy_epoch;
 };
 
 /* ---- wag_pods: HASH wag_addr -> wag_pod. Every local pod address. Written by the CNI. ---- */
@@ -65,7 +67,7 @@ struct wag_pod {
 	__u8 mac[6];	  /* of the pod's side */
 	__u8 host_mac[6]; /* of the host's side */
 	__u32 flags;
-	__u32 policy_rev; /* 0: no policy selects the pod */
+	__u32 pad;
 	__u32 mtu;	  /* of its interface; 0: not known */
 };
 /*
@@ -334,7 +336,8 @@ struct wag_ct {
 	__u32 flags;
 	__u32 svc_index; /* valid when svc_id is not 0 */
 	__u32 svc_id;
-	__u32 src_policy_rev, dst_policy_rev;
+	__u32 policy_epoch; /* under which the flow was judged last */
+	__u32 pad2;
 	__u32 slot; /* flow entry: its index in wag_ct_ring, which it alone is found by */
 	/*
 	 * Host side of the local pod that may send the original direction, and the reply; 0: not

@@ -63,6 +63,9 @@ struct wag_port_key {
 	__be16 port;
 };
 
+/* ---- wag_rule_stat: PERCPU_ARRAY, index a rule. Packets it has judged: those that begin flows. ---- */
+#define WAG_RULES_MAX 32768
+
 /* ---- wag_rule_name: HASH __u32 rule -> wag_rule_name, userspace only. ---- */
 struct wag_rule_name {
 	__u8 tier;	/* 0 Admin, 1 NetworkPolicy, 2 Baseline */

@@ -45,6 +45,9 @@ enum wag_point {
 	X(FIB_FAILED, 169, "FIB lookup failed")                                                \
 	X(SPOOFED_SOURCE, 132, "Invalid source ip")                                            \
 	X(POLICY_PENDING, 165, "No configuration available to perform policy decision")        \
+	X(POLICY_DENIED, 133, "Policy denied")                                                 \
+	X(POLICY_DENY, 181, "Policy denied by denylist")                                       \
+	X(IDENTITY_UNKNOWN, 171, "Invalid identity")                                           \
 	X(UNKNOWN_TUNNEL_SOURCE, 172, "Unknown sender")                                        \
 	X(NO_TUNNEL_ENDPOINT, 160, "No tunnel/encapsulation endpoint")                         \
 	X(MASQUERADE_PROTO, 168, "Unsupported protocol for NAT masquerade")                    \
