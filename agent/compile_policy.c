@@ -43,6 +43,9 @@ int policy_compiler_new(struct policy_compiler **ret, const struct policy_limits
 	}
 	if (!c->limits.identities)
 		c->limits.identities = IDENTITIES_DEFAULT;
+	r = deltamap_init(&c->names, sizeof(uint32_t), sizeof(struct wag_rule_name));
+	if (r < 0)
+		return r;
 	c->profiles.table = &c->tables[POLICY_PORT];
 	*ret = TAKE_PTR(c);
 	return 0;
@@ -53,26 +56,55 @@ struct deltamap *policy_compiler_table(struct policy_compiler *c, enum policy_ta
 	return &c->tables[table];
 }
 
+struct deltamap *policy_compiler_names(struct policy_compiler *c)
+{
+	return &c->names;
+}
+
 /* ---- rules and names in use ---- */
+
+static struct wag_rule_name name_of(const struct pol *pol, enum policy_dir dir, uint16_t index)
+{
+	const struct policy *p = pol->policy;
+	struct wag_rule_name name = { .tier = p->tier, .direction = dir, .index = index };
+
+	snprintf(name.ns, sizeof(name.ns), "%s", pol->key);
+	snprintf(name.name, sizeof(name.name), "%s", pol->name);
+	if (index < p->n_rules[dir] && p->rules[dir][index].name)
+		snprintf(name.rule, sizeof(name.rule), "%s", p->rules[dir][index].name);
+	return name;
+}
+
+/* Round and round, so that a number that was given back rests. Too many are told by too_much(). */
+static uint32_t rule_number(struct policy_compiler *c)
+{
+	const void *taken;
+
+	do
+		c->next_rule = c->next_rule % (WAG_RULES_MAX - 1) + 1;
+	while ((taken = deltamap_desired(&c->names, &c->next_rule)) &&
+	       c->names.n_desired < WAG_RULES_MAX - 1);
+	return taken ? WAG_RULES_MAX + ++c->rules_beyond : c->next_rule;
+}
 
 static int rule_ref_new(struct policy_compiler *c, struct pol *pol, enum policy_dir dir,
 			uint16_t index, struct rule_ref **ret)
 {
+	struct wag_rule_name name = name_of(pol, dir, index);
 	struct rule_ref *ref = calloc(1, sizeof(*ref));
 
 	if (!ref)
 		return -ENOMEM;
-	*ref = (struct rule_ref){ .id = ++c->next_rule, .pol = pol, .dir = dir, .index = index };
-	HASH_ADD(hh, c->rule_refs, id, sizeof(ref->id), ref);
+	ref->id = rule_number(c);
 	*ret = ref;
-	return 0;
+	return deltamap_set_desired(&c->names, &ref->id, &name);
 }
 
 static void rule_ref_free(struct policy_compiler *c, struct rule_ref *ref)
 {
 	if (!ref)
 		return;
-	HASH_DEL(c->rule_refs, ref);
+	deltamap_unset_desired(&c->names, &ref->id);
 	free(ref);
 }
 
@@ -387,6 +419,8 @@ static const char *too_much(const struct policy_compiler *c)
 	for (int t = 0; t < POLICY_TABLES; t++)
 		if (c->tables[t].n_desired > c->limits.entries[t])
 			return names[t];
+	if (c->names.n_desired > WAG_RULES_MAX - 1)
+		return "wag_rule_name";
 	return HASH_COUNT(c->identities) > c->limits.identities ? "identities" : NULL;
 }
 
@@ -487,21 +521,27 @@ bool policy_compiler_wants_pods(const struct policy_compiler *c)
 
 int policy_compiler_rule(const struct policy_compiler *c, uint32_t rule, struct wag_rule_name *ret)
 {
-	struct rule_ref *ref;
+	const struct wag_rule_name *name = deltamap_desired(&c->names, &rule);
 
-	HASH_FIND(hh, c->rule_refs, &rule, sizeof(rule), ref);
-	if (!ref)
+	if (!name)
 		return -ENOENT;
-	*ret = (struct wag_rule_name){ .tier = ref->pol->policy->tier,
-				       .direction = ref->dir,
-				       .index = ref->index };
-	snprintf(ret->ns, sizeof(ret->ns), "%s", ref->pol->key);
-	snprintf(ret->name, sizeof(ret->name), "%s", ref->pol->name);
-	if (ref->index < ref->pol->policy->n_rules[ref->dir] &&
-	    ref->pol->policy->rules[ref->dir][ref->index].name)
-		snprintf(ret->rule, sizeof(ret->rule), "%s",
-			 ref->pol->policy->rules[ref->dir][ref->index].name);
+	*ret = *name;
 	return 0;
+}
+
+bool policy_compiler_selects(const struct policy_compiler *c, const char *name)
+{
+	struct pol *pol, *tmp;
+	struct ns *ns;
+
+	HASH_FIND_STR(c->namespaces, name, ns);
+	HASH_ITER(hh, c->pols, pol, tmp)
+		if (pol->wanted &&
+		    selector_matches(&pol->wanted->ns,
+				     ns && ns->obj ? ns->obj->namespace.labels : NULL,
+				     ns && ns->obj ? ns->obj->namespace.n_labels : 0, name))
+			return true;
+	return false;
 }
 
 void policy_compiler_stats(const struct policy_compiler *c, struct policy_stats *ret)
@@ -538,6 +578,7 @@ void policy_compiler_free(struct policy_compiler *c)
 	profile_set_done(&c->profiles);
 	for (int t = 0; t < POLICY_TABLES; t++)
 		deltamap_done(&c->tables[t]);
+	deltamap_done(&c->names);
 	free(c);
 }
 

@@ -22,7 +22,7 @@ enum policy_table {
 	POLICY_POD,	/* wag_policy_key -> wag_policy */
 	POLICY_RULE,	/* wag_rule_key -> __u32 */
 	POLICY_PORT,	/* wag_port_key -> __u32 */
-	POLICY_TABLES,
+	POLICY_TABLES,	/* those that have generations */
 };
 
 /* The most of each; 0: the default. */
@@ -67,6 +67,10 @@ int policy_compiler_run(struct policy_compiler *c, policy_refused_fn refused, vo
  * caller's.
  */
 struct deltamap *policy_compiler_table(struct policy_compiler *c, enum policy_table table);
+/* Likewise: __u32 rule -> wag_rule_name. Without generations. */
+struct deltamap *policy_compiler_names(struct policy_compiler *c);
+/* Does any policy select pods of the namespace, whatever their labels? */
+bool policy_compiler_selects(const struct policy_compiler *c, const char *ns);
 bool policy_compiler_refuses(const struct policy_compiler *c); /* some policy */
 /* Is the endpoint's Pod known? What is not known is judged as a pod without labels. */
 bool policy_compiler_knows(const struct policy_compiler *c, uint32_t ep_id);

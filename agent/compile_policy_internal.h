@@ -135,11 +135,7 @@ struct used_name {
 };
 
 struct rule_ref {
-	UT_hash_handle hh;
-	uint32_t id;
-	struct pol *pol;
-	uint8_t dir;
-	uint16_t index; /* 0xffff: isolation */
+	uint32_t id; /* of wag_rule_name */
 };
 
 struct crule {
@@ -198,7 +194,7 @@ struct endpoint {
 
 struct policy_compiler {
 	struct policy_limits limits;
-	struct deltamap tables[POLICY_TABLES];
+	struct deltamap tables[POLICY_TABLES], names;
 	struct pol *pols;
 	struct ns_sel *ns_sels;
 	struct peer_set *sets;
@@ -208,12 +204,11 @@ struct policy_compiler {
 	struct address *addresses;
 	struct regions regions;
 	struct used_name *used_names;
-	struct rule_ref *rule_refs;
 	struct ruleset *rulesets, *all_rulesets;
 	struct endpoint *endpoints;
 	struct profile_set profiles;
 	struct numbers ns_numbers, set_numbers, id_numbers, ruleset_numbers;
-	uint32_t next_version, next_rule;
+	uint32_t next_version, next_rule, rules_beyond;
 	bool names_stale, endpoints_stale, sets_fresh, ids_fresh, pols_queued, full;
 	size_t n_refused;
 };

@@ -64,6 +64,7 @@ static const struct choice chainings[] = { { "none", 0 },  { "generic-veth", 1 }
 static const struct choice ipams[] = { { "kubernetes", CONFIG_IPAM_KUBERNETES },
 				       { "cluster-pool", CONFIG_IPAM_CLUSTER_POOL },
 				       { NULL, 0 } };
+static const struct choice localhosts[] = { { "always", 1 }, { "policy", 0 }, { NULL, 0 } };
 static const struct choice host_routings[] = { { "bpf", 1 }, { "kernel", 0 }, { NULL, 0 } };
 
 /* KEY_CIDRS: a string that is a comma-separated list of CIDRs, or empty. */
@@ -109,6 +110,13 @@ static const struct key keys[] = {
 	  "Turn NodePort and load-balancer packets for other nodes round by XDP: where drivers "
 	  "can, only if they can, or by the kernel (default: disabled)",
 	  KEY_CHOICE, KEY_AT(acceleration), .choices = accelerations },
+	{ "allow-localhost", "always|policy",
+	  "Whether a pod's own node (probes) reaches it whatever its policies say (default: "
+	  "always)",
+	  KEY_CHOICE, KEY_AT(allow_localhost), .choices = localhosts },
+	{ "policy-audit-mode", "true|false",
+	  "What policies would drop is let by and told (default: false)", KEY_BOOL,
+	  KEY_AT(policy_audit) },
 	{ "attach", "auto|tcx|clsact",
 	  "How programs are attached (default: auto: node devices by TCX if the kernel has it, "
 	  "pods by clsact at first)",
@@ -364,6 +372,7 @@ int config_init(struct config *c)
 		.masquerade_v4 = true,
 		.masquerade_v6 = true,
 		.host_routing = 1,
+		.allow_localhost = 1,
 		.pool_mask_v4 = 24,
 		.pool_mask_v6 = 120,
 	};

@@ -43,6 +43,8 @@ struct config {
 	bool masquerade_v4, masquerade_v6;
 	char *non_masquerade_cidrs; /* NULL: not given; comma-separated CIDRs */
 	char *ip_masq_agent_config; /* NULL: not given; path */
+	bool policy_audit;	    /* policies only tell what they would drop */
+	uint32_t allow_localhost;   /* 1: a pod's own node always reaches it; 0: as policies say */
 	uint32_t host_routing;	    /* 1: packets are forwarded by BPF; 0: by the node's stack */
 	char *healthz_addr;	    /* IP:PORT of kube-proxy's /healthz; empty: off */
 	char *prometheus_addr;	    /* NULL or empty: off; [HOST]:PORT */

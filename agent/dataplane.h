@@ -24,6 +24,11 @@ enum dp_table {
 	DP_CIDR,      /* wag_cidr_key -> wag_cidr */
 	DP_NODES,     /* wag_addr -> wag_node */
 	DP_DEVICE,    /* __u32 ifindex -> wag_device */
+	DP_IPCACHE,   /* wag_ipcache_key -> wag_ipcache */
+	DP_POLICY,    /* wag_policy_key -> wag_policy */
+	DP_RULE,      /* wag_rule_key -> __u32 verdict */
+	DP_PORT,      /* wag_port_key -> __u32 verdict */
+	DP_RULE_NAME, /* __u32 rule -> wag_rule_name */
 	DP_TABLES,
 };
 
@@ -54,6 +59,11 @@ int dataplane_reach(struct dataplane *dp, size_t n_states, size_t n_slots);
 
 /* wag_runtime.policies: some policy is known in the cluster. 0 or -errno. */
 int dataplane_set_policies(struct dataplane *dp, bool on);
+/* wag_runtime.policy_epoch: one store puts another generation of the policies' tables in force. */
+int dataplane_set_policy_epoch(struct dataplane *dp, uint32_t epoch);
+int dataplane_policy_epoch(struct dataplane *dp, uint32_t *ret);
+/* A rule's number is another rule's now: it has judged nothing. 0 or -errno. */
+int dataplane_reset_rule(struct dataplane *dp, uint32_t rule);
 
 /* Returns once every BPF program that was running has finished (membarrier; else a 100 ms wait). */
 void dataplane_grace(struct dataplane *dp);

@@ -39,6 +39,12 @@ static const struct {
 	[DP_CIDR] = { "wag_cidr", sizeof(struct wag_cidr_key), sizeof(struct wag_cidr) },
 	[DP_NODES] = { "wag_nodes", sizeof(struct wag_addr), sizeof(struct wag_node) },
 	[DP_DEVICE] = { "wag_device", sizeof(uint32_t), sizeof(struct wag_device) },
+	[DP_IPCACHE] = { "wag_ipcache", sizeof(struct wag_ipcache_key),
+			 sizeof(struct wag_ipcache) },
+	[DP_POLICY] = { "wag_policy", sizeof(struct wag_policy_key), sizeof(struct wag_policy) },
+	[DP_RULE] = { "wag_rule", sizeof(struct wag_rule_key), sizeof(__u32) },
+	[DP_PORT] = { "wag_port", sizeof(struct wag_port_key), sizeof(__u32) },
+	[DP_RULE_NAME] = { "wag_rule_name", sizeof(__u32), sizeof(struct wag_rule_name) },
 };
 
 const char *dataplane_table_name(enum dp_table table)
@@ -221,7 +227,7 @@ int dataplane_visit(struct dataplane *dp, enum dp_table table, dataplane_visit_f
 
 	if (!keys || !values)
 		return -ENOMEM;
-	if (table == DP_CIDR)
+	if (table == DP_CIDR || table == DP_IPCACHE || table == DP_PORT)
 		return visit_one_by_one(fd, keys, values, fn, ctx);
 	while (!end) {
 		uint32_t n = BATCH_MAX;

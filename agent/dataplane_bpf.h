@@ -29,6 +29,8 @@ struct dataplane_options {
 	struct dp_tunnel tunnel;
 	bool host_routing;	 /* packets are forwarded by the programs, not by the stack */
 	bool masquerade_v4, masquerade_v6;
+	bool policy_audit;    /* policies only tell what they would drop */
+	bool allow_localhost; /* the node always reaches its pods */
 	struct wag_addr node_v4, node_v6;
 	uint32_t loopback_node_ports; /* WAG_LOOPBACK_* */
 	const struct dp_device *devices;

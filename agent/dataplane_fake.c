@@ -16,6 +16,7 @@ struct dataplane {
 	uint64_t fail_from, fail_n, crash_op;
 	int fail_err, last_err[DP_TABLES], table_err[DP_TABLES];
 	bool will_crash, crashed, stopped, freed, recycled, policies;
+	uint32_t policy_epoch;
 	dataplane_fake_hook_fn hook;
 	void *hook_ctx;
 };
@@ -36,6 +37,12 @@ static const struct {
 	[DP_CIDR] = { "wag_cidr", sizeof(struct wag_cidr_key), sizeof(struct wag_cidr) },
 	[DP_NODES] = { "wag_nodes", sizeof(struct wag_addr), sizeof(struct wag_node) },
 	[DP_DEVICE] = { "wag_device", sizeof(__u32), sizeof(struct wag_device) },
+	[DP_IPCACHE] = { "wag_ipcache", sizeof(struct wag_ipcache_key),
+			 sizeof(struct wag_ipcache) },
+	[DP_POLICY] = { "wag_policy", sizeof(struct wag_policy_key), sizeof(struct wag_policy) },
+	[DP_RULE] = { "wag_rule", sizeof(struct wag_rule_key), sizeof(__u32) },
+	[DP_PORT] = { "wag_port", sizeof(struct wag_port_key), sizeof(__u32) },
+	[DP_RULE_NAME] = { "wag_rule_name", sizeof(__u32), sizeof(struct wag_rule_name) },
 };
 
 const char *dataplane_table_name(enum dp_table table)
@@ -244,6 +251,23 @@ void dataplane_grace(struct dataplane *dp)
 int dataplane_set_policies(struct dataplane *dp, bool on)
 {
 	dp->policies = on;
+	return 0;
+}
+
+int dataplane_set_policy_epoch(struct dataplane *dp, uint32_t epoch)
+{
+	dp->policy_epoch = epoch;
+	return 0;
+}
+
+int dataplane_policy_epoch(struct dataplane *dp, uint32_t *ret)
+{
+	*ret = dp->policy_epoch;
+	return 0;
+}
+
+int dataplane_reset_rule(struct dataplane *dp, uint32_t rule)
+{
 	return 0;
 }
 

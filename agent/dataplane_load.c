@@ -181,6 +181,8 @@ static struct wag_config make_config(const struct dataplane_options *o)
 		.loopback_node_ports = o->loopback_node_ports,
 		.masquerade_v4 = o->masquerade_v4,
 		.masquerade_v6 = o->masquerade_v6,
+		.policy = (o->allow_localhost ? WAG_POLICY_CFG_NODE : 0) |
+			  (o->policy_audit ? WAG_POLICY_CFG_AUDIT : 0),
 		.tunnel_ifindex = o->tunnel.dev.ifindex,
 		.tunnel_vni = o->tunnel.vni,
 		.tunnel_port = htons(o->tunnel.port),

@@ -92,3 +92,33 @@ int dataplane_set_synced(struct dataplane *dp, uint64_t now_ns)
 	meta.synced_ns = now_ns;
 	return bpf_map_update_elem(fd, &zero, &meta, BPF_ANY) < 0 ? -errno : 0;
 }
+
+int dataplane_set_policy_epoch(struct dataplane *dp, uint32_t epoch)
+{
+	int fd = dataplane_map_fd(dp, "wag_runtime");
+
+	return fd < 0 ? fd :
+			bpfsys_array_store(fd, offsetof(struct wag_runtime, policy_epoch), epoch);
+}
+
+int dataplane_policy_epoch(struct dataplane *dp, uint32_t *ret)
+{
+	int fd = dataplane_map_fd(dp, "wag_runtime");
+	struct wag_runtime runtime;
+	uint32_t zero = 0;
+
+	if (fd < 0 || bpf_map_lookup_elem(fd, &zero, &runtime) < 0)
+		return fd < 0 ? fd : -errno;
+	*ret = runtime.policy_epoch;
+	return 0;
+}
+
+int dataplane_reset_rule(struct dataplane *dp, uint32_t rule)
+{
+	_cleanup_free_ struct wag_stat *zero = calloc(dataplane_n_cpus(), sizeof(*zero));
+	int fd = dataplane_map_fd(dp, "wag_rule_stat");
+
+	if (!zero || fd < 0)
+		return zero ? fd : -ENOMEM;
+	return bpf_map_update_elem(fd, &rule, zero, BPF_ANY) < 0 ? -errno : 0;
+}

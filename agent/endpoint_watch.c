@@ -33,7 +33,6 @@ struct endpoint_watch {
 	int inotify_fd;
 	struct event *readable, *retry, *look;
 	unsigned retry_ms;
-	bool policy_known;
 	char boot_id[40];
 	struct orphan orphans[ORPHANS_MAX]; /* seen at the last look */
 	size_t n_orphans;
@@ -62,22 +61,14 @@ static uint32_t policy_flags(const struct endpoint_watch *w, const char *ns)
 {
 	uint32_t flags = 0;
 
-	if (w->policy_known)
-		return 0;
 	return policy_ns_flags(w->o.pin_dir, ns, &flags) < 0 ? WAG_POD_PENDING : flags;
 }
 
-static bool is_pending(const struct endpoint_watch *w, const struct wag_addr *addr,
+static bool may_go(const struct endpoint_watch *w, const struct wag_addr *addr,
 		       struct wag_pod *ret)
 {
-	struct wag_endpoint ep;
-
-	if (bpfsys_map_lookup(w->pods_fd, addr, ret) < 0 || !(ret->flags & WAG_POD_PENDING))
-		return false;
-	if (bpfsys_map_lookup(w->endpoint_fd, &ret->ep_id, &ep) < 0)
-		return false; /* on its way in or out */
-	ep.ns[sizeof(ep.ns) - 1] = 0;
-	return policy_flags(w, ep.ns) == 0;
+	return bpfsys_map_lookup(w->pods_fd, addr, ret) == 0 && ret->flags & WAG_POD_PENDING &&
+	       w->o.in_force(w->o.ctx, ret->ep_id);
 }
 
 /* 1: released; 0: nothing to do; -EWOULDBLOCK. */
@@ -87,13 +78,13 @@ static int release(struct endpoint_watch *w, const struct wag_addr *addr)
 	struct wag_pod pod;
 	int r;
 
-	if (!is_pending(w, addr, &pod))
+	if (!may_go(w, addr, &pod))
 		return 0;
 	/* Whoever else writes the entry holds it. */
 	lock = pins_lock(w->o.pin_dir, PIN_LOCK_MS);
 	if (lock < 0)
 		return lock;
-	if (!is_pending(w, addr, &pod))
+	if (!may_go(w, addr, &pod))
 		return 0;
 	pod.flags &= ~WAG_POD_PENDING;
 	r = bpfsys_map_update(w->pods_fd, addr, &pod, BPF_EXIST);
@@ -356,11 +347,8 @@ void endpoint_watch_links(struct endpoint_watch *w)
 
 /* ---- */
 
-void endpoint_watch_policy_known(struct endpoint_watch *w)
+void endpoint_watch_release(struct endpoint_watch *w)
 {
-	if (w->policy_known)
-		return;
-	w->policy_known = true;
 	release_all(w);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Pods that the CNI plugin makes while the agent runs, or made while it did not:
- *   - a pod that waits for its policy is let go once the agent knows it (WAG_POD_PENDING);
+ *   - a pod that waits for its policy is let go once it is in force (WAG_POD_PENDING);
  *   - a pod whose map entries or programs were lost (an emptied bpffs) gets them anew, from its
  *     record on disk;
  *   - map entries of a pod whose interface has vanished and of which no record tells are removed.
@@ -24,6 +24,7 @@ struct endpoint_watch_options {
 	struct nl *nl;
 	const char *pin_dir, *state_dir; /* all borrowed */
 	void (*changed)(void *ctx); /* records came or went; may be NULL */
+	bool (*in_force)(void *ctx, uint32_t ep_id); /* the pod's policies: it may go on */
 	void *ctx;
 };
 
@@ -37,8 +38,8 @@ struct endpoint_watch_stats {
 int endpoint_watch_new(struct endpoint_watch **ret, const struct endpoint_watch_options *options,
 		       struct wag_err *err);
 void endpoint_watch_free(struct endpoint_watch *w); /* NULL is fine */
-/* Every namespace's policies are known: from now on no pod has to wait. */
-void endpoint_watch_policy_known(struct endpoint_watch *w);
+/* Policies have come in force: whoever waits for no more goes on. */
+void endpoint_watch_release(struct endpoint_watch *w);
 /* Links have come or gone. */
 void endpoint_watch_links(struct endpoint_watch *w);
 void endpoint_watch_get_stats(const struct endpoint_watch *w, struct endpoint_watch_stats *ret);

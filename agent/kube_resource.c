@@ -21,11 +21,13 @@ const struct kube_resource kube_resources[MODEL_KINDS] = {
 	[MODEL_POLICY] = { "/apis/networking.k8s.io/v1/networkpolicies", "networkpolicies", NULL,
 			   false, .optional = true },
 	[MODEL_CLUSTER_POLICY] = { "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies",
-				   "clusternetworkpolicies", NULL, false, .optional = true },
+				   "clusternetworkpolicies", NULL, false, .optional = true,
+				   .may_lack = true },
 };
 
 /* "&labelSelector=..." or "&fieldSelector=...", or nothing. */
-static int selectors(char **ret, const struct kube_cluster *cluster, enum model_kind kind)
+static int selectors(char **ret, const struct kube_cluster *cluster, enum model_kind kind,
+		     bool wide)
 {
 	const struct kube_resource *res = &kube_resources[kind];
 	_cleanup_free_ char *label = NULL, *node = NULL;
@@ -33,7 +35,7 @@ static int selectors(char **ret, const struct kube_cluster *cluster, enum model_
 
 	if (res->selector)
 		r = kube_http_escape(res->selector, &label);
-	if (r == 0 && res->by_node)
+	if (r == 0 && res->by_node && !wide)
 		r = kube_http_escape(cluster->node_name, &node);
 	if (r < 0)
 		return r;
@@ -43,10 +45,10 @@ static int selectors(char **ret, const struct kube_cluster *cluster, enum model_
 }
 
 int kube_list_path(char **ret, const struct kube_cluster *cluster, enum model_kind kind,
-		   const char *next)
+		   bool wide, const char *next)
 {
 	_cleanup_free_ char *which = NULL;
-	int r = selectors(&which, cluster, kind);
+	int r = selectors(&which, cluster, kind, wide);
 
 	if (r < 0)
 		return r;
@@ -57,10 +59,10 @@ int kube_list_path(char **ret, const struct kube_cluster *cluster, enum model_ki
 }
 
 int kube_watch_path(char **ret, const struct kube_cluster *cluster, enum model_kind kind,
-		    const char *rv)
+		    bool wide, const char *rv)
 {
 	_cleanup_free_ char *which = NULL;
-	int r = selectors(&which, cluster, kind);
+	int r = selectors(&which, cluster, kind, wide);
 
 	if (r < 0)
 		return r;

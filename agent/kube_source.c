@@ -42,6 +42,20 @@ static void kube_source_freep(struct kube_source **s)
 		kube_source_free(&(*s)->source);
 }
 
+static void want_all_pods(struct source *source)
+{
+	struct kube_source *s = (struct kube_source *)source;
+
+	kube_watch_widen(s->watches[MODEL_POD]);
+}
+
+static bool has_all_pods(const struct source *source)
+{
+	const struct kube_source *s = (const struct kube_source *)source;
+
+	return kube_watch_is_wide(s->watches[MODEL_POD]);
+}
+
 static unsigned or_default(unsigned value, unsigned fallback)
 {
 	return value ? value : fallback;
@@ -62,7 +76,8 @@ static void fill_options(struct kube_options *o, const struct kube_options *give
 int source_new_kube(struct source **ret, struct event_base *base, struct model *model,
 		    const struct kube_options *options, struct wag_err *err)
 {
-	static const struct source_ops ops = { kube_source_status, kube_source_free };
+	static const struct source_ops ops = { kube_source_status, kube_source_free,
+					       want_all_pods, has_all_pods };
 	_cleanup_(kube_source_freep) struct kube_source *s = calloc(1, sizeof(*s));
 	int r;
 

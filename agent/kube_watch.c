@@ -31,6 +31,7 @@ struct kube_watch {
 	uint64_t started_ms;
 	bool got_bytes, lost_place, stalled;
 	bool json_only;	    /* the server's protobuf is not for us */
+	bool wide, wide_known; /* of every node, though by_node; its list is in the model */
 	struct wag_err stop; /* why data() gave a transfer up */
 	struct kube_trouble trouble;
 	struct source_kind_status status;
@@ -214,6 +215,16 @@ static const char *remedy(long status)
 	return "";
 }
 
+/* A kind that nobody has defined in this cluster, or does not any more: there are none of it. */
+static void kind_missing(struct kube_watch *w)
+{
+	forget_place(w);
+	model_relist_begin(w->cluster->model, w->kind);
+	model_relist_end(w->cluster->model, w->kind);
+	model_set_synced(w->cluster->model, w->kind);
+	pause_for(w, next_backoff(w));
+}
+
 /* An HTTP error: its Status says more than its number. */
 static void refused(struct kube_watch *w, const struct kube_response *response)
 {
@@ -231,6 +242,10 @@ static void refused(struct kube_watch *w, const struct kube_response *response)
 		return;
 	if ((code == 406 || code == 415) && fall_back(w, text)) {
 		start(w);
+		return;
+	}
+	if (code == 404 && w->res->may_lack) {
+		kind_missing(w);
 		return;
 	}
 	fail(w, code >= 500, retry_after, text);
@@ -262,6 +277,7 @@ static int page_done(struct kube_watch *w)
 	model_relist_end(model, w->kind);
 	malloc_trim(0);
 	recovered(w);
+	w->wide_known = w->wide;
 	model_set_synced(model, w->kind);
 	return 0;
 }
@@ -344,8 +360,8 @@ static void start(struct kube_watch *w)
 	w->got_bytes = w->lost_place = false;
 	w->server = cluster->server;
 	w->started_ms = kube_now_ms();
-	r = w->state == STATE_LIST ? kube_list_path(&path, cluster, w->kind, w->next_page)
-				   : kube_watch_path(&path, cluster, w->kind, w->rv);
+	r = w->state == STATE_LIST ? kube_list_path(&path, cluster, w->kind, w->wide, w->next_page)
+				   : kube_watch_path(&path, cluster, w->kind, w->wide, w->rv);
 	call.path = path;
 	if (r == 0)
 		r = kube_http_send(cluster->http, server_of(w), &call, &ops, w, &w->req);
@@ -402,6 +418,22 @@ int kube_watch_new(struct kube_watch **ret, struct kube_cluster *cluster, enum m
 	pause_for(w, 0); /* the loop makes the first request */
 	*ret = w;
 	return 0;
+}
+
+void kube_watch_widen(struct kube_watch *w)
+{
+	if (w->wide)
+		return;
+	w->wide = true;
+	kube_http_cancel(w->req);
+	w->req = NULL;
+	forget_place(w);
+	pause_for(w, 0);
+}
+
+bool kube_watch_is_wide(const struct kube_watch *w)
+{
+	return w->wide_known;
 }
 
 void kube_watch_status(const struct kube_watch *w, struct source_kind_status *ret)

@@ -21,7 +21,6 @@
 
 #define SYNC_GAP_MS 5	 /* runs are no closer than this, nor than the CPU time of the last */
 #define TRIM_DELAY_MS 200
-#define POLICY_RETRY_MS 1000
 
 static uint64_t now_ns(void)
 {
@@ -31,7 +30,7 @@ static uint64_t now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
-static uint64_t now_ms(void)
+uint64_t loop_now_ms(void)
 {
 	return now_ns() / 1000000;
 }
@@ -63,7 +62,7 @@ void loop_start_timer(struct event *timer, uint64_t ms)
 void loop_schedule_sync(struct loop *l)
 {
 	uint64_t gap = l->last_cpu_ms > SYNC_GAP_MS ? l->last_cpu_ms : SYNC_GAP_MS;
-	uint64_t since = now_ms() - l->last_run_ms;
+	uint64_t since = loop_now_ms() - l->last_run_ms;
 
 	if (l->sync_due)
 		return;
@@ -128,21 +127,6 @@ static void first_sync_over(struct loop *l, uint64_t cost_ms)
 		 s.frontends, s.backends, cost_ms);
 }
 
-/* Which namespaces have policies, for the CNI plugin; and pods that waited for it go on. */
-static void sync_policies(struct loop *l)
-{
-	int r = policy_sync_run(&l->policies, l->model);
-
-	if (r < 0)
-		log_error("map wag_policy_ns: %s: trying again in 1 s", strerror(-r));
-	if (policy_sync_ready(&l->policies))
-		endpoint_watch_policy_known(l->endpoints);
-	if (model_count(l->model, MODEL_POLICY) == 0 || l->policies_told)
-		return;
-	l->policies_told = true;
-	log_warn("there are NetworkPolicies: this version does not enforce them");
-}
-
 static int program_services(struct loop *l, uint64_t begin)
 {
 	const struct reconcile_listener listener = { on_refused, on_checked, on_programmed, l };
@@ -164,8 +148,8 @@ static int program_services(struct loop *l, uint64_t begin)
 static void on_sync_timer(evutil_socket_t fd, short what, void *ctx)
 {
 	struct loop *l = ctx;
-	uint64_t begin = now_ms(), cpu = cpu_ms();
-	int r, retry, net_retry;
+	uint64_t begin = loop_now_ms(), cpu = cpu_ms();
+	int r, retry, net_retry, policy_retry;
 
 	l->sync_due = false;
 	take_other_marks(l);
@@ -173,7 +157,7 @@ static void on_sync_timer(evutil_socket_t fd, short what, void *ctx)
 	r = node_net_run(l->net, l->model, begin);
 	if (r == 0)
 		r = program_services(l, begin);
-	l->last_run_ms = now_ms();
+	l->last_run_ms = loop_now_ms();
 	l->last_cpu_ms = cpu_ms() - cpu;
 	if (r < 0) {
 		log_error("programming the maps: %s: starting anew", strerror(-r));
@@ -181,13 +165,13 @@ static void on_sync_timer(evutil_socket_t fd, short what, void *ctx)
 		event_base_loopbreak(l->base);
 		return;
 	}
-	sync_policies(l);
+	policy_retry = loop_policy_run(l);
 	if (sync_swept(l->sync) && !l->view.swept)
 		first_sync_over(l, l->last_run_ms - begin);
 	/* A change does not wait for the retry: sync_due stays false. */
 	retry = sync_retry_ms(l->sync, l->last_run_ms);
-	if (l->policies.err && (retry < 0 || retry > POLICY_RETRY_MS))
-		retry = POLICY_RETRY_MS;
+	if (retry < 0 || (policy_retry >= 0 && policy_retry < retry))
+		retry = policy_retry;
 	net_retry = node_net_retry_ms(l->net, l->last_run_ms);
 	if (retry < 0 || (net_retry >= 0 && net_retry < retry))
 		retry = net_retry;
@@ -261,9 +245,11 @@ static int start_dataplane(struct loop *l, struct wag_err *err)
 		.host_routing = c->host_routing,
 		.masquerade_v4 = c->masquerade_v4,
 		.masquerade_v6 = c->masquerade_v6,
+		.policy_audit = c->policy_audit,
+		.allow_localhost = c->allow_localhost,
 		.note = on_note,
 	};
-	uint64_t begin = now_ms();
+	uint64_t begin = loop_now_ms();
 	int r;
 
 	r = node_facts_read(&l->facts, l->nl, c->devices);
@@ -299,7 +285,7 @@ static int start_dataplane(struct loop *l, struct wag_err *err)
 		 c->socket_lb == WAG_SOCKET_LB_OFF    ? "off"
 		 : c->socket_lb == WAG_SOCKET_LB_HOST ? "host"
 						      : "full",
-		 now_ms() - begin);
+		 loop_now_ms() - begin);
 	return 0;
 }
 
@@ -322,6 +308,7 @@ static int start_sync(struct loop *l, struct wag_err *err)
 		return r;
 	sync_on_conflict(l->sync, on_conflict, l);
 	model_on_dirty(l->model, on_dirty, l);
+	loop_policy_start(l);
 	loop_schedule_sync(l);
 	return 0;
 }
@@ -379,6 +366,8 @@ static void on_endpoints(void *ctx)
 {
 	struct loop *l = ctx;
 
+	l->endpoints_changed = true;
+	loop_schedule_sync(l);
 	ipam_node_count(l->ipam);
 	endpoint_settle_changed(l->settle);
 }
@@ -392,6 +381,7 @@ static int start_endpoints(struct loop *l, struct wag_err *err)
 		.pin_dir = l->config->pin_dir,
 		.state_dir = l->config->state_dir,
 		.changed = on_endpoints,
+		.in_force = loop_policy_in_force,
 		.ctx = l,
 	};
 	const struct endpoint_settle_options settle = {

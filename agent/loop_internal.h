@@ -58,7 +58,8 @@ struct loop {
 	struct cni_watch *cni;
 	struct agent_view view;
 	uint64_t last_run_ms, last_cpu_ms;
-	bool sync_due, restart, told_to_end, policies_told;
+	bool sync_due, restart, told_to_end;
+	bool endpoints_changed; /* pods came or went since policies were looked at */
 };
 
 /* loop.c */
@@ -69,7 +70,13 @@ static inline void loop_free_event(struct event *e)
 		event_free(e);
 }
 void loop_schedule_sync(struct loop *l);
+uint64_t loop_now_ms(void);
 void loop_report(void *ctx, enum wag_log_level level, const char *msg);
+
+/* loop_policy.c */
+void loop_policy_start(struct loop *l);
+int loop_policy_run(struct loop *l); /* when to look again: milliseconds, or -1 for never */
+bool loop_policy_in_force(void *ctx, uint32_t ep_id);
 
 /* loop_node.c: the node's devices, addresses and routes, followed. */
 void loop_log_devices(const struct node_facts *f, uint32_t socket_lb);

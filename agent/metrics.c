@@ -526,6 +526,18 @@ static void add_pending(const char *ns, const char *name, const char *map, int e
 		text_add(ctx, "map %s: %s\n", map, strerror(err));
 }
 
+static void policy_readiness(struct text *t, const struct policy_sync *p)
+{
+	if (p->apply.err)
+		text_add(t, "policies: %s: %s: the last ones are in force\n", p->apply.err_map,
+			 strerror(p->apply.err));
+	if (p->waits)
+		text_add(t, "policies: waiting for the Pods of the cluster\n");
+	if (policy_compiler_refuses(p->apply.compiler))
+		text_add(t, "policies: %s is not in force: see the log\n",
+			 p->refused_last[0] ? p->refused_last : "not all of them fit: some policy");
+}
+
 bool readiness_collect(struct text *t, const struct agent_view *v)
 {
 	struct source_status s = { 0 };
@@ -546,6 +558,8 @@ bool readiness_collect(struct text *t, const struct agent_view *v)
 		sync_visit_pending(v->sync, add_pending, t);
 	if (v->policies && v->policies->err)
 		text_add(t, "map wag_policy_ns: %s\n", strerror(v->policies->err));
+	if (v->policies)
+		policy_readiness(t, v->policies);
 	if (v->net) {
 		node_net_get_stats(v->net, &net);
 		if (net.error[0])

@@ -6,11 +6,16 @@
 #pragma once
 
 #include "model.h"
+#include "policy_apply.h"
 #include "sync_table.h"
 
 struct policy_sync {
 	struct sync_table table;
+	struct policy_apply apply; /* what the datapath judges by */
 	bool stale; /* desired is behind the model */
+	bool waits; /* for the list of all Pods */
+	uint64_t refused;	/* policies that were not put in force, ever */
+	char refused_last[400]; /* which one */
 	int err;    /* positive errno of what stays pending; 0: nothing */
 };
 

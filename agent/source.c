@@ -24,3 +24,14 @@ void source_freep(struct source **s)
 {
 	source_free(*s);
 }
+
+void source_want_all_pods(struct source *s)
+{
+	if (s->ops->want_all_pods)
+		s->ops->want_all_pods(s);
+}
+
+bool source_has_all_pods(const struct source *s)
+{
+	return !s->ops->has_all_pods || s->ops->has_all_pods(s);
+}

@@ -62,6 +62,9 @@ int source_new_kube(struct source **ret, struct event_base *base, struct model *
 int source_new_manifests(struct source **ret, struct event_base *base, struct model *model,
 			 const char *dir, const struct source_reporter *reporter,
 			 struct wag_err *err);
+/* Not only this node's Pods, from now on; and whether the model has them all. */
+void source_want_all_pods(struct source *s);
+bool source_has_all_pods(const struct source *s);
 void source_status(const struct source *s, struct source_status *ret);
 /* The way to the API server, for writing to it as well; NULL: this source has none. */
 struct kube_cluster *source_cluster(const struct source *s);
@@ -72,6 +75,9 @@ void source_freep(struct source **s);
 struct source_ops {
 	void (*status)(const struct source *s, struct source_status *ret);
 	void (*free)(struct source *s);
+	/* NULL: it has all of them anyway. */
+	void (*want_all_pods)(struct source *s);
+	bool (*has_all_pods)(const struct source *s);
 };
 
 struct source {

@@ -127,9 +127,11 @@ int sync_table_apply(struct sync_table *t)
 	if (!keys || !values || !gone)
 		return -ENOMEM;
 	deltamap_visit_pending(&t->map, collect_change, &c);
+	if (c.n_gone && t->swept && t->room_first)
+		deleted = delete(t, &c);
 	if (c.n)
 		r = update(t, &c);
-	if (c.n_gone && t->swept)
+	if (c.n_gone && t->swept && !t->room_first)
 		deleted = delete(t, &c);
 	return r < 0 ? r : deleted;
 }

@@ -14,6 +14,7 @@ struct sync_table {
 	enum dp_table table;
 	struct deltamap map; /* desired and actual */
 	bool swept;	     /* all that should exist has been set: the rest goes */
+	bool room_first;     /* deletes before updates: nobody reads the table meanwhile */
 };
 
 /* Takes over what the table holds. 0 or -errno, and then there is nothing to free. */

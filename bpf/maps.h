@@ -79,7 +79,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(max_entries, 262144);
+	__uint(max_entries, WAG_IPCACHE_MAX);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct wag_ipcache_key);
 	__type(value, struct wag_ipcache);
@@ -87,7 +87,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 4096);
+	__uint(max_entries, WAG_POLICY_MAX);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct wag_policy_key);
 	__type(value, struct wag_policy);
@@ -95,7 +95,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 524288);
+	__uint(max_entries, WAG_RULE_MAX);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct wag_rule_key);
 	__type(value, __u32);
@@ -103,7 +103,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(max_entries, 131072);
+	__uint(max_entries, WAG_PORT_MAX);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct wag_port_key);
 	__type(value, __u32);

@@ -237,7 +237,7 @@ static const struct one_case cases[] = {
 	    { FROM_POD, T(POD_A, 4000, POD_B, 9007, F_SYN), TO(POD_B), NEW, .entries = 4 },
 	    { FROM_POD, T(POD_A, 4000, POD_B, 9008, F_SYN), DENIED, .entries = 4 },
 	    { FROM_POD,
-	      { POD_A, POD_B, 77, .proto = IPPROTO_ICMP, .icmp_type = 8 },
+	      { POD_A, POD_B, .proto = 47, .payload = 20 },
 	      DENIED,
 	      .entries = 4 } } },
 	{ "policy: a pod in audit mode",

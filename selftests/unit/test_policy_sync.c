@@ -76,6 +76,7 @@ static void test_nothing_is_told_before_all_is_known(void **state)
 	assert_false(policy_sync_ready(&p));
 	assert_int_equal(dataplane_fake_ops(dp), 0);
 	model_set_synced(m, MODEL_POLICY);
+	model_set_synced(m, MODEL_CLUSTER_POLICY);
 	assert_int_equal(policy_sync_run(&p, m), 0);
 	assert_true(policy_sync_ready(&p));
 	assert_int_equal(flags("a"), WAG_POLICY_NS_SELECTS);

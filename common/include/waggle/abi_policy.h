@@ -9,6 +9,13 @@
 #include <linux/types.h>
 #include <waggle/abi_addr.h>
 
+/* Entries of each map; one generation may have half. */
+#define WAG_IPCACHE_MAX 262144
+#define WAG_POLICY_MAX 4096
+#define WAG_RULE_MAX 524288
+#define WAG_PORT_MAX 131072
+#define WAG_RULES_MAX 32768 /* rules of all policies */
+
 /* What a table says of a flow: two bits of action, and which rule decided. 0 is not used. */
 enum wag_verdict_action {
 	WAG_VERDICT_PORTS = 0, /* the rest is a profile: its ports say it (wag_port) */
@@ -63,8 +70,7 @@ struct wag_port_key {
 	__be16 port;
 };
 
-/* ---- wag_rule_stat: PERCPU_ARRAY, index a rule. Packets it has judged: those that begin flows. ---- */
-#define WAG_RULES_MAX 32768
+/* ---- wag_rule_stat: PERCPU_ARRAY of wag_stat, index a rule. What it has judged: first packets. ---- */
 
 /* ---- wag_rule_name: HASH __u32 rule -> wag_rule_name, userspace only. ---- */
 struct wag_rule_name {

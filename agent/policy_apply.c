@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#define HASH_NONFATAL_OOM 1 /* an element that was not added has no table */
+#include <uthash.h>
+#include <waggle/cleanup.h>
+
+#include "policy_apply.h"
+
+#define LEFT_MS 1000 /* no program runs so long: nobody reads the other generation any more */
+
+static const struct {
+	enum dp_table table;
+	size_t gen; /* where the key has it */
+} kinds[POLICY_TABLES] = {
+	[POLICY_IPCACHE] = { DP_IPCACHE, offsetof(struct wag_ipcache_key, gen) },
+	[POLICY_POD] = { DP_POLICY, offsetof(struct wag_policy_key, gen) },
+	[POLICY_RULE] = { DP_RULE, offsetof(struct wag_rule_key, gen) },
+	[POLICY_PORT] = { DP_PORT, offsetof(struct wag_port_key, gen) },
+};
+
+static const struct policy_limits limits = {
+	.entries = { [POLICY_IPCACHE] = WAG_IPCACHE_MAX / 2,
+		     [POLICY_POD] = WAG_POLICY_MAX / 2,
+		     [POLICY_RULE] = WAG_RULE_MAX / 2,
+		     [POLICY_PORT] = WAG_PORT_MAX / 2 },
+};
+
+struct policy_ep {
+	UT_hash_handle hh;
+	uint32_t ep_id;
+	bool seen, in_force;
+	size_t len;
+	char what[]; /* ns, name and addresses: another one is another pod */
+};
+
+/* ---- begin ---- */
+
+struct adopting {
+	struct policy_apply *a;
+	enum policy_table table;
+};
+
+static int adopt(const void *key, const void *value, void *ctx)
+{
+	const struct adopting *ad = ctx;
+	uint32_t gen;
+
+	memcpy(&gen, (const char *)key + kinds[ad->table].gen, sizeof(gen));
+	return deltamap_set_actual(&ad->a->gens[gen & 1][ad->table].map, key, value);
+}
+
+static int init_table(struct policy_apply *a, enum policy_table t)
+{
+	struct adopting ad = { a, t };
+	int r = 0;
+
+	for (int g = 0; g < 2 && r == 0; g++) {
+		a->gens[g][t] = (struct sync_table){ .dp = a->dp, .table = kinds[t].table,
+						     .swept = true, .room_first = true };
+		r = deltamap_init(&a->gens[g][t].map, dataplane_key_size(kinds[t].table),
+				  dataplane_value_size(kinds[t].table));
+	}
+	return r < 0 ? r : dataplane_visit(a->dp, kinds[t].table, adopt, &ad);
+}
+
+int policy_apply_init(struct policy_apply *a, struct dataplane *dp)
+{
+	int r;
+
+	*a = (struct policy_apply){ .dp = dp };
+	r = policy_compiler_new(&a->compiler, &limits);
+	if (r == 0)
+		r = dataplane_policy_epoch(dp, &a->epoch);
+	if (r == 0)
+		r = sync_table_init(&a->names, dp, DP_RULE_NAME);
+	for (int t = 0; t < POLICY_TABLES && r == 0; t++)
+		r = init_table(a, t);
+	/* What an earlier agent left in force is, until all is known. */
+	a->behind = a->epoch != 0;
+	if (r < 0)
+		policy_apply_done(a);
+	return r;
+}
+
+void policy_apply_done(struct policy_apply *a)
+{
+	struct policy_ep *ep, *tmp;
+
+	HASH_ITER(hh, a->eps, ep, tmp) {
+		HASH_DEL(a->eps, ep);
+		free(ep);
+	}
+	for (int g = 0; g < 2; g++)
+		for (int t = 0; t < POLICY_TABLES; t++)
+			sync_table_done(&a->gens[g][t]);
+	sync_table_done(&a->names);
+	policy_compiler_free(a->compiler);
+	*a = (struct policy_apply){ 0 };
+}
+
+int policy_apply_change(struct policy_apply *a, const struct object *obj, bool gone)
+{
+	return policy_compiler_change(a->compiler, obj, gone);
+}
+
+/* ---- pods of this node ---- */
+
+static struct policy_ep *ep_new(const struct policy_endpoint *given)
+{
+	size_t ns = strlen(given->ns) + 1, pod = strlen(given->pod) + 1;
+	size_t addrs = given->n_addrs * sizeof(*given->addrs);
+	struct policy_ep *ep = calloc(1, sizeof(*ep) + ns + pod + addrs);
+
+	if (!ep)
+		return NULL;
+	ep->ep_id = given->ep_id;
+	ep->len = ns + pod + addrs;
+	memcpy(ep->what, given->ns, ns);
+	memcpy(ep->what + ns, given->pod, pod);
+	if (addrs)
+		memcpy(ep->what + ns + pod, given->addrs, addrs);
+	return ep;
+}
+
+static int ep_set(struct policy_apply *a, const struct policy_endpoint *given)
+{
+	struct policy_ep *ep = ep_new(given), *known;
+	int r;
+
+	if (!ep)
+		return -ENOMEM;
+	HASH_FIND(hh, a->eps, &ep->ep_id, sizeof(ep->ep_id), known);
+	if (known && known->len == ep->len && memcmp(known->what, ep->what, ep->len) == 0) {
+		known->seen = true;
+		free(ep);
+		return 0;
+	}
+	if (known) {
+		HASH_DEL(a->eps, known);
+		free(known);
+	}
+	ep->seen = true;
+	HASH_ADD(hh, a->eps, ep_id, sizeof(ep->ep_id), ep);
+	r = policy_compiler_endpoint(a->compiler, given);
+	return r;
+}
+
+int policy_apply_endpoints(struct policy_apply *a, const struct policy_endpoint *eps, size_t n)
+{
+	struct policy_ep *ep, *tmp;
+	int r = 0;
+
+	HASH_ITER(hh, a->eps, ep, tmp)
+		ep->seen = false;
+	for (size_t i = 0; i < n && r == 0; i++)
+		r = ep_set(a, &eps[i]);
+	if (r < 0)
+		return r;
+	HASH_ITER(hh, a->eps, ep, tmp) {
+		if (ep->seen)
+			continue;
+		policy_compiler_endpoint_gone(a->compiler, ep->ep_id);
+		HASH_DEL(a->eps, ep);
+		free(ep);
+	}
+	return 0;
+}
+
+bool policy_apply_in_force(const struct policy_apply *a, uint32_t ep_id, bool with_pod)
+{
+	struct policy_ep *ep;
+
+	HASH_FIND(hh, a->eps, &ep_id, sizeof(ep_id), ep);
+	if (!ep || !ep->in_force)
+		return false;
+	/* Without a name no policy selects it. */
+	if (!ep->what[0] || !ep->what[strlen(ep->what) + 1])
+		return true;
+	return !with_pod || policy_compiler_knows(a->compiler, ep_id);
+}
+
+/* ---- a run ---- */
+
+struct handing {
+	struct policy_apply *a;
+	enum policy_table table;
+	char *keys, *values; /* copies: the map must not change under the walk */
+	bool *given;
+	size_t n;
+};
+
+static int copy_change(const void *key, const void *desired, const void *actual, void *ctx)
+{
+	struct handing *h = ctx;
+	const struct deltamap *m = &h->a->gens[0][h->table].map;
+
+	memcpy(h->keys + h->n * m->key_size, key, m->key_size);
+	h->given[h->n] = desired;
+	if (desired)
+		memcpy(h->values + h->n * m->value_size, desired, m->value_size);
+	h->n++;
+	return 0;
+}
+
+static int hand_one(struct handing *h, size_t i)
+{
+	struct deltamap *from = policy_compiler_table(h->a->compiler, h->table);
+	char *key = h->keys + i * from->key_size, *value = h->values + i * from->value_size;
+	int r = 0;
+
+	for (uint32_t g = 0; g < 2 && r == 0; g++) {
+		struct deltamap *to = &h->a->gens[g][h->table].map;
+
+		memcpy(key + kinds[h->table].gen, &g, sizeof(g));
+		if (h->given[i])
+			r = deltamap_set_desired(to, key, value);
+		else
+			deltamap_unset_desired(to, key);
+	}
+	memset(key + kinds[h->table].gen, 0, sizeof(uint32_t));
+	if (r == 0 && h->given[i])
+		r = deltamap_set_actual(from, key, value);
+	else if (r == 0)
+		deltamap_unset_actual(from, key);
+	return r;
+}
+
+/* What the compiler has found since is what both generations should be. */
+static int hand_over(struct policy_apply *a, enum policy_table table)
+{
+	struct deltamap *from = policy_compiler_table(a->compiler, table);
+	size_t n = deltamap_pending(from);
+	_cleanup_free_ char *keys = calloc(n + 1, from->key_size);
+	_cleanup_free_ char *values = calloc(n + 1, from->value_size);
+	_cleanup_free_ bool *given = calloc(n + 1, sizeof(*given));
+	struct handing h = { a, table, keys, values, given, 0 };
+	int r = 0;
+
+	if (!keys || !values || !given)
+		return -ENOMEM;
+	deltamap_visit_pending(from, copy_change, &h);
+	for (size_t i = 0; i < h.n && r == 0; i++)
+		r = hand_one(&h, i);
+	a->behind |= h.n > 0;
+	return r;
+}
+
+static int reset_rule(const void *key, const void *desired, const void *actual, void *ctx)
+{
+	struct policy_apply *a = ctx;
+	uint32_t rule;
+
+	memcpy(&rule, key, sizeof(rule));
+	return desired ? dataplane_reset_rule(a->dp, rule) : 0;
+}
+
+/* Names come before the rules that have them are in force, and go with the next change. */
+static int apply_names(struct policy_apply *a)
+{
+	struct deltamap *names = policy_compiler_names(a->compiler);
+	int r;
+
+	if (!a->behind)
+		return 0;
+	r = sync_table_replace(&a->names, names);
+	if (r == 0)
+		r = deltamap_visit_pending(&a->names.map, reset_rule, a);
+	a->names.swept = true;
+	return r < 0 ? r : sync_table_apply(&a->names);
+}
+
+static int flip(struct policy_apply *a, uint64_t now_ms)
+{
+	uint32_t next = a->epoch + 1;
+	int r;
+
+	next += !next; /* 0 is for "none ever" */
+	r = dataplane_set_policy_epoch(a->dp, next);
+	if (r < 0)
+		return r;
+	a->epoch = next;
+	a->flipped = true;
+	a->flipped_ms = now_ms;
+	a->flips++;
+	a->behind = false;
+	return 0;
+}
+
+static int put_in_force(struct policy_apply *a, uint64_t now_ms)
+{
+	uint32_t g = (a->epoch + 1) & 1;
+	int r = 0;
+
+	/* Who still reads the one that was in force before? */
+	if (a->flipped && now_ms - a->flipped_ms < LEFT_MS)
+		dataplane_grace(a->dp);
+	for (int t = POLICY_TABLES - 1; t >= 0 && r == 0; t--) {
+		r = sync_table_apply(&a->gens[g][t]);
+		a->err_map = dataplane_table_name(kinds[t].table);
+	}
+	return r < 0 ? r : flip(a, now_ms);
+}
+
+static int run(struct policy_apply *a, uint64_t now_ms, policy_refused_fn refused, void *ctx)
+{
+	int r;
+
+	a->err_map = "memory";
+	r = policy_compiler_run(a->compiler, refused, ctx);
+	if (r < 0)
+		return r;
+	/* Before the first policy there is nothing to judge by. */
+	if (!a->epoch && !policy_compiler_wants_pods(a->compiler))
+		return 0;
+	for (int t = 0; t < POLICY_TABLES && r == 0; t++)
+		r = hand_over(a, t);
+	if (r < 0 || !a->behind)
+		return r;
+	a->err_map = dataplane_table_name(DP_RULE_NAME);
+	r = apply_names(a);
+	return r < 0 ? r : put_in_force(a, now_ms);
+}
+
+int policy_apply_run(struct policy_apply *a, uint64_t now_ms, policy_refused_fn refused, void *ctx)
+{
+	struct policy_ep *ep, *tmp;
+	int r = run(a, now_ms, refused, ctx);
+
+	a->err = -r;
+	if (r < 0)
+		return r;
+	HASH_ITER(hh, a->eps, ep, tmp)
+		ep->in_force = true;
+	return 0;
+}
