@@ -4,10 +4,12 @@
 #include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 #include <waggle/bpfsys.h>
+#include <waggle/cleanup.h>
 #include "dataplane_internal.h"
 
 /* One switch of wag_runtime, which has other writers too. */

@@ -7,6 +7,7 @@
 
 #include "kube_pb_field.h"
 #include "kube_pb_internal.h"
+#include "kube_pb_policy.h"
 
 /* As in kube_parse.c: another proxy's, or nobody's to serve. */
 static bool other_proxy(const struct pb_reader *rd)
@@ -397,6 +398,7 @@ static int read_node(const struct pb_reader *rd, const void *message, struct obj
 	    (r = pb_opt(rd, pb_annotation(rd, MODEL_POD_CIDRS), "metadata.annotations",
 			&node->published)) < 0 ||
 	    (r = pb_opt(rd, rd->meta->uid, "metadata.uid", &node->uid)) < 0 ||
+	    (r = pb_labels(rd, &node->labels, &node->n_labels)) < 0 ||
 	    (r = node_created(rd, node)) < 0 ||
 	    (r = node_addrs(rd, status, "InternalIP", node)) < 0)
 		return r;
@@ -429,6 +431,55 @@ static int pod_addrs(const struct pb_reader *rd, const Kube__PodStatus *status, 
 	return pb_addr(rd, status->pod_ip, "status.podIP", pod->addrs);
 }
 
+static int container_ports(const struct pb_reader *rd, const Kube__Container *from,
+			   struct pod *pod)
+{
+	int r;
+
+	for (size_t i = 0; i < from->n_ports; i++) {
+		const Kube__ContainerPort *port = from->ports[i];
+		struct pod_port *at = &pod->ports[pod->n_ports];
+		const char *name;
+
+		if ((r = pb_text(rd, port->name, "spec.containers: port name", &name)) < 0 ||
+		    (r = pb_int(rd, port->container_port, 0, 65535, "spec.containers: ",
+				"containerPort")) < 0)
+			return r;
+		if (!name[0] || !port->container_port)
+			continue;
+		r = pb_proto(rd, port->protocol, "spec.containers: ", &at->proto);
+		if (r < 0)
+			return r;
+		at->name = (char *)name;
+		at->port = port->container_port;
+		pod->n_ports++;
+	}
+	return 0;
+}
+
+/* Named ports of containers, and of init containers that go on running beside them. */
+static int pod_ports(const struct pb_reader *rd, const Kube__PodSpec *spec, struct pod *pod)
+{
+	size_t n = 0;
+	int r = 0;
+
+	for (size_t i = 0; i < spec->n_containers; i++)
+		n += spec->containers[i]->n_ports;
+	for (size_t i = 0; i < spec->n_init_containers; i++)
+		n += spec->init_containers[i]->n_ports;
+	if (!n)
+		return 0;
+	pod->ports = kube_arena_zalloc(rd->arena, n, sizeof(*pod->ports));
+	if (!pod->ports)
+		return pb_too_big(rd);
+	for (size_t i = 0; i < spec->n_containers && r == 0; i++)
+		r = container_ports(rd, spec->containers[i], pod);
+	for (size_t i = 0; i < spec->n_init_containers && r == 0; i++)
+		if (pb_is(spec->init_containers[i]->restart_policy, "Always"))
+			r = container_ports(rd, spec->init_containers[i], pod);
+	return r;
+}
+
 static int read_pod(const struct pb_reader *rd, const void *message, struct object *obj)
 {
 	const Kube__Pod *from = message;
@@ -438,7 +489,10 @@ static int read_pod(const struct pb_reader *rd, const void *message, struct obje
 	if (from->spec) {
 		pod->host_network = from->spec->host_network;
 		r = pb_opt(rd, from->spec->node_name, "spec.nodeName", &pod->node_name);
+		if (r == 0)
+			r = pod_ports(rd, from->spec, pod);
 	}
+	pod->audit = pb_is(pb_annotation(rd, MODEL_AUDIT), "true");
 	if (r == 0 && from->status &&
 	    (r = pb_opt(rd, from->status->phase, "status.phase", &pod->phase)) == 0)
 		r = pod_addrs(rd, from->status, pod);
@@ -447,12 +501,8 @@ static int read_pod(const struct pb_reader *rd, const void *message, struct obje
 
 static int read_namespace(const struct pb_reader *rd, const void *message, struct object *obj)
 {
+	obj->namespace.audit = pb_is(pb_annotation(rd, MODEL_AUDIT), "true");
 	return pb_labels(rd, &obj->namespace.labels, &obj->namespace.n_labels);
-}
-
-static int read_policy(const struct pb_reader *rd, const void *message, struct object *obj)
-{
-	return 0;
 }
 
 static const struct {
@@ -464,7 +514,7 @@ static const struct {
 	[MODEL_NODE] = { &kube__node__descriptor, read_node },
 	[MODEL_NAMESPACE] = { &kube__partial__descriptor, read_namespace },
 	[MODEL_POD] = { &kube__pod__descriptor, read_pod },
-	[MODEL_POLICY] = { &kube__partial__descriptor, read_policy },
+	[MODEL_POLICY] = { &kube__network_policy__descriptor, kube_pb_read_policy },
 };
 
 static int read_ident(const struct pb_reader *rd, bool namespaced)
@@ -491,6 +541,8 @@ int kube_pb_object(enum model_kind kind, const char *bytes, size_t n, struct kub
 	int r;
 
 	*ident = (struct kube_ident){ .kind = kube_kind_name(kind), .ns = "", .name = "" };
+	if (!readers[kind].message)
+		return wag_err_set(err, -EBADMSG, "%s: has no protobuf", ident->kind);
 	r = kube_pb_unpack(readers[kind].message, bytes, n, arena, &message);
 	if (r < 0)
 		return wag_err_set(err, r, "%s: %s", ident->kind,
@@ -508,8 +560,10 @@ int kube_pb_object(enum model_kind kind, const char *bytes, size_t n, struct kub
 	obj->name = (char *)ident->name;
 	obj->resource_version = rd.meta->resource_version;
 	r = readers[kind].read(&rd, message, obj);
-	if (r < 0)
+	if (r < 0) {
+		policy_unref(kind == MODEL_POLICY ? obj->policy : NULL);
 		return r;
+	}
 	*ret = obj;
 	return 0;
 }

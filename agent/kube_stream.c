@@ -5,6 +5,7 @@
 
 #include "kube_pb.h"
 #include "kube_stream.h"
+#include "object.h"
 
 #define PROTOBUF "application/vnd.kubernetes.protobuf"
 #define ARENA_FACTOR 8 /* an object in memory beside its bytes */
@@ -112,7 +113,9 @@ static int pb_put(struct kube_stream *s, const char *bytes, size_t n)
 		event.rv = event.obj->resource_version;
 	else if (r < 0 && kube_pb_meta(bytes, n, &s->arena, &meta) == 0)
 		event.rv = meta.rv;
-	return s->fn(s->ctx, &event);
+	r = s->fn(s->ctx, &event);
+	object_drop(event.obj);
+	return r;
 }
 
 static int pb_event(struct kube_stream *s, const char *bytes, size_t n)

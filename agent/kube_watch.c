@@ -222,7 +222,7 @@ static void kind_missing(struct kube_watch *w)
 	model_relist_begin(w->cluster->model, w->kind);
 	model_relist_end(w->cluster->model, w->kind);
 	model_set_synced(w->cluster->model, w->kind);
-	pause_for(w, next_backoff(w));
+	pause_for(w, kube_backoff_ms(w->cluster, &w->trouble.backoff_ms));
 }
 
 /* An HTTP error: its Status says more than its number. */
@@ -409,6 +409,7 @@ int kube_watch_new(struct kube_watch **ret, struct kube_cluster *cluster, enum m
 	w->cluster = cluster;
 	w->kind = kind;
 	w->res = &kube_resources[kind];
+	w->json_only = w->res->may_lack; /* what a CRD defines has no protobuf */
 	kube_stream_init(&w->stream, kind, cluster->options.line_max_bytes);
 	w->timer = evtimer_new(cluster->base, on_timer, w);
 	if (!w->timer) {

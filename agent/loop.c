@@ -79,7 +79,7 @@ static void on_dirty(void *ctx)
 	struct loop *l = ctx;
 
 	if (l->view.swept)
-		proxy_health_queued(&l->proxy_health, now_ms());
+		proxy_health_queued(&l->proxy_health, loop_now_ms());
 	loop_schedule_sync(l);
 }
 

@@ -101,12 +101,17 @@ static bool is_policy(const struct object *obj)
 	return obj->kind == MODEL_POLICY || obj->kind == MODEL_CLUSTER_POLICY;
 }
 
+void object_drop(const struct object *obj)
+{
+	if (obj && is_policy(obj))
+		policy_unref(obj->policy);
+}
+
 void object_free(struct object *obj)
 {
 	if (!obj)
 		return;
-	if (is_policy(obj))
-		policy_unref(obj->policy);
+	object_drop(obj);
 	if (obj->packed) {
 		free(obj);
 		return;

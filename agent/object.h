@@ -9,6 +9,8 @@
  * "ns\0name" is a ready hash key. The resource version is left behind. NULL: out of memory.
  */
 struct object *object_pack(const struct object *obj);
+/* Of an object that lies in somebody else's memory: what it holds besides. NULL is fine. */
+void object_drop(const struct object *obj);
 /* Whether everything the dataplane reads is the same. */
 bool object_equal(const struct object *a, const struct object *b);
 /* slice.trigger_ms, once: from then on it is 0. */

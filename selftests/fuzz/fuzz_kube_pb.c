@@ -4,6 +4,7 @@
 
 #include "agent/kube_pb.h"
 #include "agent/kube_stream.h"
+#include "agent/object.h"
 
 #define PROTOBUF "application/vnd.kubernetes.protobuf"
 #define PIECE_MAX 65536
@@ -55,8 +56,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size < 1 || model_new(&m) < 0)
 		return 0;
 	kind = data[0] % MODEL_KINDS;
-	if (kube_pb_object(kind, bytes, size - 1, &arena, &obj, &ident, &err) == 0)
+	if (kube_pb_object(kind, bytes, size - 1, &arena, &obj, &ident, &err) == 0) {
 		model_put(m, obj);
+		object_drop(obj);
+	}
 	kube_arena_reset(&arena);
 	kube_pb_status_body(bytes, size - 1, &arena, &status);
 	kube_arena_done(&arena);

@@ -308,6 +308,7 @@ static int parse(enum model_kind kind, const void *bytes, size_t n, struct seen 
 	assert_int_equal(r == 0, obj != NULL);
 	if (r == 0 && seen->model)
 		model_put(seen->model, obj);
+	object_drop(obj);
 	snprintf(seen->error, sizeof(seen->error), "%s", err.msg);
 	kube_arena_done(&arena);
 	return r;
