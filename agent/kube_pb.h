@@ -10,8 +10,8 @@
 
 /*
  * One object without an envelope. 0; -EINVAL with err and ident set, like kube_parse_object();
- * -EBADMSG: it cannot be decoded; -EMSGSIZE: the arena's limit; -ENOMEM. What a NetworkPolicy says is
- * no part of the arena: object_drop() when done with *ret.
+ * -EBADMSG: it cannot be decoded; -EMSGSIZE: the arena's limit; -ENOMEM. What a NetworkPolicy says
+ * is no part of the arena: object_drop() when done with *ret.
  */
 int kube_pb_object(enum model_kind kind, const char *bytes, size_t n, struct kube_arena *arena,
 		   const struct object **ret, struct kube_ident *ident, struct wag_err *err);

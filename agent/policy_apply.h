@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The policies' tables against what the maps hold. There are two generations of each: the one that is
- * not in force is brought up to date, then one store of wag_runtime.policy_epoch puts it in force; a
- * packet goes by one or the other. What cannot be written whole is not put in force.
+ * The policies' tables against what the maps hold. There are two generations of each: the one that
+ * is not in force is brought up to date, then one store of wag_runtime.policy_epoch puts it in
+ * force; a packet goes by one or the other. What cannot be written whole is not put in force.
  */
 #pragma once
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What the policies of this node's pods say of a flow, by the tables of abi_policy.h: which ruleset a
- * pod has, whose the other end's address is, what the ruleset says to it, and then to the port.
+ * What the policies of this node's pods say of a flow, by the tables of abi_policy.h: which ruleset
+ * a pod has, whose the other end's address is, what the ruleset says to it, and then to the port.
  * Asked once for a flow, and once more when the tables have changed: scratch->epoch.
  */
 #pragma once
@@ -130,7 +130,7 @@ static __noinline int policy_judge(struct wag_scratch *scratch)
 	return v == NEXT ? policy_end(scratch, POLICY_INGRESS) : v;
 }
 
-/* The flow of a conntrack entry, as its first packet was: what the entry is under tells who began. */
+/* The flow of a conntrack entry, as its first packet was: the entry tells who began it. */
 static __always_inline void policy_flow(struct wag_scratch *scratch, const struct wag_ct *ct)
 {
 	const struct wag_ct_key *key = &scratch->key;

@@ -76,7 +76,8 @@ static __always_inline int stage_finish(struct __sk_buff *skb, struct wag_scratc
 	if (cfg.dry_run || pkt->flags & PKT_HELD)
 		return verdict;
 	count_packet(pkt->point, drop ? pkt->reason : WAG_DROP_FORWARDED, skb->len);
-	if (cfg.events && (drop || pkt->flags & (PKT_NEW | PKT_FIRST_REPLY | PKT_AUDIT) || tracing()))
+	if (cfg.events &&
+	    (drop || pkt->flags & (PKT_NEW | PKT_FIRST_REPLY | PKT_AUDIT) || tracing()))
 		emit_packet(skb, scratch, drop);
 	if (drop && pkt->flags & PKT_REFUSED)
 		return refuse(skb, scratch);

@@ -87,8 +87,8 @@ class World:
             return list(pool.map(lambda p: self.reaches(*p), probes))
 
     def expect(self, what, *rules, seconds=8):
-        """rules: (sources, destinations, ports, protocol, allowed). In force within seconds, in both
-        families."""
+        """rules: (sources, destinations, ports, protocol, allowed), in both families. In force
+        within seconds."""
         probes, want = [], []
         for srcs, dsts, ports, proto, allowed in rules:
             for s in (srcs if isinstance(srcs, (tuple, list)) else (srcs,)):

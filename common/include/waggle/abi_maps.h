@@ -56,7 +56,7 @@ struct wag_runtime {
 	__u32 policies;	 /* not 0: some policy is known in the cluster; see wag_policy_ns */
 	__u32 pacing;	 /* not 0: fq sends on every device of the node; see stage_limit.h */
 	__u32 nodes;	 /* not 0: wag_cidr is complete; see WAG_DROP_NODES_PENDING */
-	/* Another one with every change of the policies' tables (abi_policy.h); 0: none ever were. */
+	/* Another one with every change of policies' tables (abi_policy.h); 0: none ever were. */
 	__u32 policy_epoch;
 };
 

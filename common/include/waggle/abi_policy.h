@@ -70,7 +70,7 @@ struct wag_port_key {
 	__be16 port;
 };
 
-/* ---- wag_rule_stat: PERCPU_ARRAY of wag_stat, index a rule. What it has judged: first packets. ---- */
+/* ---- wag_rule_stat: PERCPU_ARRAY of wag_stat, index a rule. What it has judged. ---- */
 
 /* ---- wag_rule_name: HASH __u32 rule -> wag_rule_name, userspace only. ---- */
 struct wag_rule_name {
