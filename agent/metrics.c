@@ -490,6 +490,23 @@ static void process(struct text *t, const struct agent_view *v)
 	metric_double(t, (double)cpu.tv_sec + (double)cpu.tv_nsec / 1e9);
 }
 
+static void add_policies(struct text *t, const struct policy_sync *p)
+{
+	struct policy_stats s;
+
+	policy_compiler_stats(p->apply.compiler, &s);
+	text_add(t,
+		 "# HELP waggle_policies Policies known.\n# TYPE waggle_policies gauge\n"
+		 "waggle_policies %zu\n"
+		 "# HELP waggle_policies_refused Policies that are not in force as they stand.\n"
+		 "# TYPE waggle_policies_refused gauge\nwaggle_policies_refused %zu\n"
+		 "# HELP waggle_policy_identities Classes of addresses that rules tell apart.\n"
+		 "# TYPE waggle_policy_identities gauge\nwaggle_policy_identities %zu\n"
+		 "# HELP waggle_policy_epoch Which tables are in force.\n"
+		 "# TYPE waggle_policy_epoch counter\nwaggle_policy_epoch %u\n",
+		 s.policies, s.refused, s.identities, p->apply.epoch);
+}
+
 void metrics_collect(struct text *t, const struct agent_view *v)
 {
 	struct sync_stats s = { 0 };
@@ -506,6 +523,8 @@ void metrics_collect(struct text *t, const struct agent_view *v)
 		nodes(t, v);
 	if (v->source)
 		watches(t, v);
+	if (v->policies)
+		add_policies(t, v->policies);
 	if (v->ipam)
 		addresses(t, v);
 	if (v->flow)

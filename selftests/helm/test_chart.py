@@ -19,7 +19,7 @@ AGENT = os.path.join(BUILD, "agent", "waggle-agent")
 MATRIX = [
     ("defaults", {}, {"routing-mode": "tunnel", "tunnel-protocol": "vxlan", "ipam": "kubernetes",
                       "socket-lb": "full", "lb-acceleration": "disabled",
-                      "ct-max": "262144", "svc-max": "65536",
+                      "policy-audit-mode": "false", "ct-max": "262144", "svc-max": "65536",
                       "slot-max": "262144", "host-routing": "bpf", "log-level": "info",
                       "enable-ipv4": "true", "enable-ipv6": "false", "mtu": None,
                       "tunnel-port": None, "devices": None, "prometheus-serve-addr": None,
@@ -327,7 +327,7 @@ def test_configuration_change_replaces_pods(helm):
 
 def watched():
     """(group, resource) of every list the agent makes, from its own table."""
-    with open(os.path.join(SRC, "agent", "kube_watch.c"), encoding="utf-8") as f:
+    with open(os.path.join(SRC, "agent", "kube_resource.c"), encoding="utf-8") as f:
         paths = re.findall(r'"/(api|apis)/([\w./-]+)"', f.read())
     return {("" if kind == "api" else path.split("/")[0], path.split("/")[-1])
             for kind, path in paths}

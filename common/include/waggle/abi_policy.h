@@ -12,7 +12,7 @@
 /* Entries of each map; one generation may have half. */
 #define WAG_IPCACHE_MAX 262144
 #define WAG_POLICY_MAX 4096
-#define WAG_RULE_MAX 524288
+#define WAG_RULE_MAX 262144
 #define WAG_PORT_MAX 131072
 #define WAG_RULES_MAX 32768 /* rules of all policies */
 

@@ -23,6 +23,7 @@
 {{- with include "waggle.commas" .nodePort.addresses }}{{ $_ := set $c "nodeport-addresses" . }}{{ end }}
 {{- if .prometheus.enabled }}{{ $_ := set $c "prometheus-serve-addr" (printf ":%d" (int .prometheus.port)) }}{{ end }}
 
+{{- $_ := set $c "policy-audit-mode" .policyAuditMode }}
 {{- $_ := set $c "routing-mode" .routingMode }}
 {{- $_ := set $c "tunnel-protocol" .tunnelProtocol }}
 {{- with .tunnelPort }}{{ $_ := set $c "tunnel-port" (int .) }}{{ end }}
