@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <waggle/addr.h>
@@ -13,7 +14,7 @@
 
 struct names {
 	struct model *model;
-	int pods, endpoints, node_addrs, svc, svc_names; /* borrowed fds */
+	int pods, endpoints, node_addrs, svc, svc_names, rules; /* borrowed fds */
 };
 
 static int resolve_local(const struct names *n, const struct wag_addr *addr,
@@ -110,10 +111,26 @@ static int resolve_by_id(void *ctx, uint32_t ep_id, struct flow_endpoint *ret)
 	return 0;
 }
 
+static int resolve_policy(void *ctx, uint32_t rule, struct flow_policy *ret)
+{
+	const struct names *n = ctx;
+	struct wag_rule_name name;
+
+	if (bpfsys_map_lookup(n->rules, &rule, &name) < 0)
+		return -ENOENT;
+	snprintf(ret->ns, sizeof(ret->ns), "%s", name.ns);
+	snprintf(ret->name, sizeof(ret->name), "%s", name.name);
+	if (name.rule[0])
+		snprintf(ret->rule, sizeof(ret->rule), "%s", name.rule);
+	else if (name.index != 0xffff)
+		snprintf(ret->rule, sizeof(ret->rule), "%u", name.index);
+	return 0;
+}
+
 struct flow_resolver names_resolver(struct names *n)
 {
 	return (struct flow_resolver){ n, resolve_endpoint, resolve_service, resolve_by_index,
-				       resolve_by_id };
+				       resolve_by_id, resolve_policy };
 }
 
 int names_new(struct names **ret, const struct dataplane *dp, struct model *model)
@@ -128,6 +145,7 @@ int names_new(struct names **ret, const struct dataplane *dp, struct model *mode
 	n->node_addrs = dataplane_map_fd(dp, "wag_node_addr");
 	n->svc = dataplane_map_fd(dp, "wag_svc");
 	n->svc_names = dataplane_map_fd(dp, "wag_svc_name");
+	n->rules = dataplane_map_fd(dp, "wag_rule_name");
 	*ret = n;
 	return 0;
 }

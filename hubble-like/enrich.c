@@ -3,6 +3,7 @@
 #include <net/if.h>
 #include <string.h>
 #include <time.h>
+#include <waggle/abi_policy.h>
 #include <waggle/addr.h>
 #include "enrich.h"
 
@@ -103,6 +104,22 @@ static struct flow_name *interface(struct enricher *e, const struct wag_event *e
 	return flow_names_text(e->names, e->ifnames[slot].name);
 }
 
+/* A policy stands as the workload does: its kind, and the rule that decided. */
+static struct flow_name *policy(struct enricher *e, uint32_t verdict)
+{
+	struct flow_endpoint ep = { 0 };
+	struct flow_policy p = { 0 };
+
+	if (!WAG_VERDICT_RULE(verdict) || !e->resolver.policy ||
+	    e->resolver.policy(e->resolver.ctx, WAG_VERDICT_RULE(verdict), &p) < 0)
+		return NULL;
+	memcpy(ep.ns, p.ns, sizeof(ep.ns));
+	memcpy(ep.pod, p.name, sizeof(ep.pod));
+	memcpy(ep.workload, p.rule, sizeof(p.rule));
+	strcpy(ep.workload_kind, p.ns[0] ? "NetworkPolicy" : "ClusterNetworkPolicy");
+	return flow_names_endpoint(e->names, &ep);
+}
+
 static void fill(struct enricher *e, const struct wag_event *event, enum flow_record_kind kind,
 		 struct flow_record *rec)
 {
@@ -122,6 +139,8 @@ static void fill(struct enricher *e, const struct wag_event *event, enum flow_re
 	if (kind == FLOW_RECORD_POST)
 		t = &event->xlat;
 	rec->destination = endpoint(e, &t->daddr);
+	for (int d = 0; d < 2; d++)
+		rec->policy[d] = policy(e, event->policy[d]);
 
 	if (reverse)
 		rec->source_service = event_service(e, event, &t->saddr, t->sport);
@@ -135,6 +154,7 @@ int enrich_event(struct enricher *e, const struct wag_event *event,
 		 struct flow_record ret[ENRICH_RECORDS])
 {
 	bool translated = event->flags & WAG_EVENT_F_XLAT;
+	int n = 0;
 
 	if (event->type < WAG_EVENT_DROP || event->type > WAG_EVENT_SOCK ||
 	    event->point >= WAG_POINTS)
@@ -142,12 +162,17 @@ int enrich_event(struct enricher *e, const struct wag_event *event,
 	/* A reply's translation only undoes the request's: the way it came says it all. */
 	if (event->type == WAG_EVENT_TRACE && event->flags & WAG_EVENT_F_REPLY)
 		translated = false;
+	/* In the order in which they were judged. */
+	if (WAG_VERDICT_RULE(event->policy[1]))
+		fill(e, event, FLOW_RECORD_EGRESS, &ret[n++]);
+	if (WAG_VERDICT_RULE(event->policy[0]))
+		fill(e, event, FLOW_RECORD_INGRESS, &ret[n++]);
 	if (event->type == WAG_EVENT_DROP || !translated) {
 		fill(e, event, event->type == WAG_EVENT_SOCK ? FLOW_RECORD_PRE : FLOW_RECORD_PACKET,
-		     &ret[0]);
-		return 1;
+		     &ret[n++]);
+		return n;
 	}
-	fill(e, event, FLOW_RECORD_PRE, &ret[0]);
-	fill(e, event, FLOW_RECORD_POST, &ret[1]);
-	return 2;
+	fill(e, event, FLOW_RECORD_PRE, &ret[n++]);
+	fill(e, event, FLOW_RECORD_POST, &ret[n++]);
+	return n;
 }

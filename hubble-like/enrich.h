@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include "flow_ring.h"
 
-#define ENRICH_RECORDS 2
+#define ENRICH_RECORDS 4
 #define ENRICH_IFNAMES 64
 
 struct enricher {
@@ -24,7 +24,8 @@ void enrich_init(struct enricher *e, struct flow_names *names,
 void enrich_set_clock(struct enricher *e); /* clocks drift: call once for every batch of events */
 
 /*
- * A translated packet or socket gives two records, before and after; everything else one. The
+ * A translated packet or socket gives two records, before and after; everything else one. What a
+ * policy decided of it is told before, in a record for each direction. The
  * caller owns what ret[] holds. Returns their number, -EINVAL for an event that makes no sense.
  */
 int enrich_event(struct enricher *e, const struct wag_event *event,

@@ -20,6 +20,11 @@ struct flow_endpoint {
 	struct wag_addr v4, v6; /* of a local pod; zero: none */
 };
 
+struct flow_policy {
+	char ns[64], name[256]; /* ns empty: a ClusterNetworkPolicy */
+	char rule[104];	      /* the rule's own name, or its number; empty: the policy's isolation */
+};
+
 struct flow_service {
 	char ns[64], name[64];
 };
@@ -39,6 +44,8 @@ struct flow_resolver {
 				struct flow_service *ret);
 	/* by endpoint id, for sockets that have no address yet; may be NULL */
 	int (*endpoint_by_id)(void *ctx, uint32_t ep_id, struct flow_endpoint *ret);
+	/* by the rule of wag_event.policy; may be NULL */
+	int (*policy)(void *ctx, uint32_t rule, struct flow_policy *ret);
 };
 
 struct flow_config {

@@ -6,11 +6,13 @@
 #include <netinet/ip_icmp.h>
 #include <stdio.h>
 #include <string.h>
+#include <waggle/abi_policy.h>
 #include <waggle/addr.h>
 #include "flow_build.h"
 
 #define EVENT_DROP 1
 #define EVENT_TRACE 4
+#define EVENT_POLICY_VERDICT 5
 #define EVENT_SOCK 7
 
 /* Bits of byte 13 of the TCP header. */
@@ -324,6 +326,10 @@ static const char *drop_file(const struct wag_event *event)
 		return "stage_nat.h";
 	case WAG_DROP_POLICY_PENDING:
 		return "stage_policy.h";
+	case WAG_DROP_POLICY_DENIED:
+	case WAG_DROP_POLICY_DENY:
+	case WAG_DROP_IDENTITY_UNKNOWN:
+		return "policy.h";
 	case WAG_DROP_FIB_FAILED:
 	case WAG_DROP_TTL_EXCEEDED:
 	case WAG_DROP_FRAG_NEEDED:
@@ -340,7 +346,8 @@ static bool drops_first(unsigned reason)
 {
 	return reason == WAG_DROP_NO_BACKEND || reason == WAG_DROP_SLOT_MISMATCH ||
 	       reason == WAG_DROP_CT_FULL || reason == WAG_DROP_SNAT_EXHAUSTED ||
-	       reason == WAG_DROP_POLICY_PENDING;
+	       reason == WAG_DROP_POLICY_PENDING || reason == WAG_DROP_POLICY_DENIED ||
+	       reason == WAG_DROP_POLICY_DENY || reason == WAG_DROP_IDENTITY_UNKNOWN;
 }
 
 static void build_drop(struct flow_msg *msg, const struct wag_event *event)
@@ -390,6 +397,58 @@ static void build_sock(struct flow_msg *msg, const struct flow_record *rec)
 	msg->event_type.sub_type = msg->flow.sock_xlate_point;
 }
 
+/* Who decided: what allows it, or what denies it. */
+static void build_policy(struct flow_msg *msg, const struct flow_record *rec, unsigned dir)
+{
+	Flow__Policy *policy = &msg->policies[dir], **list = &msg->policy_lists[dir];
+	uint32_t verdict = rec->event.policy[dir];
+	bool allowed = WAG_VERDICT_ACTION(verdict) == WAG_VERDICT_ALLOW;
+	Flow__Flow *flow = &msg->flow;
+
+	if (!rec->policy[dir])
+		return;
+	flow__policy__init(policy);
+	policy->name = part(rec->policy[dir], FLOW_NAME_NAME);
+	policy->namespace_ = part(rec->policy[dir], FLOW_NAME_NS);
+	policy->kind = part(rec->policy[dir], FLOW_NAME_WORKLOAD_KIND);
+	*list = policy;
+	if (dir == 0 && allowed)
+		flow->ingress_allowed_by = list, flow->n_ingress_allowed_by = 1;
+	else if (dir == 0)
+		flow->ingress_denied_by = list, flow->n_ingress_denied_by = 1;
+	else if (allowed)
+		flow->egress_allowed_by = list, flow->n_egress_allowed_by = 1;
+	else
+		flow->egress_denied_by = list, flow->n_egress_denied_by = 1;
+}
+
+/* A record of what policies said of one direction. Match types: 0 none, 4 all, as Hubble has them. */
+static void build_verdict(struct flow_msg *msg, const struct flow_record *rec)
+{
+	unsigned dir = rec->kind == FLOW_RECORD_EGRESS, action;
+	Flow__Flow *flow = &msg->flow;
+
+	action = WAG_VERDICT_ACTION(rec->event.policy[dir]);
+	build_policy(msg, rec, dir);
+	flow->type = FLOW__FLOW_TYPE__L3_L4;
+	flow->traffic_direction = dir ? FLOW__TRAFFIC_DIRECTION__EGRESS :
+					FLOW__TRAFFIC_DIRECTION__INGRESS;
+	flow->policy_match_type = action == WAG_VERDICT_ISOLATED ? 0 : 4;
+	msg->event_type.type = EVENT_POLICY_VERDICT;
+	if (action == WAG_VERDICT_ALLOW) {
+		flow->verdict = FLOW__VERDICT__FORWARDED;
+		return;
+	}
+	if (rec->event.flags & WAG_EVENT_F_AUDIT) {
+		flow->verdict = FLOW__VERDICT__AUDIT;
+		return;
+	}
+	flow->verdict = FLOW__VERDICT__DROPPED;
+	flow->drop_reason_desc = wag_reason_hubble(
+		action == WAG_VERDICT_DENY ? WAG_DROP_POLICY_DENY : WAG_DROP_POLICY_DENIED);
+	flow->drop_reason = flow->drop_reason_desc;
+}
+
 static void build_flow(struct flow_msg *msg, const struct flow_record *rec)
 {
 	const struct wag_event *event = &rec->event;
@@ -424,6 +483,12 @@ static void build_flow(struct flow_msg *msg, const struct flow_record *rec)
 		flow->is_reply = &msg->is_reply;
 		flow->reply = msg->is_reply.value;
 	}
+	if (rec->kind == FLOW_RECORD_INGRESS || rec->kind == FLOW_RECORD_EGRESS) {
+		build_verdict(msg, rec);
+		return;
+	}
+	build_policy(msg, rec, 0);
+	build_policy(msg, rec, 1);
 	if (event->type == WAG_EVENT_DROP)
 		build_drop(msg, event);
 	else if (event->type == WAG_EVENT_TRACE)

@@ -30,6 +30,7 @@ struct flow_msg {
 	} source, destination;
 	Flow__CiliumEventType event_type;
 	Flow__FileInfo file;
+	Flow__Policy policies[2], *policy_lists[2]; /* by direction */
 	Google__Protobuf__BoolValue is_reply;
 	Flow__NetworkInterface interface;
 	Flow__LostEvent lost;

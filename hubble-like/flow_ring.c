@@ -19,6 +19,8 @@ void flow_record_done(struct flow_record *rec)
 	flow_name_put(TAKE_PTR(rec->source_service));
 	flow_name_put(TAKE_PTR(rec->destination_service));
 	flow_name_put(TAKE_PTR(rec->interface));
+	flow_name_put(TAKE_PTR(rec->policy[0]));
+	flow_name_put(TAKE_PTR(rec->policy[1]));
 }
 
 int flow_ring_new(struct flow_ring **ret, size_t capacity)

@@ -14,6 +14,8 @@ enum flow_record_kind {
 	FLOW_RECORD_PRE,    /* before its translation */
 	FLOW_RECORD_POST,   /* after its translation */
 	FLOW_RECORD_LOST,   /* events that never arrived */
+	FLOW_RECORD_INGRESS, /* what policies say of it, in that direction */
+	FLOW_RECORD_EGRESS,
 };
 
 struct flow_record {
@@ -22,6 +24,7 @@ struct flow_record {
 	struct flow_name *source, *destination; /* owned; may be NULL, as the next */
 	struct flow_name *source_service, *destination_service;
 	struct flow_name *interface;
+	struct flow_name *policy[2]; /* who decided, by direction, 0 ingress */
 	union {
 		struct wag_event event;
 		struct {

@@ -254,7 +254,7 @@ void print_verdict(const struct printer *p, const Flow__Flow *flow, char *buf, s
 	}
 	len = p->color ? snprintf(buf, size, "\033[%sm%s\033[0m", color, text)
 		       : snprintf(buf, size, "%s", text);
-	if (!policy || !p->policy_names)
+	if (!p->policy_names || (!policy && flow->verdict != FLOW__VERDICT__DROPPED))
 		return;
 	len = policy_names(flow->egress_denied_by, flow->n_egress_denied_by, buf, size, len);
 	len = policy_names(flow->ingress_denied_by, flow->n_ingress_denied_by, buf, size, len);

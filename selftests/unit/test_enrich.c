@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#include <waggle/abi_policy.h>
 #include <waggle/addr.h>
 #include <waggle/cleanup.h>
 #include "hubble-like/enrich.h"
@@ -47,10 +48,20 @@ static int service_by_index(void *ctx, uint32_t index, uint32_t id, struct flow_
 	return 0;
 }
 
+static int policy(void *ctx, uint32_t rule, struct flow_policy *ret)
+{
+	if (rule != 7)
+		return -ENOENT;
+	strcpy(ret->ns, "ns");
+	strcpy(ret->name, "closed");
+	return 0;
+}
+
 static const struct flow_resolver resolver = {
 	.endpoint = endpoint,
 	.endpoint_by_id = endpoint_by_id,
 	.service_by_index = service_by_index,
+	.policy = policy,
 };
 
 static struct wag_event packet(uint8_t type, uint8_t point)
@@ -272,9 +283,47 @@ static void nonsense(void **state)
 	assert_int_equal(enrich_event(&enricher, &e, rec), -EINVAL);
 }
 
+/* A flow that no rule of an isolating policy allows: told once for the verdict, once for the drop. */
+static void policy_denied(void **state)
+{
+	struct wag_event e = packet(WAG_EVENT_DROP, WAG_POINT_FROM_POD);
+	_cleanup_free_ char *verdict = NULL, *dropped = NULL;
+
+	e.reason = WAG_DROP_POLICY_DENIED;
+	e.ct = WAG_EVENT_CT_NONE;
+	e.policy[0] = WAG_VERDICT(WAG_VERDICT_ISOLATED, 7);
+	verdict = json(&e, 2, 0);
+	assert_non_null(strstr(verdict, "\"verdict\":\"DROPPED\""));
+	assert_non_null(strstr(verdict, "\"event_type\":{\"type\":5}"));
+	assert_non_null(strstr(verdict, "\"traffic_direction\":\"INGRESS\""));
+	assert_non_null(strstr(verdict, "\"ingress_denied_by\":[{\"name\":\"closed\","
+					"\"namespace\":\"ns\",\"kind\":\"NetworkPolicy\"}]"));
+	dropped = json(&e, 2, 1);
+	assert_non_null(strstr(dropped, "\"drop_reason_desc\":\"POLICY_DENIED\""));
+	assert_non_null(strstr(dropped, "\"ingress_denied_by\":[{\"name\":\"closed\""));
+}
+
+static void policy_allowed_and_audited(void **state)
+{
+	struct wag_event e = packet(WAG_EVENT_TRACE, WAG_POINT_FROM_POD);
+	_cleanup_free_ char *out = NULL, *in = NULL;
+
+	e.policy[1] = WAG_VERDICT(WAG_VERDICT_ALLOW, 7);
+	e.policy[0] = WAG_VERDICT(WAG_VERDICT_DENY, 7);
+	e.flags |= WAG_EVENT_F_AUDIT;
+	out = json(&e, 3, 0);
+	assert_non_null(strstr(out, "\"verdict\":\"FORWARDED\""));
+	assert_non_null(strstr(out, "\"egress_allowed_by\":[{\"name\":\"closed\""));
+	in = json(&e, 3, 1);
+	assert_non_null(strstr(in, "\"verdict\":\"AUDIT\""));
+	assert_non_null(strstr(in, "\"ingress_denied_by\":[{\"name\":\"closed\""));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(policy_denied),
+		cmocka_unit_test(policy_allowed_and_audited),
 		cmocka_unit_test(drop),
 		cmocka_unit_test(translated_packet),
 		cmocka_unit_test(source_translated),
