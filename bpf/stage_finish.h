@@ -73,6 +73,8 @@ static __always_inline int stage_finish(struct __sk_buff *skb, struct wag_scratc
 	struct wag_pkt *pkt = &scratch->pkt;
 	bool drop = verdict == DROP;
 
+	if (cfg.dry_run && cfg.events == WAG_EVENTS_DRY)
+		emit_packet(skb, scratch, drop);
 	if (cfg.dry_run || pkt->flags & PKT_HELD)
 		return verdict;
 	count_packet(pkt->point, drop ? pkt->reason : WAG_DROP_FORWARDED, skb->len);

@@ -26,6 +26,7 @@ struct cli {
 	bool fix;     /* --fix: repair what can be repaired */
 	bool force;   /* --force: although somebody seems to need it */
 	bool clean_kube_proxy, dry_run, yes;
+	const char *from, *to, *port, *protocol; /* of "policy trace"; NULL: not given */
 };
 
 /* A verb: argv holds its own arguments only. 0, or -errno with err filled; > 0 is an exit status
@@ -35,6 +36,9 @@ typedef int (*cmd_fn)(const struct cli *cli, int argc, char **argv, struct wag_e
 int cmd_status(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 int cmd_doctor(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 int cmd_service_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);
+int cmd_endpoint_get(const struct cli *cli, int argc, char **argv, struct wag_err *err);
+int cmd_policy_get(const struct cli *cli, int argc, char **argv, struct wag_err *err);
+int cmd_policy_trace(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 int cmd_endpoint_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 int cmd_node_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 int cmd_bpf_lb_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);

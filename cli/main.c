@@ -29,6 +29,10 @@ static const struct verb verbs[] = {
 	  "what is wrong here; kube-proxy's leftovers, and how to get rid of them" },
 	{ "service list", cmd_service_list, 0, "", "Services with their backends" },
 	{ "endpoint list", cmd_endpoint_list, 0, "", "pods of this node" },
+	{ "endpoint get", cmd_endpoint_get, 1, "NS/POD|IP|ID", "what policies say of one pod" },
+	{ "policy get", cmd_policy_get, 1, "[NAME]", "rules in force, and what they have judged" },
+	{ "policy trace", cmd_policy_trace, 0, "--from A --to B",
+	  "what would become of a new flow, and who decides" },
 	{ "node list", cmd_node_list, 0, "", "other nodes and the way packets take to them" },
 	{ "bpf lb list", cmd_bpf_lb_list, 0, "", "load-balancing tables of the datapath" },
 	{ "bpf ct list", cmd_bpf_ct_list, 0, "[--expired]", "tracked flows" },
@@ -50,7 +54,7 @@ static const struct verb verbs[] = {
 
 enum { OPT_ALL = 256, OPT_EXPIRED, OPT_VERSION, OPT_PATH, OPT_HOST_PROC, OPT_BIN_DIR, OPT_SOURCE,
        OPT_CONF_DIR, OPT_FIX, OPT_FORCE, OPT_FRONTENDS, OPT_BACKENDS, OPT_SOURCE_RANGES,
-       OPT_CLEAN_KUBE_PROXY, OPT_DRY_RUN };
+       OPT_CLEAN_KUBE_PROXY, OPT_DRY_RUN, OPT_FROM, OPT_TO, OPT_PORT, OPT_PROTOCOL };
 
 static const struct option options[] = {
 	{ "pin-dir", required_argument, NULL, 'p' },
@@ -68,6 +72,10 @@ static const struct option options[] = {
 	{ "clean-kube-proxy", no_argument, NULL, OPT_CLEAN_KUBE_PROXY },
 	{ "dry-run", no_argument, NULL, OPT_DRY_RUN },
 	{ "yes", no_argument, NULL, 'y' },
+	{ "from", required_argument, NULL, OPT_FROM },
+	{ "to", required_argument, NULL, OPT_TO },
+	{ "port", required_argument, NULL, OPT_PORT },
+	{ "protocol", required_argument, NULL, OPT_PROTOCOL },
 	{ "path", required_argument, NULL, OPT_PATH },
 	{ "host-proc", required_argument, NULL, OPT_HOST_PROC },
 	{ "bin-dir", required_argument, NULL, OPT_BIN_DIR },
@@ -100,6 +108,9 @@ static void usage(FILE *f)
 		"      --clean-kube-proxy         doctor: remove what kube-proxy left\n"
 		"      --dry-run                  with it: only show what that would be\n"
 		"  -y, --yes                      with it: do not ask\n"
+		"      --from, --to NS/POD|IP     policy trace: the ends; --to also a Service\n"
+		"      --port N                   policy trace: the port that is asked for\n"
+		"      --protocol TCP|UDP|SCTP    policy trace (default: TCP)\n"
 		"      --path PATH                init: where to mount\n"
 		"      --host-proc DIR            init: mount in the namespaces of its process 1\n"
 		"      --bin-dir DIR              init cni, uninstall-cni: the runtime's plugins\n"
@@ -236,6 +247,18 @@ static int take_option(struct cli *cli, int c)
 		break;
 	case 'y':
 		cli->yes = true;
+		break;
+	case OPT_FROM:
+		cli->from = optarg;
+		break;
+	case OPT_TO:
+		cli->to = optarg;
+		break;
+	case OPT_PORT:
+		cli->port = optarg;
+		break;
+	case OPT_PROTOCOL:
+		cli->protocol = optarg;
 		break;
 	case OPT_PATH:
 		cli->path = optarg;

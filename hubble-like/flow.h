@@ -22,7 +22,7 @@ struct flow_endpoint {
 
 struct flow_policy {
 	char ns[64], name[256]; /* ns empty: a ClusterNetworkPolicy */
-	char rule[104];	      /* the rule's own name, or its number; empty: the policy's isolation */
+	char rule[104];	       /* its own name, or its number; empty: the policy's isolation */
 };
 
 struct flow_service {

@@ -422,7 +422,7 @@ static void build_policy(struct flow_msg *msg, const struct flow_record *rec, un
 		flow->egress_denied_by = list, flow->n_egress_denied_by = 1;
 }
 
-/* A record of what policies said of one direction. Match types: 0 none, 4 all, as Hubble has them. */
+/* What policies said of one direction. Match types: 0 none, 4 all, as Hubble has them. */
 static void build_verdict(struct flow_msg *msg, const struct flow_record *rec)
 {
 	unsigned dir = rec->kind == FLOW_RECORD_EGRESS, action;

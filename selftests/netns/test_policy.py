@@ -311,3 +311,64 @@ def cluster_policy_baseline(env, w):
     w.apply(cluster_policy("admin", "Admin", 1, ns={}, ingress=[rule("Deny", [{"namespaces":
                                                                              labels(ns="y")}])]))
     w.expect("and Admin before both", ("y/a", ("x/a", "x/b"), 80, "TCP", False))
+
+
+# ---- explain ----
+
+def rows(env, *args):
+    return json.loads(env.lab.cli(*args, "-o", "json"))
+
+
+def trace(env, *args):
+    return {r["step"]: r["result"] for r in rows(env, "policy", "trace", *args)}
+
+
+@policy_test
+def policy_explains_itself(env, w):
+    w.apply(network_policy("x", "only-b", A, ingress=[
+        {"from": [{"podSelector": labels(pod="b")}], "ports": [{"port": 80}]}]),
+            cluster_policy("no-y", "Admin", 1, ns=labels(ns="x"), ingress=[
+                {"name": "keep out", **rule("Deny", [{"namespaces": labels(ns="y")}])}]))
+    w.expect("in force", ("x/b", "x/a", 80, "TCP", True), (("x/b", "y/a"), "x/a", 81, "TCP", False))
+    got = rows(env, "policy", "get")
+    expect({(r["policy"], r["rule"]) for r in got} >= {
+        ("x/only-b", "0"), ("x/only-b", "isolates"), ("no-y", "keep out")}, got)
+    judged = {(r["policy"], r["rule"]): r["packets"] for r in got if r["direction"] == "ingress"}
+    expect(judged["x/only-b", "0"] > 0 and judged["no-y", "keep out"] > 0, judged)
+    ingress, egress = rows(env, "endpoint", "get", "x/x-a")
+    expect(sorted(ingress["policies"]) == ["no-y", "x/only-b"] and not egress["policies"], ingress)
+    expect(ingress["verdict"] == "denied: no rule allows it, isolated by x/only-b", ingress)
+    flows = [f for f in env.lab.observe("-o", "jsonpb", "--last", "400").splitlines()]
+    flows = [json.loads(line)["flow"] for line in flows if line.startswith("{")]
+    by = lambda key: {p["name"] for f in flows for p in f.get(key, [])}
+    expect(by("ingress_allowed_by") >= {"only-b"}, by("ingress_allowed_by"))
+    expect(by("ingress_denied_by") >= {"only-b", "no-y"}, by("ingress_denied_by"))
+    text = env.lab.observe("--verdict", "DROPPED", "--print-policy-names", "--last", "200")
+    expect("BY only-b (NetworkPolicy)" in text and "BY no-y (ClusterNetworkPolicy)" in text, text)
+
+
+@policy_test
+def policy_trace_tells_and_leaves_nothing(env, w):
+    vips = env.service(["x-a"], [{"name": "w", "port": 80, "targetPort": 81, "protocol": "TCP"}],
+                       live=False)
+    w.apply(network_policy("x", "ports", A, ingress=[
+        {"from": [{"namespaceSelector": labels(ns="y")}], "ports": [{"port": 81}]}]))
+    w.expect("in force", ("y/a", vips, 80, "TCP", True), ("z/a", "x/a", 81, "TCP", False))
+    def traced():
+        """What the traces would have left: their flows all begin at one port."""
+        return [f for f in rows(env, "bpf", "ct", "list") if ":40000\"" in json.dumps(f)]
+
+    before = {r["id"]: r["packets"] for r in rows(env, "policy", "get")}
+    name = f"default/{env.services[-1]}"
+    told = trace(env, "--from", "y/y-a", "--to", name, "--port", "80")
+    expect(told["verdict"] == "FORWARDED" and told["ingress"] == "allowed by x/ports, rule 0", told)
+    expect(f"{env.lab.pods['x-a'][0]}:81" in told["translation"], told)
+    told = trace(env, "--from", "y/y-a", "--to", "x/x-a", "--port", "80")
+    expect(told["verdict"] == "DROPPED: Policy denied", told)
+    expect(told["ingress"] == "denied: no rule allows it, isolated by x/ports", told)
+    told = trace(env, "--from", OUT6, "--to", env.lab.pods["x-a"][1], "--port", "81")
+    expect(told["verdict"] == "DROPPED: Policy denied" and "from-net" in told["packet"], told)
+    told = trace(env, "--from", "z/z-a", "--to", "z/z-b", "--port", "7", "--protocol", "UDP")
+    expect(told["verdict"] == "FORWARDED" and told["ingress"].startswith("not judged"), told)
+    after = {r["id"]: r["packets"] for r in rows(env, "policy", "get")}
+    expect(after == before and not traced(), "the trace left something:", before, after, traced())

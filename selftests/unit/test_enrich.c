@@ -283,7 +283,7 @@ static void nonsense(void **state)
 	assert_int_equal(enrich_event(&enricher, &e, rec), -EINVAL);
 }
 
-/* A flow that no rule of an isolating policy allows: told once for the verdict, once for the drop. */
+/* A flow that no rule of an isolating policy allows is told twice: verdict, and drop. */
 static void policy_denied(void **state)
 {
 	struct wag_event e = packet(WAG_EVENT_DROP, WAG_POINT_FROM_POD);

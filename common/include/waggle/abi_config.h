@@ -11,6 +11,7 @@
 #define WAG_LOOPBACK_V4 1U
 #define WAG_LOOPBACK_V6 2U
 
+#define WAG_EVENTS_DRY 2U /* of wag_config.events: of a trace, into a ring buffer of its own */
 /* wag_config.policy */
 #define WAG_POLICY_CFG_NODE 1U	/* the pod's own node always reaches it (probes) */
 #define WAG_POLICY_CFG_AUDIT 2U /* what policies would drop is only told */
@@ -27,7 +28,7 @@ struct wag_config {
 	__u32 socket_lb;  /* enum wag_socket_lb */
 	__u8 dry_run;	  /* trace and test: no side effects */
 	__u8 has_set_retval; /* bpf_set_retval, Linux 5.18 */
-	__u8 events;	  /* 0: no ring buffer writes at all */
+	__u8 events;	  /* 0: no ring buffer writes at all; WAG_EVENTS_DRY: by a dry run too */
 	__u8 has_coarse_clock; /* bpf_ktime_get_coarse_ns, Linux 5.11 */
 	__u8 host_routing;     /* 1: packets are forwarded here; 0: by the node's stack */
 	__u8 masquerade_v4, masquerade_v6; /* pods' packets to outside of the cluster */
