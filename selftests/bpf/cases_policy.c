@@ -213,7 +213,7 @@ static const struct one_case cases[] = {
 	{ "policy: the client of a NodePort is who it is",
 	  0,
 	  b_lets_in_outside,
-	  { { FROM_NET, T(OUTSIDE, 4000, NODE, 30080, F_SYN), TO(POD_B), .dst = POD_B,
+	  { { FROM_NET, T(OUTSIDE, 4000, NODE, 30080, F_SYN), TO(POD_B), .src = NODE, .dst = POD_B,
 	      .dport = 8080, NEW, .entries = 2 },
 	    { FROM_NET, T(REMOTE, 4000, NODE, 30080, F_SYN), DENIED, .entries = 2 } } },
 	{ "policy: a rule that denies",
