@@ -76,6 +76,7 @@ int main(void)
 	suite_flow_cache(&w);
 	suite_service(&w);
 	suite_random(&w);
+	suite_policy_random(&w);
 	suite_xdp(&w);
 	world_close(&w);
 	suite_conntrack();

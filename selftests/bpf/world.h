@@ -131,6 +131,7 @@ void suite_fragment(struct world *w);
 void suite_limit(struct world *w);
 void suite_flow_cache(struct world *w);
 void suite_random(struct world *w);
+void suite_policy_random(struct world *w);
 void suite_service(struct world *w);
 void suite_tunnel(void);     /* opens a world with a tunnel */
 void suite_pack(void);
