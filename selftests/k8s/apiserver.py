@@ -29,6 +29,8 @@ KINDS = {
     "namespaces": ("/api/v1", "Namespace", False),
     "pods": ("/api/v1", "Pod", True),
     "networkpolicies": ("/apis/networking.k8s.io/v1", "NetworkPolicy", True),
+    "clusternetworkpolicies": ("/apis/policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy",
+                               False),  # of a CRD: see ApiServer.undefined
     "leases": ("/apis/coordination.k8s.io/v1", "Lease", True),
     "events": ("/api/v1", "Event", True),
 }
@@ -277,6 +279,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             namespace = ""
             if namespaced and len(parts) > 2 and parts[0] == "namespaces":
                 namespace, parts = parts[1], parts[2:]
+            if resource in self.server.undefined:
+                continue
             if parts[0] == resource and len(parts) <= 2:
                 return resource, namespace, parts[1] if len(parts) > 1 else "", query
         return None
@@ -467,6 +471,7 @@ class ApiServer(http.server.ThreadingHTTPServer):
 
     def __init__(self, address=("127.0.0.1", 0), handler=Handler, store=None, tls=None,
                  token=None, speaks_protobuf=True):
+        self.undefined = {"clusternetworkpolicies"}
         """tls: (cert, key, client CA or None). Without protobuf it answers JSON whatever is asked,
         as an old server does."""
         if ":" in address[0]:

@@ -5,6 +5,8 @@
  *   kube_driver KUBECONFIG|- API-SERVERS|- NODE [stall_ms [line_max_bytes [page_limit
  *               [backoff_min_ms backoff_max_ms]]]]
  *
+ * SIGUSR1: wants the Pods of all nodes from then on.
+ *
  * svc NS/NAME PORTS READY   a Service changed: its ports, its ready endpoints ("gone" if deleted)
  * synced KIND, log LEVEL TEXT, pods N, rss KB
  */
@@ -20,7 +22,7 @@ struct driver {
 	struct source *source;
 	struct event_base *base;
 	bool synced[MODEL_KINDS];
-	size_t pods;
+	size_t pods, cluster_policies;
 };
 
 static const char *const kinds[MODEL_KINDS] = { "services", "slices", "nodes", "namespaces",
@@ -83,6 +85,10 @@ static void flush_model(evutil_socket_t fd, short what, void *ctx)
 		d->pods = model_count(d->model, MODEL_POD);
 		printf("pods %zu\n", d->pods);
 	}
+	if (model_count(d->model, MODEL_CLUSTER_POLICY) != d->cluster_policies) {
+		d->cluster_policies = model_count(d->model, MODEL_CLUSTER_POLICY);
+		printf("cluster-policies %zu\n", d->cluster_policies);
+	}
 	fflush(stdout);
 }
 
@@ -97,6 +103,11 @@ static void on_dirty(void *ctx)
 static void on_term(evutil_socket_t fd, short what, void *ctx)
 {
 	event_base_loopbreak(ctx);
+}
+
+static void on_usr1(evutil_socket_t fd, short what, void *ctx)
+{
+	source_want_all_pods(((struct driver *)ctx)->source);
 }
 
 static void print_status(const struct driver *d)
@@ -121,7 +132,7 @@ int main(int argc, char **argv)
 				  .backoff_min_ms = 20,
 				  .backoff_max_ms = 200 };
 	struct driver d = { 0 };
-	struct event *term;
+	struct event *term, *usr1;
 	struct wag_err err;
 
 	if (argc < 4)
@@ -143,6 +154,8 @@ int main(int argc, char **argv)
 	model_on_dirty(d.model, on_dirty, &d);
 	term = evsignal_new(d.base, SIGTERM, on_term, d.base);
 	event_add(term, NULL);
+	usr1 = evsignal_new(d.base, SIGUSR1, on_usr1, &d);
+	event_add(usr1, NULL);
 	if (source_new_kube(&d.source, d.base, d.model, &o, &err) < 0) {
 		printf("error %s\n", err.msg);
 		return 1;
@@ -152,6 +165,7 @@ int main(int argc, char **argv)
 	source_free(d.source);
 	model_free(d.model);
 	event_free(term);
+	event_free(usr1);
 	event_base_free(d.base);
 	return 0;
 }

@@ -5,6 +5,7 @@ import base64
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -167,6 +168,36 @@ def test_create_scale_delete():
         server.store.apply("pods", {"metadata": {"name": "other", "namespace": "t"},
                                     "spec": {"nodeName": "n2"}})
         d.until(lambda: "pods 1" in d.lines, "this node's pod")
+
+
+def test_all_pods_when_policies_want_them():
+    with FakeApiServer() as server, start(server) as d:
+        for name, node in (("mine", "n1"), ("other", "n2")):
+            server.store.apply("pods", {"metadata": {"name": name, "namespace": "t"},
+                                        "spec": {"nodeName": node}})
+        d.until(lambda: "pods 1" in d.lines, "this node's pod")
+        d.proc.send_signal(signal.SIGUSR1)
+        d.until(lambda: "pods 2" in d.lines, "everybody's pods")
+        server.store.apply("pods", {"metadata": {"name": "third", "namespace": "t"},
+                                    "spec": {"nodeName": "n3"}})
+        d.until(lambda: "pods 3" in d.lines, "one that comes later")
+        server.store.delete("pods", "t", "other")
+        d.until(lambda: d.lines.count("pods 2") == 2, "and one that goes")
+
+
+def test_a_kind_that_is_defined_later_and_goes():
+    """ClusterNetworkPolicy: nobody says a word of its absence, and nothing waits for it."""
+    with FakeApiServer() as server, start(server) as d:
+        d.until_synced("cluster-policies")
+        server.store.apply("clusternetworkpolicies", {
+            "metadata": {"name": "p"}, "spec": {"tier": "Admin", "priority": 1,
+                                                "subject": {"namespaces": {}}}})
+        server.undefined.clear()
+        d.until(lambda: "cluster-policies 1" in d.lines, "the policy")
+        server.undefined.add("clusternetworkpolicies")
+        server.end_watches()
+        d.until(lambda: "cluster-policies 0" in d.lines, "none any more")
+        assert not any("clusternetworkpolicies" in entry for entry in d.logs), d.logs
 
 
 def test_label_takes_service_away():
