@@ -34,6 +34,25 @@ def test(*modes):
     return mark
 
 
+def echo_server(number):
+    """A Python program: what TCP brings to this port, of either family, goes back as it came."""
+    return f"""
+import socket, threading
+s = socket.socket(socket.AF_INET6)
+s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(("::", {number}))
+s.listen()
+print("ready", flush=True)
+def echo(c):
+    while data := c.recv(65536):
+        c.sendall(data)
+    c.close()
+while True:
+    threading.Thread(target=echo, args=(s.accept()[0],), daemon=True).start()
+"""
+
+
 class Env:
     """One node in one mode, with the pods every test uses; Services come and go with the tests."""
 

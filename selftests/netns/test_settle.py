@@ -4,7 +4,8 @@ import json
 import os
 import sys
 
-from suite import FAMILIES, NODE4, NODE6, expect, expect_ok, host_port, port, test, wait_for
+from suite import (FAMILIES, NODE4, NODE6, echo_server, expect, expect_ok, host_port, port, test,
+                   wait_for)
 
 # Requests and answers on one connection until the file is there; then how many.
 TALK = """
@@ -36,22 +37,6 @@ except OSError as e:
     print("failed", n, e, flush=True)
 """
 
-SERVE = """
-import socket, threading
-s = socket.socket(socket.AF_INET6)
-s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-s.bind(("::", 9797))
-s.listen()
-print("ready", flush=True)
-def echo(c):
-    while data := c.recv(65536):
-        c.sendall(data)
-while True:
-    threading.Thread(target=echo, args=(s.accept()[0],), daemon=True).start()
-"""
-
-
 def python(lab, net, text, *args, name):
     proc = lab.start(net, [sys.executable, "-c", text, *args], name=name)
     wait_for(f"{name} to begin", lambda: "ready" in lab.log(name))
@@ -80,7 +65,7 @@ def a_pod_that_stays_gets_a_link(env):
     lab.add_pod("stays")
     (ifname,) = links(lab) - before
     done = lab.path("settled")
-    server = python(lab, "node", SERVE, name="settle-server")
+    server = python(lab, "node", echo_server(9797), name="settle-server")
     vips = env.service([(NODE4, NODE6)], [port(80, 9797)], live=False)
     talks = [python(lab, "stays", TALK, vips[f], done, name=f"talk-{f}") for f in FAMILIES]
     try:

@@ -3,7 +3,8 @@
 import os
 
 from netlab import FAR4, FAR6
-from suite import FAMILIES, MODES, NODE4, NODE6, expect, expect_ok, port, test, wait_for
+from suite import (FAMILIES, MODES, NODE4, NODE6, echo_server, expect, expect_ok, port, test,
+                   wait_for)
 
 NODE_PORT = 30777
 BYTES = 4 << 20
@@ -28,23 +29,6 @@ while part := s.recv(1 << 16):
     back += part
 print("same" if back == data else f"{len(back)} bytes came back")
 """ % (NODE_PORT, BYTES)
-
-SERVE = """
-import socket, threading
-s = socket.socket(socket.AF_INET6)
-s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-s.bind(("::", 9798))
-s.listen()
-print("ready", flush=True)
-def echo(c):
-    while data := c.recv(65536):
-        c.sendall(data)
-    c.close()
-while True:
-    threading.Thread(target=echo, args=(s.accept()[0],), daemon=True).start()
-"""
-
 
 def turned(lab):
     """Packets that XDP sent on."""
@@ -71,7 +55,7 @@ def as_a_wire(lab):
 def node_ports_of_other_nodes_are_turned_round(env):
     lab = env.lab
     as_a_wire(lab)
-    server = lab.start("far", ["python3", "-c", SERVE], name="xdp-server")
+    server = lab.start("far", ["python3", "-c", echo_server(9798)], name="xdp-server")
     wait_for("the server", lambda: "ready" in lab.log("xdp-server"))
     try:
         for mode, want in (("native", ["native"]), ("generic", ["generic"]),
