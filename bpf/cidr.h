@@ -16,3 +16,9 @@ static __always_inline struct wag_cidr *cidr_find(struct wag_scratch *scratch,
 		key->addr[i] = addr->w[i];
 	return bpf_map_lookup_elem(&wag_cidr, key);
 }
+
+/* Does what goes there go packed? What must (PKT_DSR) may also where the node's routes lead. */
+static __always_inline bool cidr_is_packed(const struct wag_cidr *cidr, bool must)
+{
+	return cidr && !addr_is_zero(&cidr->tunnel) && (must || !(cidr->flags & WAG_CIDR_DIRECT));
+}

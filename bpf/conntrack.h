@@ -73,10 +73,13 @@ static __always_inline __u64 ct_timeout_ns(__u32 flags, __u8 proto)
 	if (proto == IPPROTO_TCP) {
 		if (ct_closing(flags))
 			return cfg.tcp_closing_ns;
+		/* The other side's end is not seen here. */
+		if (flags & WAG_CT_DSR && flags & WAG_CT_FIN_ORIG)
+			return cfg.tcp_syn_ns;
 		return flags & WAG_CT_ASSURED ? cfg.tcp_established_ns : cfg.tcp_syn_ns;
 	}
 	if (proto == IPPROTO_UDP)
-		return flags & WAG_CT_SEEN_REPLY ? cfg.udp_stream_ns : cfg.udp_ns;
+		return flags & (WAG_CT_SEEN_REPLY | WAG_CT_DSR) ? cfg.udp_stream_ns : cfg.udp_ns;
 	return cfg.other_ns;
 }
 

@@ -55,7 +55,7 @@ struct {
 	__type(value, struct wag_cached);
 } wag_flow_cache SEC(".maps");
 
-#define CACHED_FLAGS (PKT_TRACKED | PKT_REPLY | PKT_NAT | PKT_NODE_PORT)
+#define CACHED_FLAGS (PKT_TRACKED | PKT_REPLY | PKT_NAT | PKT_DSR | PKT_NODE_PORT)
 
 static __always_inline bool flow_cacheable(const struct wag_pkt *pkt)
 {
@@ -126,7 +126,7 @@ static __always_inline void flow_cache_xlat(struct wag_pkt *pkt, const struct wa
 /* UDP leaves a backend that is gone with its next packet. */
 static __always_inline bool flow_may_move(__u8 proto, __u32 flags)
 {
-	return proto == IPPROTO_UDP && (flags & (PKT_NAT | PKT_REPLY)) == PKT_NAT;
+	return proto == IPPROTO_UDP && flags & (PKT_NAT | PKT_DSR) && !(flags & PKT_REPLY);
 }
 
 static __always_inline bool flow_moved(const struct wag_cached *c, const struct wag_pkt *pkt)
@@ -160,7 +160,7 @@ static __always_inline bool flow_cache_find(struct __sk_buff *skb, struct wag_sc
 	if (!c || bpf_jiffies64() >= c->until || c->epoch != scratch->epoch || flow_moved(c, pkt))
 		return false;
 	flow_cache_paid(&scratch->luck);
-	if (c->flags & PKT_NAT)
+	if (c->flags & (PKT_NAT | PKT_DSR))
 		flow_cache_xlat(pkt, c);
 	if (!route_hop_take(skb, scratch, &c->hop))
 		return false;

@@ -46,11 +46,12 @@ enum pkt_flags {
 	PKT_PACK = 1 << 17,  /* to be packed here, for the node of wag_scratch.hop */
 	PKT_UNANSWERED = 1 << 18, /* with PKT_TRACKED: began before there was a Service, perhaps */
 	PKT_AUDIT = 1 << 19, /* policy would drop it, and only tells */
+	PKT_DSR = 1 << 20,   /* goes as it is to the node of xlat.daddr, which translates it */
 };
 
 struct wag_pkt {
 	struct wag_tuple tuple; /* as it came */
-	struct wag_tuple xlat;	/* as it leaves, with PKT_NAT */
+	struct wag_tuple xlat;	/* as it leaves, with PKT_NAT; with PKT_DSR where to */
 	__u64 now; /* asked for where it is needed: pkt_clock() */
 	__u32 flags;
 	__u32 l4_off; /* from the start of the frame; L3 starts at ETH_HLEN */
@@ -70,7 +71,9 @@ struct svc_client {
 	struct wag_addr addr; /* zero: not known, and then nothing may depend on it */
 	__u64 now;
 	__u32 outside; /* neither the node nor a pod of it */
-	__u32 pad;
+	__u8 direct; /* to be answered past us: it keeps its address */
+	__u8 local;  /* with direct: the node that it reached has chosen this one */
+	__u16 pad;
 };
 
 /* A backend, and the Service it was chosen for; svc_id 0: a hostPort's pod. */
@@ -236,10 +239,10 @@ static __always_inline bool tuple_has_ports(const struct wag_tuple *t)
 	return t->proto == IPPROTO_TCP || t->proto == IPPROTO_UDP || t->proto == IPPROTO_SCTP;
 }
 
-/* Where the packet goes, and from whom, once it is translated. */
+/* Where the packet goes, and from whom, once it is translated (here or, with PKT_DSR, there). */
 static __always_inline const struct wag_addr *pkt_dst(const struct wag_pkt *pkt)
 {
-	return pkt->flags & PKT_NAT ? &pkt->xlat.daddr : &pkt->tuple.daddr;
+	return pkt->flags & (PKT_NAT | PKT_DSR) ? &pkt->xlat.daddr : &pkt->tuple.daddr;
 }
 
 static __always_inline const struct wag_addr *pkt_src(const struct wag_pkt *pkt)

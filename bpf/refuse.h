@@ -19,6 +19,7 @@
 #include <linux/tcp.h>
 #include <stddef.h>
 #include "checksum.h"
+#include "cidr.h"
 #include "icmp.h"
 #include "maps.h"
 #include "packet.h"
@@ -176,6 +177,18 @@ static __always_inline void refuse_as_router(struct wag_pkt *pkt)
 	pkt->tuple.daddr.d[1] = node->d[1];
 }
 
+/*
+ * To another node's pod it goes back packed. To a client outside of the cluster it goes from here,
+ * by the stack, as what comes out of the tunnel's device and was judged.
+ */
+static __always_inline int refuse_by_tunnel(struct __sk_buff *skb, struct wag_scratch *scratch)
+{
+	if (cidr_find(scratch, &scratch->pkt.tuple.saddr))
+		return bpf_redirect(cfg.tunnel_ifindex, 0);
+	skb_set_mark(skb, WAG_MARK_PUT_BACK);
+	return bpf_redirect(cfg.tunnel_ifindex, BPF_F_INGRESS);
+}
+
 /* Turns the packet into its own refusal and sends it back. Returns a verdict, DROP if it cannot. */
 static __noinline int refuse(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
@@ -204,7 +217,7 @@ static __noinline int refuse(struct __sk_buff *skb, struct wag_scratch *scratch)
 	if (pkt->point == WAG_POINT_FROM_POD)
 		return bpf_redirect_peer(skb->ifindex, 0);
 	if (pkt->point == WAG_POINT_FROM_TUNNEL) /* it may have been unpacked before its device */
-		return bpf_redirect(cfg.tunnel_ifindex, 0);
+		return refuse_by_tunnel(skb, scratch);
 	/* The node's own client is behind this device's ingress, an outside one behind its egress.
 	 */
 	return bpf_redirect(skb->ifindex, pkt->point == WAG_POINT_TO_NET ? BPF_F_INGRESS : 0);

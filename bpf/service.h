@@ -211,6 +211,10 @@ static __always_inline __u32 svc_set(const struct svc_client *client, __u64 slot
 	bool local = external ? keep && client->outside :
 				!!(WAG_SLOTS_FLAGS(slots) & WAG_SLOTS_INTERNAL_LOCAL);
 
+	if (client->direct) {
+		choice->masquerade = 0;
+		return client->local ? WAG_BACKEND_LOCAL : WAG_BACKEND_CLUSTER;
+	}
 	choice->masquerade = !keep && (external || client->outside);
 	return local ? WAG_BACKEND_LOCAL : WAG_BACKEND_CLUSTER;
 }
@@ -252,18 +256,32 @@ static __always_inline enum svc_result svc_choose(const struct svc_client *clien
 	return SVC_MISMATCH;
 }
 
-/* Does the choice depend on who the client is? */
-static __always_inline bool svc_asks_client(const struct svc_frontend *front)
+static __always_inline struct wag_svc_state *svc_state(const struct svc_frontend *front)
 {
-	struct wag_svc_state *state;
 	__u32 index;
 
 	if (!front->svc)
-		return false;
+		return NULL;
 	index = front->svc->index;
-	state = bpf_map_lookup_elem(&wag_svc_state, &index);
+	return bpf_map_lookup_elem(&wag_svc_state, &index);
+}
+
+/* Does the choice depend on who the client is? */
+static __always_inline bool svc_asks_client(const struct svc_frontend *front)
+{
+	struct wag_svc_state *state = svc_state(front);
+
 	return state && (state->affinity_s ||
 			 WAG_SLOTS_FLAGS(state->slots) & WAG_SLOTS_SOURCE_RANGES);
+}
+
+/* Are clients outside of the cluster answered by the endpoint's node? */
+static __always_inline bool svc_is_dsr(const struct svc_frontend *front)
+{
+	struct wag_svc_state *state = svc_state(front);
+
+	return state && front->svc->flags & WAG_SVC_EXTERNAL &&
+	       WAG_SLOTS_FLAGS(state->slots) & WAG_SLOTS_DSR;
 }
 
 static __always_inline enum svc_result svc_select(const struct svc_frontend *front,

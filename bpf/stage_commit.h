@@ -19,6 +19,13 @@ static __always_inline void flow_entry(const struct wag_pkt *pkt, struct wag_ct_
 {
 	if (!(pkt->flags & PKT_NAT)) {
 		ct->flags = ct_key_of(key, &pkt->tuple) ? WAG_CT_ORIG_HI : 0;
+		if (pkt->flags & PKT_DSR) {
+			ct->flags |= WAG_CT_DSR;
+			ct->xsaddr = pkt->xlat.saddr;
+			ct->xdaddr = pkt->xlat.daddr;
+			ct->xsport = pkt->xlat.sport;
+			ct->xdport = pkt->xlat.dport;
+		}
 		return;
 	}
 	ct->flags = ct_key_of(key, &pkt->xlat) ? WAG_CT_ORIG_HI : 0;
@@ -42,6 +49,17 @@ static __always_inline bool same_flow(const struct wag_ct_key *key, const struct
 
 	return ct && ct->xsport == mine->xsport && ct->xdport == mine->xdport &&
 	       addr_equal(&ct->xsaddr, &mine->xsaddr) && addr_equal(&ct->xdaddr, &mine->xdaddr);
+}
+
+/* Another CPU was first with this very flow: the node it has chosen stands. */
+static __always_inline void dsr_follow(struct wag_pkt *pkt, const struct wag_ct_key *key)
+{
+	struct wag_ct *ct = bpf_map_lookup_elem(&wag_ct, key);
+
+	if (!ct || !(ct->flags & WAG_CT_DSR))
+		return;
+	pkt->xlat.daddr = ct->xdaddr;
+	pkt->xlat.dport = ct->xdport;
 }
 
 /* A port of the source that can be rewritten: an ICMP request has its identifier for one. */
@@ -144,6 +162,8 @@ __noinline long commit_try(struct __sk_buff *skb, __u32 i)
 		err = bpf_map_update_elem(&wag_ct, &scratch->key, &scratch->ct, BPF_NOEXIST);
 		if (err != -EEXIST)
 			return err; /* COMMIT_DONE among them */
+		if (pkt->flags & PKT_DSR)
+			dsr_follow(pkt, &scratch->key);
 		if (!(pkt->flags & PKT_NAT) || same_flow(&scratch->key, &scratch->ct))
 			return COMMIT_RACED;
 	}
@@ -201,7 +221,7 @@ static __always_inline int commit_failed(struct wag_pkt *pkt, enum wag_map_id ma
 	if (err == -EPROTONOSUPPORT)
 		return wag_drop(pkt, WAG_DROP_MASQUERADE_PROTO);
 	count_map_error(map, err);
-	if (!(pkt->flags & PKT_NAT))
+	if (!(pkt->flags & (PKT_NAT | PKT_DSR)))
 		return NEXT;
 	return err == -EEXIST ? wag_drop(pkt, WAG_DROP_SNAT_EXHAUSTED) :
 				wag_drop(pkt, WAG_DROP_CT_FULL);
@@ -267,7 +287,7 @@ static __always_inline int stage_commit(struct __sk_buff *skb, struct wag_scratc
 
 	if (pkt->flags & PKT_TRACKED)
 		return NEXT;
-	if (point_is_net(pkt) && !(pkt->flags & (PKT_NAT | PKT_ALIAS | PKT_TO_POD)) &&
+	if (point_is_net(pkt) && !(pkt->flags & (PKT_NAT | PKT_DSR | PKT_ALIAS | PKT_TO_POD)) &&
 	    !node_claims(pkt))
 		return PASS; /* neither a Service's nor a pod's */
 	if (!(pkt->flags & PKT_SYN) && ct_migrating())

@@ -107,7 +107,7 @@ static __always_inline enum masquerade masquerade_as(struct wag_scratch *scratch
 	cidr = cidr_find(scratch, dst);
 	if (from_pod && !service)
 		return cidr ? AS_ITSELF : AS_DEVICE;
-	return cidr && !addr_is_zero(&cidr->tunnel) ? AS_NODE : AS_DEVICE;
+	return cidr_is_packed(cidr, false) ? AS_NODE : AS_DEVICE;
 }
 
 /* Until the other nodes are known, nobody can tell their pods from the world outside. */

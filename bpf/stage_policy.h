@@ -74,7 +74,7 @@ static __always_inline int stage_policy(struct __sk_buff *skb, struct wag_scratc
 		pkt->flags |= PKT_TO_POD;
 	}
 	/* The stack, which this packet goes past, would call it a martian. */
-	if (point_from_net(pkt) && pkt->flags & (PKT_NAT | PKT_TO_POD) &&
+	if (point_from_net(pkt) && pkt->flags & (PKT_NAT | PKT_DSR | PKT_TO_POD) &&
 	    is_node(&pkt->tuple.saddr))
 		return wag_drop(pkt, WAG_DROP_SPOOFED_SOURCE);
 	if (policy_pending(from, pkt_dst(pkt)) || policy_pending(to, &pkt->tuple.saddr))

@@ -103,7 +103,8 @@ static __always_inline int route_ends(struct wag_scratch *scratch, enum wag_reas
 {
 	struct wag_pkt *pkt = &scratch->pkt;
 
-	if (!source_changes(pkt) && !point_to_net(pkt))
+	/* The address a PKT_DSR has is the stack's own: it would take the packet for its own. */
+	if (!source_changes(pkt) && !point_to_net(pkt) && !(pkt->flags & PKT_DSR))
 		return route_to_stack(scratch);
 	if (why == WAG_DROP_TTL_EXCEEDED && pkt->point == WAG_POINT_FROM_POD) {
 		pkt->flags &= ~PKT_NAT; /* wherever it goes to, the stack sees that it is over */
@@ -390,12 +391,15 @@ static __always_inline int link_tunnel(struct __sk_buff *skb, struct wag_scratch
 /* To another machine: the one place where the link to it is chosen. */
 static __always_inline int route_to_node(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
-	const struct wag_cidr *cidr =
-		cfg.tunnel_ifindex ? cidr_find(scratch, pkt_dst(&scratch->pkt)) : NULL;
+	struct wag_pkt *pkt = &scratch->pkt;
+	const struct wag_cidr *cidr = cfg.tunnel_ifindex ? cidr_find(scratch, pkt_dst(pkt)) : NULL;
+	bool dsr = pkt->flags & PKT_DSR;
 
-	scratch->len = route_len(skb, &scratch->pkt);
-	if (cidr && !addr_is_zero(&cidr->tunnel))
+	scratch->len = route_len(skb, pkt);
+	if (cidr_is_packed(cidr, dsr))
 		return link_tunnel(skb, scratch, cidr);
+	if (dsr)
+		return wag_drop(pkt, WAG_DROP_NO_TUNNEL_ENDPOINT);
 	return link_direct(skb, scratch);
 }
 
@@ -446,11 +450,11 @@ static __always_inline int route_from_net(struct __sk_buff *skb, struct wag_scra
 	const struct wag_pod *pod = route_pod(scratch);
 	struct wag_pkt *pkt = &scratch->pkt;
 
-	if (pod)
+	if (pod && !(pkt->flags & PKT_DSR))
 		return route_to_pod(skb, scratch, pod);
-	if (!(pkt->flags & PKT_NAT))
+	if (!(pkt->flags & (PKT_NAT | PKT_DSR)))
 		return route_to_stack(scratch);
-	if (!bpf_map_lookup_elem(&wag_node_addr, &pkt->xlat.daddr))
+	if (pkt->flags & PKT_DSR || !bpf_map_lookup_elem(&wag_node_addr, &pkt->xlat.daddr))
 		/* The source is ours now: the stack would call it a martian. */
 		return route_to_node(skb, scratch);
 	/* The node's own NodePort answers it from afar: the stack takes such a source from lo only.
@@ -498,7 +502,7 @@ static __always_inline int route_to_tunnel(struct __sk_buff *skb, struct wag_scr
 	if (pkt->flags & PKT_NAT && !addr_equal(dst, &pkt->tuple.daddr))
 		return route_from_node(skb, scratch);
 	cidr = cidr_find(scratch, dst);
-	if (!cidr || addr_is_zero(&cidr->tunnel) ||
+	if (!cidr_is_packed(cidr, false) ||
 	    (!cfg.dry_run && tunnel_set_key(skb, scratch, &cidr->tunnel)))
 		return wag_drop(pkt, WAG_DROP_NO_TUNNEL_ENDPOINT);
 	return route_by(scratch, WAG_NEXT_TUNNEL, PASS);

@@ -30,11 +30,13 @@ static __always_inline bool ct_migrating(void)
 
 /*
  * Who sends on after its own reset did not mean it, or it was another's, out of the window. Each
- * of a translated flow's two entries sees one direction; of others it is no matter.
+ * of a translated flow's two entries sees one direction, as that of WAG_CT_DSR; of others it is no
+ * matter.
  */
 static __always_inline bool ct_reset_undone(const struct wag_pkt *pkt, __u32 flags)
 {
-	return flags & WAG_CT_RST && flags & (WAG_CT_REWRITE_ORIG | WAG_CT_REWRITE_REPLY) &&
+	return flags & WAG_CT_RST &&
+	       flags & (WAG_CT_REWRITE_ORIG | WAG_CT_REWRITE_REPLY | WAG_CT_DSR) &&
 	       !(pkt->tcp_flags & (TCP_RST | TCP_FIN | TCP_SYN));
 }
 
@@ -89,16 +91,21 @@ static __always_inline bool ct_stale(struct wag_pkt *pkt, const struct wag_ct_ke
 	__u32 flags = ct->flags;
 	struct wag_ct *other;
 
+	/* Who packed it for us has chosen this node, whatever we chose for an earlier packet. */
+	if (ct->flags & WAG_CT_DSR && pkt->point == WAG_POINT_FROM_TUNNEL && !reply)
+		return true;
 	/* The other entry may know more of the flow than this one: be generous. */
 	flags |= key->proto == IPPROTO_TCP ? WAG_CT_ASSURED : WAG_CT_SEEN_REPLY;
 	if (pkt->now > ct->seen_ns + ct_timeout_ns(flags, key->proto))
 		return true;
-	if (key->proto == IPPROTO_UDP && ct->flags & WAG_CT_REWRITE_ORIG && !reply)
+	if (key->proto == IPPROTO_UDP && ct->flags & (WAG_CT_REWRITE_ORIG | WAG_CT_DSR) && !reply)
 		return backend_gone(&pkt->tuple, ct);
 	if (key->proto != IPPROTO_TCP)
 		return false;
 	if (!(pkt->flags & PKT_SYN) || pkt->flags & PKT_RELATED)
 		return false;
+	if (ct->flags & WAG_CT_DSR && !reply && backend_gone(&pkt->tuple, ct))
+		return true;
 	if (ct->flags & WAG_CT_REWRITE_ORIG && !reply) {
 		ct_pair_key(pair, key->proto, ct);
 		other = bpf_map_lookup_elem(&wag_ct, pair);
@@ -225,7 +232,7 @@ static __always_inline int stage_track(struct __sk_buff *skb, struct wag_scratch
 	if (!ct)
 		return track_unknown(skb, scratch);
 	reply = hi != !!(ct->flags & WAG_CT_ORIG_HI);
-	rewrite = ct->flags & (reply ? WAG_CT_REWRITE_REPLY : WAG_CT_REWRITE_ORIG);
+	rewrite = ct->flags & (reply ? WAG_CT_REWRITE_REPLY : WAG_CT_REWRITE_ORIG | WAG_CT_DSR);
 	if ((v = track_sender(skb, scratch, ct, reply)) != NEXT)
 		return v;
 	if (!rewrite && (pkt->flags & PKT_RELATED || point_to_net(pkt)))
@@ -233,7 +240,7 @@ static __always_inline int stage_track(struct __sk_buff *skb, struct wag_scratch
 	if (ct_stale(pkt, key, &scratch->pair, ct, reply)) {
 		if (!cfg.dry_run)
 			ct_account(-ct_remove(key, ct, &scratch->pair));
-		return NEXT;
+		return track_unknown(skb, scratch);
 	}
 	if (!(pkt->flags & PKT_RELATED)) {
 		if (ct->policy_epoch != scratch->epoch &&
@@ -254,6 +261,6 @@ static __always_inline int stage_track(struct __sk_buff *skb, struct wag_scratch
 	pkt->xlat.daddr = ct->xdaddr;
 	pkt->xlat.sport = ct->xsport;
 	pkt->xlat.dport = ct->xdport;
-	pkt->flags |= PKT_NAT;
+	pkt->flags |= ct->flags & WAG_CT_DSR ? PKT_DSR : PKT_NAT;
 	return NEXT;
 }

@@ -124,13 +124,14 @@ struct wag_cidr_key {
 };
 
 struct wag_cidr {
-	struct wag_addr tunnel; /* the node to send it to packed; zero: the node's routes know */
+	struct wag_addr tunnel; /* the node to send it to packed; zero: there is no tunnel */
 	__u32 flags;		/* WAG_CIDR_* */
 	__u32 mtu;		/* of what fits through the tunnel; 0: no tunnel */
 };
 #define WAG_CIDR_PODS 1U	  /* of another node */
 #define WAG_CIDR_NODE 2U	  /* another node's address */
 #define WAG_CIDR_NO_MASQUERADE 4U /* pods keep their address */
+#define WAG_CIDR_DIRECT 8U	  /* the node's routes lead there: packed is only what must be */
 
 /* ---- wag_nodes: HASH wag_addr -> wag_node. Underlay addresses of the other nodes. ---- */
 struct wag_node {
@@ -215,6 +216,11 @@ struct wag_svc_state {
 #define WAG_SLOTS_INTERNAL_LOCAL 4U /* internalTrafficPolicy */
 #define WAG_SLOTS_EXTERNAL_LOCAL 8U /* externalTrafficPolicy, of a port that has such a frontend */
 #define WAG_SLOTS_SOURCE_RANGES 16U /* wag_src_range says who may ask the load balancer's */
+/*
+ * Clients outside of the cluster are answered by the endpoint's node (docs/services.md "DSR"),
+ * through frontends that are meant for them.
+ */
+#define WAG_SLOTS_DSR 32U
 
 struct wag_slot {
 	struct wag_addr addr;
@@ -304,7 +310,8 @@ struct wag_hostport {
  * wag_ct: HASH wag_ct_key -> wag_ct. The key is the packet's tuple with its two ends in a canonical
  * order, so one entry serves both directions. A flow that is not translated has one entry. A
  * translated flow has two: the flow entry under (client', backend), which rewrites replies, and
- * the frontend entry under (client, VIP), which rewrites the original direction.
+ * the frontend entry under (client, VIP), which rewrites the original direction. Where the
+ * endpoint's node translates (WAG_CT_DSR), the first node has one entry, under (client, VIP).
  */
 struct wag_ct_key {
 	struct wag_addr lo, hi; /* lo end sorts first: by address d[0], d[1], then port */
@@ -326,6 +333,7 @@ enum wag_ct_flags {
 	WAG_CT_NODE_PORT = 1 << 8,
 	WAG_CT_ASSURED = 1 << 9, /* TCP: the handshake completed */
 	WAG_CT_ALIASED = 1 << 10, /* flow entry whose frontend entry has key.alias set */
+	WAG_CT_DSR = 1 << 11, /* goes as it is to the node of xdaddr, which answers past us */
 };
 
 struct wag_ct {
