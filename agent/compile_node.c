@@ -92,6 +92,9 @@ struct link {
 	struct wag_addr via; /* LINK_DIRECT: its address in our subnet; LINK_TUNNEL: outside */
 	uint32_t ifindex;    /* LINK_DIRECT */
 	uint32_t mtu;	     /* what fits; LINK_DIRECT: 0 for the device's */
+	/* LINK_DIRECT: the tunnel there is beside it, for what must be packed; MTU 0: none. */
+	struct wag_addr outside;
+	uint32_t outside_mtu;
 };
 
 static unsigned family_of(const struct wag_addr *addr)
@@ -175,10 +178,16 @@ static bool find_tunnel(const struct node_compile *in, const struct object *node
 static struct link link_choose(const struct node_compile *in, const struct object *node,
 			       unsigned family)
 {
-	struct link link = { .kind = LINK_UNREACHABLE };
+	struct link link = { .kind = LINK_UNREACHABLE }, beside;
 
-	if (in->direct && find_direct(in, node, family, &link))
+	if (in->direct && find_direct(in, node, family, &link)) {
+		if (in->tunnel && find_tunnel(in, node, &beside) &&
+		    (family == 4 || beside.mtu >= V6_MTU_MIN)) {
+			link.outside = beside.via;
+			link.outside_mtu = beside.mtu;
+		}
 		return link;
+	}
 	if (in->tunnel) {
 		if (find_tunnel(in, node, &link) && family == 6 && link.mtu < V6_MTU_MIN)
 			link.kind = LINK_UNREACHABLE;
@@ -242,6 +251,9 @@ static int add_range(struct node_plan *plan, const struct node_compile *in,
 {
 	bool tunnel = link->kind == LINK_TUNNEL;
 
+	if (link->kind == LINK_DIRECT && link->outside_mtu)
+		return add_cidr(plan, range, flags | WAG_CIDR_DIRECT, &link->outside,
+				link->outside_mtu);
 	return add_cidr(plan, range, flags, tunnel ? &link->via : NULL, link->mtu);
 }
 

@@ -154,11 +154,25 @@ static bool is_external(const struct svc_table_port *port)
 	return false;
 }
 
+/* Are clients outside answered by the endpoint's own node? Under Local it is this one anyway. */
+static bool serves_dsr(const struct builder *b, uint8_t proto)
+{
+	const struct compile_facts *facts = b->facts;
+	enum lb_mode mode = b->svc->forwarding;
+
+	if (!facts || !facts->tunnel || b->svc->external_local)
+		return false;
+	if (mode == LB_MODE_DEFAULT)
+		mode = facts->lb_mode;
+	return mode == LB_MODE_DSR || (mode == LB_MODE_HYBRID && proto == IPPROTO_TCP);
+}
+
 static int choose_backends(struct builder *b, struct svc_table_port *port,
 			   const struct svc_port *from, bool v6)
 {
 	const struct service *svc = b->svc;
 	bool external = is_external(port), any, head_needed;
+	bool dsr = external && serves_dsr(b, port->proto);
 	struct endpoints_want want = {
 		.slices = b->slices,
 		.n_slices = b->n_slices,
@@ -166,7 +180,7 @@ static int choose_backends(struct builder *b, struct svc_table_port *port,
 		.v6 = v6,
 		/* Also under externalTrafficPolicy Local: for the node's own clients. */
 		.uses_cluster = !svc->internal_local || external,
-		.uses_local = svc->internal_local || (svc->external_local && external),
+		.uses_local = svc->internal_local || (svc->external_local && external) || dsr,
 		.facts = b->facts,
 	};
 	struct wag_slot_head head;
@@ -181,7 +195,8 @@ static int choose_backends(struct builder *b, struct svc_table_port *port,
 	port->slots_flags = (head_needed ? WAG_SLOTS_HEAD : 0) | (any ? WAG_SLOTS_ANY : 0) |
 			    (svc->internal_local ? WAG_SLOTS_INTERNAL_LOCAL : 0) |
 			    (svc->external_local && external ? WAG_SLOTS_EXTERNAL_LOCAL : 0) |
-			    (port->n_ranges ? WAG_SLOTS_SOURCE_RANGES : 0);
+			    (port->n_ranges ? WAG_SLOTS_SOURCE_RANGES : 0) |
+			    (dsr ? WAG_SLOTS_DSR : 0);
 	svc_slot_head(port, 0, &head);
 	any = any && head.local_count == 0;
 	port->no_local_internal = any && svc->internal_local;

@@ -10,15 +10,14 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <waggle/abi_maps.h>
-
-struct object;
-struct service;
-struct svc_port;
+#include "model.h"
 
 /* What differs from node to node. */
 struct compile_facts {
 	const char *node_name; /* may be NULL: no endpoint is local */
 	char zone[64];	       /* label topology.kubernetes.io/zone of the Node; "": none */
+	enum lb_mode lb_mode;  /* of Services that do not say it themselves */
+	bool tunnel;	       /* to other nodes: without one there is no DSR */
 };
 
 struct svc_backend {

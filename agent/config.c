@@ -13,6 +13,7 @@
 #include <waggle/pins.h>
 #include <waggle/suggest.h>
 #include "config.h"
+#include "model.h"
 
 #define SOCKET_PATH "/run/waggle/hubble.sock"
 #define HEALTH_ADDR "127.0.0.1:9879"
@@ -48,6 +49,10 @@ static const struct choice accelerations[] = { { "disabled", WAG_ACCELERATION_DI
 					       { "native", WAG_ACCELERATION_NATIVE },
 					       { "generic", WAG_ACCELERATION_GENERIC },
 					       { NULL, 0 } };
+static const struct choice lb_modes[] = { { "snat", LB_MODE_SNAT },
+					  { "dsr", LB_MODE_DSR },
+					  { "hybrid", LB_MODE_HYBRID },
+					  { NULL, 0 } };
 static const struct choice routings[] = { { "native", WAG_ROUTING_NATIVE },
 					  { "tunnel", WAG_ROUTING_TUNNEL },
 					  { "auto", WAG_ROUTING_AUTO },
@@ -106,6 +111,10 @@ static const struct key keys[] = {
 	  KEY_AT(socket) },
 	{ "socket-lb", "full|host|off", "Whose sockets are translated at connect (default: full)",
 	  KEY_CHOICE, KEY_AT(socket_lb), .choices = socket_lbs },
+	{ "lb-mode", "snat|dsr|hybrid",
+	  "How clients outside are answered by other nodes' endpoints: through this node, from "
+	  "where they are, or so for TCP alone (default: snat)",
+	  KEY_CHOICE, KEY_AT(lb_mode), .choices = lb_modes },
 	{ "lb-acceleration", "disabled|best-effort|native|generic",
 	  "Turn NodePort and load-balancer packets for other nodes round by XDP: where drivers "
 	  "can, only if they can, or by the kernel (default: disabled)",
@@ -362,6 +371,7 @@ int config_init(struct config *c)
 {
 	*c = (struct config){
 		.socket_lb = WAG_SOCKET_LB_FULL,
+		.lb_mode = LB_MODE_SNAT,
 		.attach = CONFIG_ATTACH_AUTO,
 		.ct_max = CT_MAX,
 		.svc_max = SVC_MAX,
@@ -555,6 +565,15 @@ int config_parse(struct config *c, int argc, char **argv, struct wag_err *err)
 	if (r == 0 && !c->cleanup)
 		r = default_cgroup(c, err);
 	return r == 0 ? config_check(c, err) : r;
+}
+
+const char *config_lb_mode_name(const struct config *c)
+{
+	const struct choice *o = lb_modes;
+
+	while (o->value != c->lb_mode)
+		o++;
+	return o->text;
 }
 
 const char *config_chaining_name(const struct config *c)

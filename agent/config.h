@@ -30,6 +30,7 @@ struct config {
 	char *health_addr; /* HOST:PORT, [V6]:PORT or unix:/path; empty: off */
 	uint32_t socket_lb; /* enum wag_socket_lb */
 	uint32_t acceleration; /* enum wag_acceleration */
+	uint32_t lb_mode;   /* enum lb_mode, never LB_MODE_DEFAULT */
 	uint32_t attach;    /* enum wag_attach or CONFIG_ATTACH_AUTO */
 	uint32_t ct_max, svc_max, slot_max;
 	uint32_t mtu; /* between nodes; 0: of the node devices, the smallest */
@@ -70,6 +71,7 @@ int config_parse(struct config *c, int argc, char **argv, struct wag_err *err);
 /* Whether the settings fit together; names both of those that do not. Fills in what follows. */
 int config_check(struct config *c, struct wag_err *err);
 /* "none", "generic-veth", ...: as the flag and the plugin's chainingMode say it. */
+const char *config_lb_mode_name(const struct config *c);
 const char *config_chaining_name(const struct config *c);
 /* The mount point of the cgroup2 hierarchy as mounts (a /proc/self/mounts) tells. */
 int config_find_cgroup2(const char *mounts, char *buf, size_t size);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include "config.h"
 #include "ipam_pool.h"
+#include "model.h"
 #include "node_port.h"
 
 #define VXLAN_PORT 8472 /* as Cilium and Flannel: Linux's own before RFC 7348 gave 4789 */
@@ -30,6 +31,16 @@ static int check_routing(const struct config *c, struct wag_err *err)
 		return wag_err_set(err, -EINVAL,
 				   "--direct-routing-skip-unreachable says which nodes "
 				   "--auto-direct-node-routes leaves out: give both or neither");
+	if (c->lb_mode != LB_MODE_SNAT && c->cni_chaining)
+		return wag_err_set(err, -EINVAL,
+				   "--lb-mode=%s sends packets to other nodes by a tunnel, and "
+				   "behind another network (--cni-chaining-mode) there is none: "
+				   "give --lb-mode=snat", config_lb_mode_name(c));
+	if (c->lb_mode != LB_MODE_SNAT && c->routing_mode == WAG_ROUTING_NATIVE)
+		return wag_err_set(err, -EINVAL,
+				   "--lb-mode=%s sends packets to other nodes by a tunnel, and "
+				   "--routing-mode=native has none: give --routing-mode=auto or "
+				   "tunnel, or --lb-mode=snat", config_lb_mode_name(c));
 	return 0;
 }
 

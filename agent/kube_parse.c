@@ -65,6 +65,15 @@ static int svc_port(const struct reader *rd, const json_t *tree, size_t i, struc
 	return 0;
 }
 
+enum lb_mode kube_forwarding(const char *waggle, const char *cilium)
+{
+	const char *text = waggle && *waggle ? waggle : cilium ? cilium : "";
+
+	if (strcmp(text, "dsr") == 0)
+		return LB_MODE_DSR;
+	return strcmp(text, "snat") == 0 ? LB_MODE_SNAT : LB_MODE_DEFAULT;
+}
+
 int kube_svc_type(const char *text, enum svc_type *ret)
 {
 	static const char *const names[] = {
@@ -238,7 +247,7 @@ static int svc_affinity(const struct reader *rd, const json_t *spec, struct serv
 static int parse_service(const struct reader *rd, const json_t *tree, struct object *obj)
 {
 	struct service *svc = &obj->service;
-	const char *external, *internal;
+	const char *external, *internal, *forwarding, *cilium;
 	const json_t *spec, *ports, *value;
 	json_int_t check_port;
 	size_t i;
@@ -255,9 +264,12 @@ static int parse_service(const struct reader *rd, const json_t *tree, struct obj
 	    (r = field_addrs(rd, spec, "spec.", "externalIPs", &svc->external_ips,
 			     &svc->n_external_ips)) < 0 ||
 	    (r = svc_lb_ips(rd, tree, svc)) < 0 || (r = svc_source_ranges(rd, spec, svc)) < 0 ||
+	    (r = field_annotation(rd, tree, MODEL_FORWARDING, &forwarding)) < 0 ||
+	    (r = field_annotation(rd, tree, MODEL_FORWARDING_CILIUM, &cilium)) < 0 ||
 	    (r = field_typed(rd, spec, "spec.", "ports", JSON_ARRAY, &ports)) < 0)
 		return r;
 	svc->other_proxy = other_proxy(tree);
+	svc->forwarding = kube_forwarding(forwarding, cilium);
 	svc->external_local = strcmp(external, "Local") == 0;
 	svc->internal_local = strcmp(internal, "Local") == 0;
 	svc->health_check_node_port = check_port;

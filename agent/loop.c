@@ -583,6 +583,8 @@ int loop_run(const struct config *config, struct wag_err *err)
 
 	l.view.node_name = config->node_name;
 	l.compile_facts.node_name = config->node_name;
+	l.compile_facts.lb_mode = config->lb_mode;
+	l.compile_facts.tunnel = config->routing_mode != WAG_ROUTING_NATIVE;
 	r = start(&l, err);
 	if (r == 0 && event_base_dispatch(l.base) < 0)
 		r = wag_err_set(err, -EIO, "event loop failed");

@@ -43,8 +43,15 @@ struct source_range {
 	unsigned bits; /* in the address's own family */
 };
 
+/* How answers to clients outside of the cluster go back (docs/services.md "DSR"). */
+enum lb_mode { LB_MODE_DEFAULT, LB_MODE_SNAT, LB_MODE_DSR, LB_MODE_HYBRID };
+/* Annotations of a Service, dsr or snat; of both the first one counts. */
+#define MODEL_FORWARDING "service.waggle.io/forwarding-mode"
+#define MODEL_FORWARDING_CILIUM "service.cilium.io/forwarding-mode"
+
 struct service {
 	enum svc_type type;
+	enum lb_mode forwarding; /* LB_MODE_DEFAULT: as the agent is told */
 	bool headless;
 	bool publish_not_ready;
 	bool external_local; /* externalTrafficPolicy: Local */

@@ -97,10 +97,13 @@ static __u64 timeout_ns(const struct wag_config *config, __u32 flags, __u8 proto
 	if (proto == IPPROTO_TCP) {
 		if (flags & WAG_CT_RST || (flags & both_fin) == both_fin)
 			return config->tcp_closing_ns;
+		if (flags & WAG_CT_DSR && flags & WAG_CT_FIN_ORIG)
+			return config->tcp_syn_ns;
 		return flags & WAG_CT_ASSURED ? config->tcp_established_ns : config->tcp_syn_ns;
 	}
 	if (proto == IPPROTO_UDP)
-		return flags & WAG_CT_SEEN_REPLY ? config->udp_stream_ns : config->udp_ns;
+		return flags & (WAG_CT_SEEN_REPLY | WAG_CT_DSR) ? config->udp_stream_ns :
+								  config->udp_ns;
 	return config->other_ns;
 }
 
@@ -134,7 +137,7 @@ static json_t *flags_json(__u32 flags)
 		{ WAG_CT_SEEN_REPLY, "replied" },    { WAG_CT_ASSURED, "assured" },
 		{ WAG_CT_FIN_ORIG, "fin" },	     { WAG_CT_FIN_REPLY, "fin-reply" },
 		{ WAG_CT_RST, "rst" },		     { WAG_CT_SNAT, "snat" },
-		{ WAG_CT_NODE_PORT, "nodeport" },
+		{ WAG_CT_NODE_PORT, "nodeport" },   { WAG_CT_DSR, "dsr" },
 	};
 	char text[128] = "";
 	size_t len = 0;

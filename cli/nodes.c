@@ -101,6 +101,11 @@ static const struct nl_route *find_route(const struct walk *w, const struct wag_
 	return bsearch(&want, w->routes.list, w->routes.n, sizeof(want), by_prefix);
 }
 
+static bool is_packed(const struct wag_cidr *c)
+{
+	return !wag_addr_is_zero(&c->tunnel) && !(c->flags & WAG_CIDR_DIRECT);
+}
+
 static json_t *way_of_pods(struct walk *w, const struct wag_cidr_key *key,
 			   const struct wag_cidr *c, const struct nl_route *route)
 {
@@ -108,7 +113,7 @@ static json_t *way_of_pods(struct walk *w, const struct wag_cidr_key *key,
 	const char *link = "network";
 	json_t *one;
 
-	if (!wag_addr_is_zero(&c->tunnel)) {
+	if (is_packed(c)) {
 		link = "tunnel";
 		wag_addr_format(&c->tunnel, to);
 	} else if (route && !wag_addr_is_zero(&route->gw)) {
@@ -116,7 +121,7 @@ static json_t *way_of_pods(struct walk *w, const struct wag_cidr_key *key,
 		wag_addr_format(&route->gw, to);
 	}
 	one = element(w, link, to);
-	set_way(one, route ? route->ifindex : 0, c->mtu);
+	set_way(one, route ? route->ifindex : 0, is_packed(c) ? c->mtu : 0);
 	return one;
 }
 
@@ -136,10 +141,9 @@ static int add_entry(const void *key_data, const void *value, void *ctx)
 		json_array_append_new(json_object_get(one, "podCIDRs"), json_string(text));
 	} else if (c.flags & WAG_CIDR_NODE) {
 		*strchr(text, '/') = '\0';
-		one = wag_addr_is_zero(&c.tunnel) ?
-			      element(w, "direct", text) :
-			      element(w, "tunnel", wag_addr_format(&c.tunnel, to));
-		set_way(one, 0, c.mtu);
+		one = is_packed(&c) ? element(w, "tunnel", wag_addr_format(&c.tunnel, to)) :
+				      element(w, "direct", text);
+		set_way(one, 0, is_packed(&c) ? c.mtu : 0);
 		json_array_append_new(json_object_get(one, "addresses"), json_string(text));
 	}
 	return 0;

@@ -185,10 +185,22 @@ static json_t *backends_json(const struct tables *t, const struct wag_svc_state 
 	return list;
 }
 
+static const char *policy_of(const struct wag_svc *svc, __u64 slots)
+{
+	__u16 local = svc->flags & WAG_SVC_EXTERNAL ? WAG_SLOTS_EXTERNAL_LOCAL :
+						      WAG_SLOTS_INTERNAL_LOCAL;
+
+	return WAG_SLOTS_FLAGS(slots) & local ? "Local" : "Cluster";
+}
+
+static const char *forwarding_of(const struct wag_svc *svc, __u64 slots)
+{
+	return svc->flags & WAG_SVC_EXTERNAL && WAG_SLOTS_FLAGS(slots) & WAG_SLOTS_DSR ? "dsr" :
+											 "snat";
+}
+
 static json_t *frontend_json(const struct tables *t, const struct frontend *f)
 {
-	__u16 local = f->svc.flags & WAG_SVC_EXTERNAL ? WAG_SLOTS_EXTERNAL_LOCAL :
-							  WAG_SLOTS_INTERNAL_LOCAL;
 	struct wag_svc_state state = {};
 	struct wag_svc_name name = {};
 	char text[80];
@@ -201,13 +213,14 @@ static json_t *frontend_json(const struct tables *t, const struct frontend *f)
 	name.ns[sizeof(name.ns) - 1] = name.name[sizeof(name.name) - 1] = '\0';
 	name.port_name[sizeof(name.port_name) - 1] = name.type[sizeof(name.type) - 1] = '\0';
 	address_text(&f->key.addr, f->key.port, f->key.proto, text, sizeof(text));
-	return json_pack("{s:i, s:s, s:s, s:s, s:s, s:o, s:s, s:s, s:s, s:i, s:b, s:o, s:o}",
+	return json_pack("{s:i, s:s, s:s, s:s, s:s, s:o, s:s, s:s, s:s, s:s, s:i, s:b, s:o, s:o}",
 			 "id", (int)f->svc.index, "namespace", name.ns, "name", name.name,
 			 "portName", name.port_name, "type", name.type,
-			 "kinds", kinds_json(f->svc.flags), "frontend", text,
+			 "kinds", kinds_json(f->svc.flags),
+			 "forwarding", forwarding_of(&f->svc, state.slots),
+			 "frontend", text,
 			 "protocol", wag_proto_name(f->key.proto),
-			 "trafficPolicy",
-			 WAG_SLOTS_FLAGS(state.slots) & local ? "Local" : "Cluster",
+			 "trafficPolicy", policy_of(&f->svc, state.slots),
 			 "affinitySeconds", (int)state.affinity_s,
 			 "endpoints", (int)(WAG_SLOTS_FLAGS(state.slots) & WAG_SLOTS_ANY),
 			 "sourceRanges", ranges_json(t, &f->svc, &state),
@@ -250,17 +263,29 @@ static bool is_local(const json_t *service)
 	return policy && strcmp(policy, "Local") == 0;
 }
 
+static bool is_dsr(const json_t *service)
+{
+	const char *forwarding = json_string_value(json_object_get(service, "forwarding"));
+
+	return forwarding && strcmp(forwarding, "dsr") == 0;
+}
+
 void service_rules(const json_t *service, char *buf, size_t size)
 {
 	int affinity = (int)json_integer_value(json_object_get(service, "affinitySeconds"));
 	bool ranges = json_array_size(json_object_get(service, "sourceRanges"));
-	bool local = is_local(service);
 	char seconds[32] = "";
+	const char *rules[] = { is_local(service) ? "Local" : "", is_dsr(service) ? "DSR" : "",
+				seconds, ranges ? "source ranges" : "" };
+	size_t len = 0;
 
 	if (affinity)
-		snprintf(seconds, sizeof(seconds), "%saffinity %d s", local ? ", " : "", affinity);
-	snprintf(buf, size, "%s%s%s%s", local ? "Local" : "", seconds,
-		 ranges && (local || affinity) ? ", " : "", ranges ? "source ranges" : "");
+		snprintf(seconds, sizeof(seconds), "affinity %d s", affinity);
+	buf[0] = '\0';
+	for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]) && len < size; i++)
+		if (rules[i][0])
+			len += (size_t)snprintf(buf + len, size - len, "%s%s", len ? ", " : "",
+						rules[i]);
 }
 
 static bool in_set(const json_t *backend, const char *set)

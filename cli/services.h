@@ -5,7 +5,7 @@
 #include "cli.h"
 
 /*
- * An array of {id, namespace, name, portName, type, kinds, frontend, protocol, trafficPolicy,
+ * An array of {id, namespace, name, portName, type, kinds, forwarding, frontend, protocol, trafficPolicy,
  * affinitySeconds, endpoints, sourceRanges: [CIDR], backends: [{slot, address, sets}]}, sorted by
  * id and frontend. endpoints: there are some, if none here. 0, or -errno with err filled.
  */

@@ -125,24 +125,28 @@ static const struct row {
 	  "route 10.1.2.0/24 dev 9 mtu 1450 src 10.0.0.1; ", "" },
 	{ "auto: near direct, far through the tunnel", AUTO, 0,
 	  "b 10.0.0.2 10.1.2.0/24;c 10.9.0.3 10.1.3.0/24",
-	  "10.0.0.2/32 node; 10.1.1.0/24 keep; 10.1.2.0/24 pods; 10.1.3.0/24 pods 10.9.0.3 1450; "
+	  "10.0.0.2/32 node direct 10.0.0.2 1450; 10.1.1.0/24 keep; "
+	  "10.1.2.0/24 pods direct 10.0.0.2 1450; 10.1.3.0/24 pods 10.9.0.3 1450; "
 	  "10.9.0.3/32 node 10.9.0.3 1450; fd01:1::/64 keep; peer 10.0.0.2; peer 10.9.0.3; "
 	  "route 10.1.2.0/24 via 10.0.0.2 dev 2; route 10.1.3.0/24 dev 9 mtu 1450 src 10.0.0.1; ",
 	  "" },
 	{ "auto: IPv4 direct, IPv6 through the tunnel", AUTO, 0,
 	  "b 10.0.0.2,fd09::2 10.1.2.0/24,fd01:2::/64",
-	  "10.0.0.2/32 node; 10.1.1.0/24 keep; 10.1.2.0/24 pods; fd01:1::/64 keep; "
+	  "10.0.0.2/32 node direct 10.0.0.2 1450; 10.1.1.0/24 keep; "
+	  "10.1.2.0/24 pods direct 10.0.0.2 1450; fd01:1::/64 keep; "
 	  "fd01:2::/64 pods 10.0.0.2 1450; fd09::2/128 node 10.0.0.2 1450; peer 10.0.0.2; "
 	  "peer fd09::2; route 10.1.2.0/24 via 10.0.0.2 dev 2; "
 	  "route fd01:2::/64 dev 9 mtu 1450 src fd00::1; ", "" },
 	{ "auto: IPv6 direct, IPv4 through the tunnel", AUTO, 0,
 	  "b 10.9.0.2,fd00::2 10.1.2.0/24,fd01:2::/64",
 	  "10.1.1.0/24 keep; 10.1.2.0/24 pods 10.9.0.2 1450; 10.9.0.2/32 node 10.9.0.2 1450; "
-	  "fd00::2/128 node; fd01:1::/64 keep; fd01:2::/64 pods; peer 10.9.0.2; peer fd00::2; "
+	  "fd00::2/128 node direct 10.9.0.2 1450; fd01:1::/64 keep; "
+	  "fd01:2::/64 pods direct 10.9.0.2 1450; peer 10.9.0.2; peer fd00::2; "
 	  "route 10.1.2.0/24 dev 9 mtu 1450 src 10.0.0.1; route fd01:2::/64 via fd00::2 dev 2; ",
 	  "" },
 	{ "auto: IPv6 alone", AUTO, 0, "b fd00::2 fd01:2::/64;c fd09::3 fd01:3::/64",
-	  "10.1.1.0/24 keep; fd00::2/128 node; fd01:1::/64 keep; fd01:2::/64 pods; "
+	  "10.1.1.0/24 keep; fd00::2/128 node direct fd00::2 1430; fd01:1::/64 keep; "
+	  "fd01:2::/64 pods direct fd00::2 1430; "
 	  "fd01:3::/64 pods fd09::3 1430; fd09::3/128 node fd09::3 1430; peer fd00::2; "
 	  "peer fd09::3; route fd01:2::/64 via fd00::2 dev 2; "
 	  "route fd01:3::/64 dev 9 mtu 1430 src fd00::1; ", "", NULL, 0, true },
@@ -300,14 +304,17 @@ static void say_cidr(struct words *w, const struct node_cidr *c)
 	struct cidr_range range = { .bits = c->key.bits };
 	char text[WAG_ADDR_TEXT + 4], tunnel[WAG_ADDR_TEXT];
 
-	assert_in_range(c->value.flags, 1, 4);
+	uint32_t flags = c->value.flags & ~WAG_CIDR_DIRECT;
+
+	assert_in_range(flags, 1, 4);
 	memcpy(range.net.w, c->key.addr, sizeof(range.net.w));
 	cidr_range_format(&range, text, sizeof(text));
 	if (wag_addr_is_zero(&c->value.tunnel)) {
 		assert_int_equal(c->value.mtu, 0);
-		say(w, "%s %s", text, kinds[c->value.flags]);
+		say(w, "%s %s", text, kinds[flags]);
 	} else {
-		say(w, "%s %s %s %u", text, kinds[c->value.flags],
+		say(w, "%s %s%s %s %u", text, kinds[flags],
+		    c->value.flags & WAG_CIDR_DIRECT ? " direct" : "",
 		    wag_addr_format(&c->value.tunnel, tunnel), c->value.mtu);
 	}
 }

@@ -18,7 +18,7 @@
  * The node under test is n1 in zone z1.
  *
  * A table is told as "port/proto/family+flags: frontends > backends" for each port; flags: i, e for
- * the Local traffic policies, r for source ranges. A frontend has for flags: C clusterIP,
+ * the Local traffic policies, r for source ranges, d for DSR. A frontend has for flags: C clusterIP,
  * N NodePort, E externalIP, L load balancer. A backend has none if it is for everybody, else:
  * c cluster set, l local set, - neither. Then " ?": endpoints, but not here; " !i", " !e": none for
  * internal or external traffic.
@@ -132,7 +132,7 @@ static char *tell_port(const struct svc_table_port *p, char *buf, char *end)
 {
 	char text[64], flags[16];
 
-	letters(p->slots_flags >> 2, "ier", flags);
+	letters(p->slots_flags >> 2, "ierd", flags);
 	buf += snprintf(buf, end - buf, "%s/%s/%u%s%s:", p->name, wag_proto_name(p->proto),
 			p->family, *flags ? "+" : "", flags);
 	for (uint32_t j = 0; j < p->n_frontends; j++)
@@ -414,6 +414,28 @@ static const struct test_case {
 		       { "s", IPPROTO_SCTP, 53, 30053 } } }, {},
 	  "t/TCP/4: 10.96.0.1:53=C 0.0.0.0:30053=N > | u/UDP/4: 10.96.0.1:53=C 0.0.0.0:30053=N "
 	  "> | s/SCTP/4: 10.96.0.1:53=C 0.0.0.0:30053=N >"},
+	{ "DSR by annotation: a local set beside the other; ranges as ever",
+	  { { .type = SVC_LOAD_BALANCER, .forwarding = LB_MODE_DSR },
+	    .cluster_ips = { "10.96.0.1" }, .lb_ips = { "192.0.2.1" }, .ranges = { "10.0.0.0/8" },
+	    .ports = { { "p80", IPPROTO_TCP, 80, 30080 } } },
+	  { { "p80", IPPROTO_TCP, 80,
+	      .eps = { { "10.1.0.1", NULL, "n1" }, { "10.1.0.2", NULL, "n2" } } } },
+	  "p80/TCP/4+rd: 10.96.0.1:80=C 0.0.0.0:30080=N 192.0.2.1:80=L > "
+	  "10.1.0.1:80=cl 10.1.0.2:80=c from 10.0.0.0/8" },
+	{ "DSR, and nothing here: the local set is empty, not missing",
+	  { { .type = SVC_NODE_PORT, .forwarding = LB_MODE_DSR }, .cluster_ips = { "10.96.0.1" },
+	    .ports = { { "p80", IPPROTO_TCP, 80, 30080 } } },
+	  { { "p80", IPPROTO_TCP, 80, .eps = { { "10.1.0.2", NULL, "n2" } } } },
+	  "p80/TCP/4+d: 10.96.0.1:80=C 0.0.0.0:30080=N > 10.1.0.2:80=c" },
+	{ "DSR says nothing under externalTrafficPolicy Local",
+	  { { .type = SVC_NODE_PORT, .forwarding = LB_MODE_DSR, .external_local = true },
+	    .cluster_ips = { "10.96.0.1" }, .ports = { { "p80", IPPROTO_TCP, 80, 30080 } } },
+	  { { "p80", IPPROTO_TCP, 80, .eps = { { "10.1.0.1", NULL, "n1" } } } },
+	  "p80/TCP/4+e: 10.96.0.1:80=C 0.0.0.0:30080=N > 10.1.0.1:80=cl" },
+	{ "DSR of a Service that has a clusterIP alone",
+	  { { .forwarding = LB_MODE_DSR }, .cluster_ips = { "10.96.0.1" }, .ports = PORT80 },
+	  { { "p80", IPPROTO_TCP, 80, .eps = { { "10.1.0.1", NULL, "n1" } } } },
+	  "p80/TCP/4: 10.96.0.1:80=C > 10.1.0.1:80" },
 	{ "publishNotReadyAddresses: ready is as the slice says",
 	  { { .publish_not_ready = true }, .cluster_ips = { "10.96.0.1" }, .ports = PORT80 },
 	  { { "p80", IPPROTO_TCP, 80, .eps = { { "10.1.0.1", "t" }, { "10.1.0.2", "n" } } } },
@@ -422,7 +444,8 @@ static const struct test_case {
 
 static void test_cases(void **state)
 {
-	const struct compile_facts facts = { .node_name = "n1", .zone = "z1" };
+	const struct compile_facts facts = { .node_name = "n1", .zone = "z1",
+					     .lb_mode = LB_MODE_SNAT, .tunnel = true };
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		struct svc_table *table, *again;
@@ -473,11 +496,56 @@ static void test_affinity_and_type(void **state)
 	free(other);
 }
 
+/* What the agent is told, what the Service says, and whether there is a tunnel. */
+static void test_forwarding(void **state)
+{
+	static const struct svc_spec spec = {
+		{ .type = SVC_NODE_PORT },
+		.cluster_ips = { "10.96.0.1" },
+		.ports = { { "t", IPPROTO_TCP, 53, 30053 }, { "u", IPPROTO_UDP, 53, 30053 },
+			   { "s", IPPROTO_SCTP, 53, 30053 } },
+	};
+	static const struct {
+		enum lb_mode told, says;
+		bool no_tunnel, tcp, others;
+	} rows[] = {
+		{ LB_MODE_SNAT, LB_MODE_DEFAULT },
+		{ LB_MODE_DSR, LB_MODE_DEFAULT, .tcp = true, .others = true },
+		{ LB_MODE_HYBRID, LB_MODE_DEFAULT, .tcp = true },
+		{ LB_MODE_SNAT, LB_MODE_DSR, .tcp = true, .others = true },
+		{ LB_MODE_DSR, LB_MODE_SNAT },
+		{ LB_MODE_HYBRID, LB_MODE_SNAT },
+		{ LB_MODE_HYBRID, LB_MODE_DSR, .tcp = true, .others = true },
+		{ LB_MODE_SNAT, LB_MODE_DSR, .no_tunnel = true },
+	};
+	struct slice_spec none[MAX] = { 0 };
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		const struct compile_facts facts = { .node_name = "n1", .lb_mode = rows[i].told,
+						     .tunnel = !rows[i].no_tunnel };
+		struct svc_table *table;
+		struct fixture f;
+
+		make(&f, &spec, none);
+		f.svc.service.forwarding = rows[i].says;
+		assert_int_equal(compile_service(&f.svc, f.list, 0, &facts, &table), 0);
+		for (uint32_t p = 0; p < table->n_ports; p++) {
+			bool want = table->ports[p].proto == IPPROTO_TCP ? rows[i].tcp :
+									   rows[i].others;
+
+			assert_int_equal(!!(table->ports[p].slots_flags & WAG_SLOTS_DSR),
+					 want);
+		}
+		free(table);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_cases),
 		cmocka_unit_test(test_affinity_and_type),
+		cmocka_unit_test(test_forwarding),
 	};
 
 	return cmocka_run_group_tests_name("compile_service", tests, NULL, NULL);
