@@ -66,6 +66,12 @@ not fit each other. All that is wrong is said at once.
 {{- if and .directRoutingSkipUnreachable (not .autoDirectNodeRoutes) }}
 {{- $wrong = append $wrong "directRoutingSkipUnreachable: goes with autoDirectNodeRoutes=true" }}
 {{- end }}
+{{- if and (ne .loadBalancer.mode "snat") (eq .routingMode "native") }}
+{{- $wrong = append $wrong (printf "loadBalancer.mode: %s sends packets to other nodes by a tunnel: set routingMode=tunnel or auto (or loadBalancer.mode=snat)" .loadBalancer.mode) }}
+{{- end }}
+{{- if and (ne .loadBalancer.mode "snat") (ne .cni.chainingMode "none") }}
+{{- $wrong = append $wrong (printf "loadBalancer.mode: %s sends packets to other nodes by a tunnel, and behind another network (cni.chainingMode) there is none: set loadBalancer.mode=snat" .loadBalancer.mode) }}
+{{- end }}
 {{- if and .cni.chainingTarget (eq .cni.chainingMode "none") }}
 {{- $wrong = append $wrong "cni.chainingTarget: goes with cni.chainingMode, such as generic-veth" }}
 {{- end }}
