@@ -81,6 +81,7 @@ int main(void)
 	world_close(&w);
 	suite_conntrack();
 	suite_tunnel();
+	suite_dsr();
 	suite_pack();
 	suite_masquerade();
 	return failed ? 1 : 0;

@@ -134,6 +134,7 @@ void suite_random(struct world *w);
 void suite_policy_random(struct world *w);
 void suite_service(struct world *w);
 void suite_tunnel(void);     /* opens a world with a tunnel */
+void suite_dsr(void);
 void suite_pack(void);
 void suite_xdp(struct world *w);
 void random_hook(struct world *w, enum hook hook, const char *name, void (*setup)(struct world *));

@@ -229,11 +229,13 @@ class Cluster:
     def remove_node(self, node):
         self.remove(f"node-{node.node_name}.yaml")
 
-    def service(self, name, vips, backends, ports=None, kind="ClusterIP", where=None, **spec):
+    def service(self, name, vips, backends, ports=None, kind="ClusterIP", where=None,
+                annotations=None, **spec):
         """A Service of these addresses (one a family); backends: addresses. where: their nodes."""
         objects = service_objects(name, vips, backends,
                                   ports or [port(80, 8080), port(80, 8080, "UDP")], kind)
         objects[0]["spec"].update(spec)
+        objects[0]["metadata"]["annotations"] = annotations or {}
         for piece in objects[1:]:
             for endpoint in piece["endpoints"]:
                 if endpoint["addresses"][0] in (where or {}):

@@ -61,11 +61,16 @@ CONFIGS = {
     "auto-v6": Config("some", "auto", families=(6,)),
     "tunnel-jumbo": Config("some", "tunnel", mtu=9000),
     "native-jumbo": Config("some", "native", mtu=9000),
+    "dsr": Config("dsr", "tunnel", ("--lb-mode=dsr",)),
+    "dsr-kernel": Config("dsr", "tunnel", ("--lb-mode=dsr", "--host-routing=kernel")),
+    "dsr-auto": Config("dsr", "auto", ("--lb-mode=dsr",)),
+    "dsr-hybrid": Config("dsr", "auto", ("--lb-mode=hybrid", "--socket-lb=off")),
+    "dsr-v6": Config("dsr", "tunnel", ("--lb-mode=dsr",), families=(6,)),
     "auto-jumbo": Config("some", "auto", mtu=9000),
 }
 
 
-QUICK = ("plain-route", "plain-vxlan", "tunnel", "native", "auto-v6", "tunnel-jumbo")
+QUICK = ("plain-route", "plain-vxlan", "tunnel", "native", "auto-v6", "tunnel-jumbo", "dsr")
 
 
 def kernel_has(link_type):

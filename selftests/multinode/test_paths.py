@@ -68,7 +68,7 @@ def call(env, lab, net, addr, tcp, udp, label, what):
         expect_ok(line, label, **{"from": host_port(addr, udp)})
 
 
-@test(*WAGGLE)
+@test(*WAGGLE, "dsr")
 def cluster_ip(env):
     """From every node and a pod on it, to a backend on each node."""
     for backend in env.first_pods():
@@ -93,7 +93,7 @@ def spread_over_nodes(env):
                 expect(seen == names, f"{net} -> {addr}: only {seen} answered")
 
 
-@test(*WAGGLE)
+@test(*WAGGLE, "dsr")
 def node_port(env):
     """From outside, from every node and from pods, to every node, to a backend on each node."""
     ports = [port(80, 8080, "TCP", NP_TCP), port(80, 8080, "UDP", NP_UDP)]
