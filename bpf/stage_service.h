@@ -44,20 +44,21 @@ static __always_inline bool backend_is_far(struct wag_scratch *scratch)
 
 /*
  * The node that a client reached may have packed its packet for us as it was (docs/services.md
- * "DSR"): then it is for a NodePort of that node. Nothing else comes here for another node's
- * address, and the stack would only send it back.
+ * "DSR"): then it is for a NodePort of that node, on any address it has. What is for one that the
+ * cluster knows, and for no NodePort, the stack would only send back.
  */
-static __always_inline int far_node_port(const struct wag_pkt *pkt, struct svc_frontend *front)
+static __always_inline int far_node_port(struct wag_scratch *scratch, struct svc_frontend *front)
 {
+	const struct wag_pkt *pkt = &scratch->pkt;
 	const struct wag_tuple *t = &pkt->tuple;
 	struct wag_svc_key key = { .port = t->dport, .proto = t->proto };
 
 	if (pkt->point != WAG_POINT_FROM_TUNNEL || front->svc || front->of_node ||
-	    !bpf_map_lookup_elem(&wag_nodes, &t->daddr))
+	    bpf_map_lookup_elem(&wag_pods, &t->daddr) || !client_is_foreign(scratch))
 		return NEXT;
 	any_addr(&key.addr, &t->daddr);
 	front->svc = bpf_map_lookup_elem(&wag_svc, &key);
-	return front->svc ? NEXT : DROP;
+	return front->svc || !bpf_map_lookup_elem(&wag_nodes, &t->daddr) ? NEXT : DROP;
 }
 
 /* Why the client gets no backend. */
@@ -87,7 +88,7 @@ static __always_inline int stage_service(struct __sk_buff *skb, struct wag_scrat
 	if ((pkt->flags & (PKT_TRACKED | PKT_UNANSWERED)) == PKT_TRACKED || !tuple_has_ports(t))
 		return NEXT;
 	svc_lookup(&front, &t->daddr, t->dport, t->proto, false);
-	if (far_node_port(pkt, &front) == DROP)
+	if (far_node_port(scratch, &front) == DROP)
 		return wag_drop(pkt, WAG_DROP_NO_BACKEND);
 	/* Not asked for every packet of the node's own connections. */
 	if (front.of_node && (t->proto != IPPROTO_TCP || pkt->flags & PKT_SYN))

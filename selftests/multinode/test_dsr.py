@@ -9,6 +9,7 @@ from test_paths import call, without_port
 NP_TCP, NP_UDP = 30080, 30081
 PORTS = [port(80, 8080, "TCP", NP_TCP), port(80, 8080, "UDP", NP_UDP)]
 EXTERNAL = {4: "10.99.0.1", 6: "fd99::1"}
+SECOND = {4: "10.95.0.1", 6: "fd95::1"}
 STREAM_RATE = 200
 
 
@@ -75,6 +76,39 @@ def external_addresses(env):
             expect_seen(env, first, line, "connect", family, "external IP")
         finally:
             env.outside.ip("router", route % "del")
+
+
+@test("dsr")
+def addresses_the_cluster_does_not_know(env):
+    """NodePorts are served on each address of a node, and other nodes know but some of them."""
+    first, last = env.nodes[0], env.first_pods()[2]
+    env.service([last], PORTS, "NodePort")
+    for family in env.node_families:
+        bits = 32 if family == 4 else 128
+        addr = f"{SECOND[family]}/{bits}"
+        route = ip_family(family, f"route %s {addr} via {first.addr(family)}")
+        first.ip("node", f"addr add {addr} dev eth0" + (" nodad" if family == 6 else ""))
+        env.outside.ip("router", route % "add")
+        try:
+            wait_for(f"an answer from {addr}", lambda f=family: env.outside.connect(
+                "out", SECOND[f], NP_TCP, timeout_ms=500)["is"] == "ok")
+            call(env, env.outside, "out", SECOND[family], NP_TCP, NP_UDP, last[1],
+                 f"outside -> {addr}")
+        finally:
+            env.outside.ip("router", route % "del")
+            first.ip("node", f"addr del {addr} dev eth0")
+
+
+@test("dsr")
+def affinity(env):
+    """A client stays with one pod: the first node with its node, and that one with the pod."""
+    first = env.nodes[0]
+    pods = env.pods()
+    env.service(pods, PORTS, "NodePort", sessionAffinity="ClientIP")
+    for family in env.node_families:
+        seen = {ask(env.outside, "out", "connect", [(first.addr(family), NP_TCP)])[0].get("label")
+                for _ in range(12)}
+        expect(len(seen) == 1, f"IPv{family}: several answered:", seen)
 
 
 def received_packets(node):

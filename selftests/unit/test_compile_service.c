@@ -18,10 +18,10 @@
  * The node under test is n1 in zone z1.
  *
  * A table is told as "port/proto/family+flags: frontends > backends" for each port; flags: i, e for
- * the Local traffic policies, r for source ranges, d for DSR. A frontend has for flags: C clusterIP,
- * N NodePort, E externalIP, L load balancer. A backend has none if it is for everybody, else:
- * c cluster set, l local set, - neither. Then " ?": endpoints, but not here; " !i", " !e": none for
- * internal or external traffic.
+ * the Local traffic policies, r for source ranges, d for DSR. A frontend has for flags:
+ * C clusterIP, N NodePort, E externalIP, L load balancer. A backend has none if it is for
+ * everybody, else: c cluster set, l local set, - neither. Then " ?": endpoints, but not here;
+ * " !i", " !e": none for internal or external traffic.
  */
 #define MAX 4
 
