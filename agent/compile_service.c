@@ -62,18 +62,6 @@ const struct svc_backend *svc_backend_find(const struct svc_backend *list, size_
 	return found;
 }
 
-void svc_slot_head(const struct svc_table_port *port, uint32_t svc_id, struct wag_slot_head *ret)
-{
-	*ret = (struct wag_slot_head){ .cluster_first = 1, .svc_id = svc_id };
-	for (uint32_t i = 0; i < port->n_backends; i++) {
-		uint16_t flags = port->backends[i].flags;
-
-		ret->local_count += !!(flags & WAG_BACKEND_LOCAL);
-		ret->cluster_count += !!(flags & WAG_BACKEND_CLUSTER);
-		ret->cluster_first += flags == WAG_BACKEND_LOCAL;
-	}
-}
-
 static void add_frontend(struct builder *b, struct svc_table_port *port,
 			 const struct wag_addr *addr, uint16_t number, uint32_t flags)
 {
@@ -167,6 +155,27 @@ static bool serves_dsr(const struct builder *b, uint8_t proto)
 	return mode == LB_MODE_DSR || (mode == LB_MODE_HYBRID && proto == IPPROTO_TCP);
 }
 
+/* Tables for the endpoints chosen, if a range can hold them. */
+static void add_maglev(struct builder *b, struct svc_table_port *port)
+{
+	enum lb_algorithm algorithm = b->svc->algorithm;
+	uint16_t without = port->slots_flags;
+
+	if (algorithm == LB_ALGORITHM_UNKNOWN)
+		b->table->remark = "annotation lb-algorithm is neither random nor maglev: the "
+				   "agent's --lb-algorithm counts";
+	if (algorithm == LB_ALGORITHM_DEFAULT || algorithm == LB_ALGORITHM_UNKNOWN)
+		algorithm = b->facts ? b->facts->lb_algorithm : LB_ALGORITHM_RANDOM;
+	if (algorithm != LB_ALGORITHM_MAGLEV || port->n_backends == 0)
+		return;
+	port->slots_flags |= WAG_SLOTS_HEAD | WAG_SLOTS_MAGLEV;
+	if (svc_slots(port) <= UINT16_MAX)
+		return;
+	port->slots_flags = without;
+	b->table->remark = "too many endpoints for Maglev's table (5242 at most, fewer where many "
+			   "are on this node): they are chosen at random";
+}
+
 static int choose_backends(struct builder *b, struct svc_table_port *port,
 			   const struct svc_port *from, bool v6)
 {
@@ -197,6 +206,7 @@ static int choose_backends(struct builder *b, struct svc_table_port *port,
 			    (svc->external_local && external ? WAG_SLOTS_EXTERNAL_LOCAL : 0) |
 			    (port->n_ranges ? WAG_SLOTS_SOURCE_RANGES : 0) |
 			    (dsr ? WAG_SLOTS_DSR : 0);
+	add_maglev(b, port);
 	svc_slot_head(port, 0, &head);
 	any = any && head.local_count == 0;
 	port->no_local_internal = any && svc->internal_local;
@@ -252,6 +262,7 @@ static int builder_init(struct builder *b)
 	if (!b->table)
 		return -ENOMEM;
 	b->table->n_ports = 0;
+	b->table->remark = NULL;
 	b->frontends = (struct svc_frontend *)((char *)b->table + head);
 	b->backends = (struct svc_backend *)(b->frontends + n_frontends);
 	b->ranges = (struct wag_src_range_key *)(b->backends + n_backends);
@@ -309,7 +320,7 @@ int svc_table_equal(const struct svc_table *a, const struct svc_table *b)
 {
 	if (!a || !b)
 		return a == b;
-	if (a->type != b->type || a->n_ports != b->n_ports)
+	if (a->type != b->type || a->remark != b->remark || a->n_ports != b->n_ports)
 		return 0;
 	for (uint32_t i = 0; i < a->n_ports; i++)
 		if (!port_equal(&a->ports[i], &b->ports[i]))

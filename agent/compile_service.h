@@ -18,6 +18,7 @@ struct compile_facts {
 	char zone[64];	       /* label topology.kubernetes.io/zone of the Node; "": none */
 	enum lb_mode lb_mode;  /* of Services that do not say it themselves */
 	bool tunnel;	       /* to other nodes: without one there is no DSR */
+	enum lb_algorithm lb_algorithm; /* of Services that do not say it themselves */
 };
 
 struct svc_backend {
@@ -51,6 +52,7 @@ struct svc_table_port {
 
 struct svc_table {
 	const char *type; /* "ClusterIP", "NodePort", "LoadBalancer"; static */
+	const char *remark; /* in which point it is not as it was asked for; static; NULL: none */
 	uint32_t n_ports;
 	struct svc_table_port ports[];
 };
@@ -67,8 +69,22 @@ int svc_backend_compare(const void *a, const void *b); /* as wag_slot_head says,
 const struct svc_backend *svc_backend_find(const struct svc_backend *list, size_t n,
 					   const struct wag_addr *addr, __be16 port);
 int svc_table_equal(const struct svc_table *a, const struct svc_table *b); /* either may be NULL */
-/* The head of the slots of a port that has WAG_SLOTS_HEAD. */
+
+/* ---- compile_slots.c: a port's range of slots ---- */
+
+/* The head, of a port that has WAG_SLOTS_HEAD. */
 void svc_slot_head(const struct svc_table_port *port, uint32_t svc_id, struct wag_slot_head *ret);
+uint32_t svc_slots(const struct svc_table_port *port); /* how many it needs */
+/* Writes as many. 0 or -ENOMEM. */
+int svc_slots_write(const struct svc_table_port *port, uint32_t svc_id, struct wag_slot *slots);
+
+/* ---- compile_maglev.c: the lookup table of one set (docs/services.md "Maglev") ---- */
+
+/* A prime; 0: with fewer than two endpoints there is no table; UINT32_MAX: too many. */
+uint32_t maglev_entries(uint32_t n_endpoints);
+/* table: of so many entries, all of them 0. 0 or -ENOMEM. */
+int maglev_fill(const struct svc_table_port *port, uint16_t set, struct wag_slot_entries *table,
+		uint32_t entries);
 
 /* ---- compile_endpoints.c: which endpoints of the slices a port gets on this node ---- */
 

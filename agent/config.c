@@ -53,6 +53,9 @@ static const struct choice lb_modes[] = { { "snat", LB_MODE_SNAT },
 					  { "dsr", LB_MODE_DSR },
 					  { "hybrid", LB_MODE_HYBRID },
 					  { NULL, 0 } };
+static const struct choice lb_algorithms[] = { { "random", LB_ALGORITHM_RANDOM },
+					       { "maglev", LB_ALGORITHM_MAGLEV },
+					       { NULL, 0 } };
 static const struct choice routings[] = { { "native", WAG_ROUTING_NATIVE },
 					  { "tunnel", WAG_ROUTING_TUNNEL },
 					  { "auto", WAG_ROUTING_AUTO },
@@ -115,6 +118,10 @@ static const struct key keys[] = {
 	  "How clients outside are answered by other nodes' endpoints: through this node, from "
 	  "where they are, or so for TCP alone (default: snat)",
 	  KEY_CHOICE, KEY_AT(lb_mode), .choices = lb_modes },
+	{ "lb-algorithm", "random|maglev",
+	  "How an endpoint is chosen: any, or by the client's address and port, the same on every "
+	  "node (default: random)",
+	  KEY_CHOICE, KEY_AT(lb_algorithm), .choices = lb_algorithms },
 	{ "lb-acceleration", "disabled|best-effort|native|generic",
 	  "Turn NodePort and load-balancer packets for other nodes round by XDP: where drivers "
 	  "can, only if they can, or by the kernel (default: disabled)",
@@ -372,6 +379,7 @@ int config_init(struct config *c)
 	*c = (struct config){
 		.socket_lb = WAG_SOCKET_LB_FULL,
 		.lb_mode = LB_MODE_SNAT,
+		.lb_algorithm = LB_ALGORITHM_RANDOM,
 		.attach = CONFIG_ATTACH_AUTO,
 		.ct_max = CT_MAX,
 		.svc_max = SVC_MAX,

@@ -31,6 +31,7 @@ struct config {
 	uint32_t socket_lb; /* enum wag_socket_lb */
 	uint32_t acceleration; /* enum wag_acceleration */
 	uint32_t lb_mode;   /* enum lb_mode, never LB_MODE_DEFAULT */
+	uint32_t lb_algorithm; /* enum lb_algorithm, random or Maglev */
 	uint32_t attach;    /* enum wag_attach or CONFIG_ATTACH_AUTO */
 	uint32_t ct_max, svc_max, slot_max;
 	uint32_t mtu; /* between nodes; 0: of the node devices, the smallest */

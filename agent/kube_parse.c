@@ -74,6 +74,17 @@ enum lb_mode kube_forwarding(const char *waggle, const char *cilium)
 	return strcmp(text, "snat") == 0 ? LB_MODE_SNAT : LB_MODE_DEFAULT;
 }
 
+enum lb_algorithm kube_algorithm(const char *waggle, const char *cilium)
+{
+	const char *text = waggle && *waggle ? waggle : cilium ? cilium : "";
+
+	if (!*text)
+		return LB_ALGORITHM_DEFAULT;
+	if (strcmp(text, "maglev") == 0)
+		return LB_ALGORITHM_MAGLEV;
+	return strcmp(text, "random") == 0 ? LB_ALGORITHM_RANDOM : LB_ALGORITHM_UNKNOWN;
+}
+
 int kube_svc_type(const char *text, enum svc_type *ret)
 {
 	static const char *const names[] = {
@@ -247,7 +258,7 @@ static int svc_affinity(const struct reader *rd, const json_t *spec, struct serv
 static int parse_service(const struct reader *rd, const json_t *tree, struct object *obj)
 {
 	struct service *svc = &obj->service;
-	const char *external, *internal, *forwarding, *cilium;
+	const char *external, *internal, *forwarding, *cilium, *algorithm, *cilium_algorithm;
 	const json_t *spec, *ports, *value;
 	json_int_t check_port;
 	size_t i;
@@ -266,10 +277,13 @@ static int parse_service(const struct reader *rd, const json_t *tree, struct obj
 	    (r = svc_lb_ips(rd, tree, svc)) < 0 || (r = svc_source_ranges(rd, spec, svc)) < 0 ||
 	    (r = field_annotation(rd, tree, MODEL_FORWARDING, &forwarding)) < 0 ||
 	    (r = field_annotation(rd, tree, MODEL_FORWARDING_CILIUM, &cilium)) < 0 ||
+	    (r = field_annotation(rd, tree, MODEL_ALGORITHM, &algorithm)) < 0 ||
+	    (r = field_annotation(rd, tree, MODEL_ALGORITHM_CILIUM, &cilium_algorithm)) < 0 ||
 	    (r = field_typed(rd, spec, "spec.", "ports", JSON_ARRAY, &ports)) < 0)
 		return r;
 	svc->other_proxy = other_proxy(tree);
 	svc->forwarding = kube_forwarding(forwarding, cilium);
+	svc->algorithm = kube_algorithm(algorithm, cilium_algorithm);
 	svc->external_local = strcmp(external, "Local") == 0;
 	svc->internal_local = strcmp(internal, "Local") == 0;
 	svc->health_check_node_port = check_port;

@@ -52,6 +52,7 @@ bool kube_parse_status(const json_t *tree, struct kube_status *ret);
 
 /* What the two annotations say, each may be NULL; anything else than dsr and snat says nothing. */
 enum lb_mode kube_forwarding(const char *waggle, const char *cilium);
+enum lb_algorithm kube_algorithm(const char *waggle, const char *cilium);
 int kube_svc_type(const char *text, enum svc_type *ret); /* "": the default. 0 or -EINVAL */
 /* An element of loadBalancerSourceRanges, around which the API allows space. 0 or -EINVAL. */
 int kube_source_range(const char *text, struct source_range *ret);

@@ -142,6 +142,8 @@ static int read_service(const struct pb_reader *rd, const void *message, struct 
 	svc->other_proxy = other_proxy(rd);
 	svc->forwarding = kube_forwarding(pb_annotation(rd, MODEL_FORWARDING),
 					  pb_annotation(rd, MODEL_FORWARDING_CILIUM));
+	svc->algorithm = kube_algorithm(pb_annotation(rd, MODEL_ALGORITHM),
+					pb_annotation(rd, MODEL_ALGORITHM_CILIUM));
 	svc->external_local = pb_is(spec->external_traffic_policy, "Local");
 	svc->internal_local = pb_is(spec->internal_traffic_policy, "Local");
 	svc->publish_not_ready = spec->publish_not_ready_addresses;

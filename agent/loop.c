@@ -88,6 +88,11 @@ static void on_refused(const char *ns, const char *name, int err, void *ctx)
 	log_warn("Service %s/%s is not served: %s", ns, name, strerror(-err));
 }
 
+static void on_remarked(const char *ns, const char *name, const char *remark, void *ctx)
+{
+	log_warn("Service %s/%s: %s", ns, name, remark);
+}
+
 static int on_checked(const char *ns, const char *name, const struct health_check *check, void *ctx)
 {
 	struct loop *l = ctx;
@@ -129,7 +134,8 @@ static void first_sync_over(struct loop *l, uint64_t cost_ms)
 
 static int program_services(struct loop *l, uint64_t begin)
 {
-	const struct reconcile_listener listener = { on_refused, on_checked, on_programmed, l };
+	const struct reconcile_listener listener = { on_refused, on_remarked, on_checked,
+						     on_programmed, l };
 	struct timespec wall;
 	int r = reconcile_run(l->model, &l->compile_facts, l->sync, begin, &listener);
 
@@ -584,6 +590,7 @@ int loop_run(const struct config *config, struct wag_err *err)
 	l.view.node_name = config->node_name;
 	l.compile_facts.node_name = config->node_name;
 	l.compile_facts.lb_mode = config->lb_mode;
+	l.compile_facts.lb_algorithm = config->lb_algorithm;
 	l.compile_facts.tunnel = config->routing_mode != WAG_ROUTING_NATIVE;
 	r = start(&l, err);
 	if (r == 0 && event_base_dispatch(l.base) < 0)

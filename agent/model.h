@@ -49,8 +49,20 @@ enum lb_mode { LB_MODE_DEFAULT, LB_MODE_SNAT, LB_MODE_DSR, LB_MODE_HYBRID };
 #define MODEL_FORWARDING "service.waggle.io/forwarding-mode"
 #define MODEL_FORWARDING_CILIUM "service.cilium.io/forwarding-mode"
 
+/* How an endpoint is chosen (docs/services.md "Maglev"). */
+enum lb_algorithm {
+	LB_ALGORITHM_DEFAULT,
+	LB_ALGORITHM_RANDOM,
+	LB_ALGORITHM_MAGLEV,
+	LB_ALGORITHM_UNKNOWN, /* the annotation says something else */
+};
+/* Annotations of a Service, random or maglev; of both the first one counts. */
+#define MODEL_ALGORITHM "service.waggle.io/lb-algorithm"
+#define MODEL_ALGORITHM_CILIUM "service.cilium.io/lb-algorithm"
+
 struct service {
 	enum svc_type type;
+	enum lb_algorithm algorithm;
 	enum lb_mode forwarding; /* LB_MODE_DEFAULT: as the agent is told */
 	bool headless;
 	bool publish_not_ready;

@@ -403,7 +403,7 @@ static bool service_equal(const struct service *a, const struct service *b)
 	    a->external_local != b->external_local || a->internal_local != b->internal_local ||
 	    a->affinity_s != b->affinity_s || a->other_proxy != b->other_proxy ||
 	    a->health_check_node_port != b->health_check_node_port ||
-	    a->forwarding != b->forwarding)
+	    a->forwarding != b->forwarding || a->algorithm != b->algorithm)
 		return false;
 	return lb_equal(a, b) &&
 	       addrs_equal(a->cluster_ips, a->n_cluster_ips, b->cluster_ips, b->n_cluster_ips) &&

@@ -80,6 +80,17 @@ static int tell_checked(const struct turn *t, const char *ns, const char *name,
 	return r < 0 ? r : l->checked(ns, name, svc ? &check : NULL, l->ctx);
 }
 
+/* Once: not again as long as it stays true. */
+static void tell_remark(const struct turn *t, const char *ns, const char *name,
+			const struct svc_table *table)
+{
+	const struct svc_table *before = sync_get_service(t->s, ns, name);
+	const char *remark = table ? table->remark : NULL;
+
+	if (remark && t->listener->remarked && (!before || before->remark != remark))
+		t->listener->remarked(ns, name, remark, t->listener->ctx);
+}
+
 static int reconcile_service(const char *ns, const char *name, void *ctx)
 {
 	struct turn *t = ctx;
@@ -100,6 +111,7 @@ static int reconcile_service(const char *ns, const char *name, void *ctx)
 			return r;
 		}
 	}
+	tell_remark(t, ns, name, table);
 	r = sync_set_service(t->s, ns, name, table);
 	if (r < 0 && r != -ENOMEM && t->listener->refused)
 		t->listener->refused(ns, name, r, t->listener->ctx);

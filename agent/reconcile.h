@@ -12,6 +12,8 @@
 struct reconcile_listener {
 	/* A Service that cannot be programmed as it is (err: -ENAMETOOLONG). */
 	void (*refused)(const char *ns, const char *name, int err, void *ctx);
+	/* One that has a new remark: svc_table.remark. */
+	void (*remarked)(const char *ns, const char *name, const char *remark, void *ctx);
 	/* What load balancers are told of a Service that has changed; NULL: it is gone. */
 	int (*checked)(const char *ns, const char *name, const struct health_check *check,
 		       void *ctx);

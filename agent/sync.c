@@ -194,6 +194,16 @@ static void count_no_local(struct sync *s, const struct svc_table *table, int si
 	}
 }
 
+const struct svc_table *sync_get_service(struct sync *s, const char *ns, const char *name)
+{
+	struct sync_svc *svc;
+	char key[256];
+	size_t len = make_key(key, sizeof(key), ns, name);
+
+	svc = len ? find(s, key, len) : NULL;
+	return svc ? svc->table : NULL;
+}
+
 int sync_set_service(struct sync *s, const char *ns, const char *name, struct svc_table *table)
 {
 	_cleanup_free_ struct svc_table *mine = table;

@@ -36,6 +36,8 @@ bool sync_swept(const struct sync *s);
  * Returns 1 if that is a change, 0 if not, -ENOMEM, -ENAMETOOLONG.
  */
 int sync_set_service(struct sync *s, const char *ns, const char *name, struct svc_table *table);
+/* What it was set to last; NULL: nothing. */
+const struct svc_table *sync_get_service(struct sync *s, const char *ns, const char *name);
 
 struct sync_node_addr {
 	struct wag_addr addr;

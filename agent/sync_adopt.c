@@ -172,11 +172,13 @@ static int adopt_states(struct adoption *a)
 static bool range_valid(const struct sync *s, const struct sync_port *p)
 {
 	const struct wag_slot *first = &s->slots[sync_port_first(p)];
-	struct svc_table_port port = { .n_backends = sync_port_backends(p) };
+	struct svc_table_port port = {
+		.n_backends = sync_port_backends(p), .slots_flags = p->slots_flags
+	};
 	_cleanup_free_ struct svc_backend *list = calloc(p->count + 1, sizeof(*list));
-	struct wag_slot_head head;
+	_cleanup_free_ struct wag_slot *slots = calloc(p->count + 1, sizeof(*slots));
 
-	if (!list)
+	if (!list || !slots)
 		return false;
 	for (uint32_t i = 0; i < port.n_backends; i++) {
 		const struct wag_slot *slot = &first[i];
@@ -184,15 +186,25 @@ static bool range_valid(const struct sync *s, const struct sync_port *p)
 		list[i] = (struct svc_backend){
 			.addr = slot->addr, .port = slot->port, .flags = slot->flags
 		};
-		if (slot->svc_id != p->svc_id ||
-		    (i && svc_backend_compare(&list[i - 1], &list[i]) >= 0))
+		if ((i && svc_backend_compare(&list[i - 1], &list[i]) >= 0) ||
+		    (!(p->slots_flags & WAG_SLOTS_HEAD) && slot->flags != WAG_BACKEND_CLUSTER))
 			return false;
 	}
 	port.backends = list;
-	svc_slot_head(&port, p->svc_id, &head);
-	if (!(p->slots_flags & WAG_SLOTS_HEAD))
-		return head.cluster_count == port.n_backends && head.local_count == 0;
-	return memcmp(&s->slots[p->base], &head, sizeof(head)) == 0;
+	return svc_slots(&port) == p->count && svc_slots_write(&port, p->svc_id, slots) == 0 &&
+	       memcmp(&s->slots[p->base], slots, p->count * sizeof(*slots)) == 0;
+}
+
+/* How many endpoints the range seems to have; what is behind them is the lookup tables'. */
+static uint16_t endpoints_of(const struct sync *s, const struct sync_port *p)
+{
+	uint32_t n = p->base + p->count - sync_port_first(p);
+	struct wag_slot_head head;
+
+	if (!(p->slots_flags & WAG_SLOTS_MAGLEV))
+		return n;
+	memcpy(&head, &s->slots[p->base], sizeof(head));
+	return head.local_table && head.local_table - 1U < n ? head.local_table - 1U : 0;
 }
 
 /* The published range of a port, if it is one. */
@@ -216,6 +228,7 @@ static int adopt_range(struct adoption *a, struct sync_port *p)
 		return r;
 	p->base = base;
 	p->count = count;
+	p->n_backends = endpoints_of(s, p);
 	p->repair = !range_valid(s, p);
 	a->taken[a->n_taken++] = (struct slot_range){ base, count };
 	return 0;

@@ -162,21 +162,6 @@ static int roll_back(struct sync *s, struct sync_port *p)
 	return 0;
 }
 
-static void write_slots(struct sync *s, const struct sync_port *p)
-{
-	struct wag_slot *at = &s->slots[p->new_base];
-
-	if (p->want->slots_flags & WAG_SLOTS_HEAD)
-		svc_slot_head(p->want, p->svc_id, (struct wag_slot_head *)at++);
-	for (uint32_t i = 0; i < p->want->n_backends; i++) {
-		const struct svc_backend *b = &p->want->backends[i];
-
-		*at++ = (struct wag_slot){
-			.addr = b->addr, .port = b->port, .flags = b->flags, .svc_id = p->svc_id
-		};
-	}
-}
-
 /* What is still a backend is found again when the trash is emptied. */
 static void trash_leavers(struct sync *s, const struct sync_port *p)
 {
@@ -192,11 +177,12 @@ static int publish(struct sync *s, struct sync_port *p)
 {
 	struct wag_svc_state *st = &s->states[p->index];
 	uint32_t old_count = p->published ? p->count : 0;
-	int r = reserve_trash(s, old_count);
+	int r = reserve_trash(s, old_count ? p->n_backends : 0);
 
+	if (r == 0)
+		r = svc_slots_write(p->want, p->svc_id, &s->slots[p->new_base]);
 	if (r < 0)
 		return r;
-	write_slots(s, p);
 	if (!p->published) {
 		sync_store_u32(&st->affinity_s, p->want->affinity_s);
 		sync_store_u32(&st->svc_id, p->svc_id);
@@ -210,6 +196,7 @@ static int publish(struct sync *s, struct sync_port *p)
 	s->freed |= old_count != 0;
 	p->base = p->new_base;
 	p->count = p->new_count;
+	p->n_backends = p->want->n_backends;
 	p->slots_flags = p->want->slots_flags;
 	s->stats.backends += sync_port_backends(p);
 	p->new_count = 0;

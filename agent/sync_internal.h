@@ -38,6 +38,7 @@ struct sync_port {
 	uint32_t n_frontends; /* actual ones */
 	uint16_t count;	      /* published slots, a head among them; the range it owns */
 	uint16_t new_count;   /* during a run: the range taken at new_base */
+	uint16_t n_backends;  /* of those slots; without a count they count for nothing */
 	uint16_t slots_flags; /* WAG_SLOTS_* of the published word */
 	uint16_t node_port;
 	uint8_t proto, family;
@@ -145,13 +146,7 @@ static inline uint32_t sync_port_first(const struct sync_port *p)
 
 static inline uint32_t sync_port_backends(const struct sync_port *p)
 {
-	return p->base + p->count - sync_port_first(p);
-}
-
-/* How many slots a port is to have. */
-static inline uint32_t sync_slots_wanted(const struct svc_table_port *want)
-{
-	return want->n_backends + (want->slots_flags & WAG_SLOTS_HEAD ? 1 : 0);
+	return p->count ? p->n_backends : 0;
 }
 
 /* State words: one store each, in program order; the slots they name are written before. */

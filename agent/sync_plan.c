@@ -112,8 +112,8 @@ static bool slots_current(const struct sync *s, const struct sync_port *p)
 {
 	const struct wag_slot *slot = &s->slots[sync_port_first(p)];
 
-	if (!p->published || p->repair || p->count != sync_slots_wanted(p->want) ||
-	    p->slots_flags != p->want->slots_flags)
+	if (!p->published || p->repair || p->count != svc_slots(p->want) ||
+	    sync_port_backends(p) != p->want->n_backends || p->slots_flags != p->want->slots_flags)
 		return false;
 	for (uint32_t i = 0; i < p->want->n_backends; i++, slot++) {
 		const struct svc_backend *b = &p->want->backends[i];
@@ -143,6 +143,7 @@ static int take_range(struct sync *s, uint32_t len, uint32_t *ret)
 
 static int plan_slots(struct sync *s, struct sync_port *p)
 {
+	uint32_t wanted;
 	int r;
 
 	p->failed = false;
@@ -152,13 +153,14 @@ static int plan_slots(struct sync *s, struct sync_port *p)
 	r = sync_reserve(&s->changing, sizeof(*s->changing), s->n_changing + 1, &s->cap_changing);
 	if (r < 0)
 		return r;
-	if (sync_slots_wanted(p->want)) {
-		r = take_range(s, sync_slots_wanted(p->want), &p->new_base);
+	wanted = svc_slots(p->want);
+	if (wanted) {
+		r = take_range(s, wanted, &p->new_base);
 		if (r < 0) {
 			sync_fail(s, p->svc, r == -ENOSPC ? SYNC_MAP_SLOT : SYNC_MAP_NONE, r);
 			return 0;
 		}
-		p->new_count = sync_slots_wanted(p->want);
+		p->new_count = wanted;
 	}
 	s->changing[s->n_changing++] = p;
 	return 0;

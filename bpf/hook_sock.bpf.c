@@ -314,6 +314,7 @@ static __always_inline int sock_forward(struct bpf_sock_addr *ctx, struct sock_c
 		if (addr_is_zero(&client.addr))
 			return SYS_PROCEED; /* the packet path will know it */
 	}
+	client.hash = bpf_get_prandom_u32(); /* it has no port yet that its flow could be told by */
 	switch (svc_select(&front, &client, call->proto, &choice)) {
 	case SVC_NO_BACKEND:
 		return sock_no_backend(ctx, call, &choice);

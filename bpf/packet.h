@@ -70,10 +70,11 @@ struct wag_pkt {
 struct svc_client {
 	struct wag_addr addr; /* zero: not known, and then nothing may depend on it */
 	__u64 now;
-	__u32 outside; /* neither the node nor a pod of it */
+	__u32 hash; /* of its flow: which entry of a lookup table it has */
+	__u8 outside; /* neither the node nor a pod of it */
 	__u8 direct; /* to be answered past us: it keeps its address */
 	__u8 local;  /* with direct: the node that it reached has chosen this one */
-	__u16 pad;
+	__u8 pad;
 };
 
 /* A backend, and the Service it was chosen for; svc_id 0: a hostPort's pod. */

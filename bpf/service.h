@@ -154,13 +154,29 @@ static __always_inline void affinity_remember(const struct svc_client *client,
 		count_map_error(WAG_MAP_AFFINITY, err);
 }
 
+/* The slot, from the head, that an entry of a lookup table names; 0: it is another Service's. */
+static __always_inline __u32 svc_entry(__u32 table, __u32 entry, __u32 svc_id)
+{
+	__u32 at = table + entry / WAG_SLOT_ENTRIES;
+	struct wag_slot_entries *entries = bpf_map_lookup_elem(&wag_slot, &at);
+
+	entry %= WAG_SLOT_ENTRIES;
+	/* clang takes it off the quotient above, and all verifiers: "unbounded memory access". */
+	barrier_var(entry);
+	if (!entries || entries->svc_id != svc_id || entry >= WAG_SLOT_ENTRIES)
+		return 0;
+	return entries->at[entry];
+}
+
 /*
- * Any slot of the set (WAG_BACKEND_*) that a state's word leads to. 0, -ENOENT: the set is empty,
- * -EAGAIN: the range is another Service's by now.
+ * A slot of the set (WAG_BACKEND_*) that a state's word leads to: its lookup table's for hash, else
+ * any. 0, -ENOENT: the set is empty, -EAGAIN: the range is another Service's by now.
  */
-static __always_inline int svc_pick(__u64 slots, __u32 set, struct svc_choice *choice)
+static __always_inline int svc_pick(__u64 slots, __u32 set, __u32 hash, struct svc_choice *choice)
 {
 	__u32 at = WAG_SLOTS_BASE(slots), count = WAG_SLOTS_COUNT(slots);
+	__u32 first = 0, entries = 0, table = 0;
+	bool local = set == WAG_BACKEND_LOCAL;
 	struct wag_slot_head *head;
 	struct wag_slot *slot;
 
@@ -168,12 +184,19 @@ static __always_inline int svc_pick(__u64 slots, __u32 set, struct svc_choice *c
 		head = bpf_map_lookup_elem(&wag_slot, &at);
 		if (!head || head->svc_id != choice->svc_id)
 			return -EAGAIN;
-		at += set == WAG_BACKEND_LOCAL ? 1 : head->cluster_first;
-		count = set == WAG_BACKEND_LOCAL ? head->local_count : head->cluster_count;
+		first = local ? 1 : head->cluster_first;
+		count = local ? head->local_count : head->cluster_count;
+		entries = local ? head->local_entries : head->cluster_entries;
+		table = at + (local ? head->local_table : head->cluster_table);
 	}
 	if (!count)
 		return -ENOENT;
-	at += bpf_get_prandom_u32() % count;
+	if (!entries)
+		at += first + bpf_get_prandom_u32() % count;
+	else if ((first = svc_entry(table, hash % entries, choice->svc_id)))
+		at += first;
+	else
+		return -EAGAIN;
 	slot = bpf_map_lookup_elem(&wag_slot, &at);
 	if (!slot || slot->svc_id != choice->svc_id)
 		return -EAGAIN;
@@ -244,7 +267,7 @@ static __always_inline enum svc_result svc_choose(const struct svc_client *clien
 		if (affinity_s &&
 		    affinity_recall(client, &key, affinity_s, set, proto, choice))
 			return SVC_FOUND;
-		r = svc_pick(slots, set, choice);
+		r = svc_pick(slots, set, client->hash, choice);
 		if (r == -ENOENT)
 			return SVC_NO_LOCAL;
 		if (r)

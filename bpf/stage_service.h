@@ -8,11 +8,25 @@
 #include "service.h"
 #include "stage_track.h"
 
+/* The same on every node; of whole addresses, which flow_cache_hash() does not look at. */
+static __always_inline __u32 flow_hash(const struct wag_tuple *t)
+{
+	__u64 hash = t->saddr.d[1] ^ t->saddr.d[0] * 0x9e3779b97f4a7c15ULL;
+
+	hash = (hash ^ hash >> 32) * 0xff51afd7ed558ccdULL;
+	hash ^= t->daddr.d[1] ^ t->daddr.d[0] * 0x9e3779b97f4a7c15ULL;
+	hash = (hash ^ hash >> 32) * 0xff51afd7ed558ccdULL;
+	hash ^= (__u64)t->sport << 32 ^ (__u64)t->dport << 8 ^ t->proto;
+	hash = (hash ^ hash >> 32) * 0xc4ceb9fe1a85ec53ULL;
+	return hash >> 32;
+}
+
 /* The node itself is one client, whichever of its addresses a packet has. */
 static __always_inline void client_of(const struct wag_pkt *pkt, struct svc_client *client)
 {
 	client->now = pkt->now;
 	client->outside = point_from_net(pkt);
+	client->hash = flow_hash(&pkt->tuple);
 	if (!point_to_net(pkt) || !node_addr_of(pkt->flags & PKT_V6, &client->addr))
 		client->addr = pkt->tuple.saddr;
 }

@@ -164,12 +164,25 @@ static json_t *sets_json(__u16 flags, bool head)
 	return list;
 }
 
+/* Behind the last endpoint, from the range's base: a lookup table may follow. */
+static __u32 backends_end(const struct tables *t, const struct wag_svc_state *state)
+{
+	__u32 base = WAG_SLOTS_BASE(state->slots), count = WAG_SLOTS_COUNT(state->slots);
+	struct wag_slot_head head;
+
+	if (!(WAG_SLOTS_FLAGS(state->slots) & WAG_SLOTS_MAGLEV) ||
+	    pinned_map_lookup(&t->slot, &base, &head) < 0 || head.svc_id != state->svc_id)
+		return count;
+	return head.local_table < count ? head.local_table : count;
+}
+
 static json_t *backends_json(const struct tables *t, const struct wag_svc_state *state, __u8 proto)
 {
 	bool head = WAG_SLOTS_FLAGS(state->slots) & WAG_SLOTS_HEAD;
+	__u32 end = backends_end(t, state);
 	json_t *list = json_array();
 
-	for (__u32 i = head; i < WAG_SLOTS_COUNT(state->slots); i++) {
+	for (__u32 i = head; i < end; i++) {
 		__u32 index = WAG_SLOTS_BASE(state->slots) + i;
 		struct wag_slot slot;
 		char text[80];
@@ -199,6 +212,11 @@ static const char *forwarding_of(const struct wag_svc *svc, __u64 slots)
 											 "snat";
 }
 
+static const char *algorithm_of(__u64 slots)
+{
+	return WAG_SLOTS_FLAGS(slots) & WAG_SLOTS_MAGLEV ? "maglev" : "random";
+}
+
 static json_t *frontend_json(const struct tables *t, const struct frontend *f)
 {
 	struct wag_svc_state state = {};
@@ -213,11 +231,13 @@ static json_t *frontend_json(const struct tables *t, const struct frontend *f)
 	name.ns[sizeof(name.ns) - 1] = name.name[sizeof(name.name) - 1] = '\0';
 	name.port_name[sizeof(name.port_name) - 1] = name.type[sizeof(name.type) - 1] = '\0';
 	address_text(&f->key.addr, f->key.port, f->key.proto, text, sizeof(text));
-	return json_pack("{s:i, s:s, s:s, s:s, s:s, s:o, s:s, s:s, s:s, s:s, s:i, s:b, s:o, s:o}",
+	return json_pack("{s:i, s:s, s:s, s:s, s:s, s:o, s:s, s:s, s:s, s:s, s:s, s:i, s:b, s:o, "
+			 "s:o}",
 			 "id", (int)f->svc.index, "namespace", name.ns, "name", name.name,
 			 "portName", name.port_name, "type", name.type,
 			 "kinds", kinds_json(f->svc.flags),
 			 "forwarding", forwarding_of(&f->svc, state.slots),
+			 "algorithm", algorithm_of(state.slots),
 			 "frontend", text,
 			 "protocol", wag_proto_name(f->key.proto),
 			 "trafficPolicy", policy_of(&f->svc, state.slots),
@@ -256,18 +276,16 @@ int services_read(const struct cli *cli, json_t **ret, struct wag_err *err)
 	return 0;
 }
 
-static bool is_local(const json_t *service)
+static bool says(const json_t *service, const char *key, const char *value)
 {
-	const char *policy = json_string_value(json_object_get(service, "trafficPolicy"));
+	const char *text = json_string_value(json_object_get(service, key));
 
-	return policy && strcmp(policy, "Local") == 0;
+	return text && strcmp(text, value) == 0;
 }
 
-static bool is_dsr(const json_t *service)
+static bool is_local(const json_t *service)
 {
-	const char *forwarding = json_string_value(json_object_get(service, "forwarding"));
-
-	return forwarding && strcmp(forwarding, "dsr") == 0;
+	return says(service, "trafficPolicy", "Local");
 }
 
 void service_rules(const json_t *service, char *buf, size_t size)
@@ -275,7 +293,9 @@ void service_rules(const json_t *service, char *buf, size_t size)
 	int affinity = (int)json_integer_value(json_object_get(service, "affinitySeconds"));
 	bool ranges = json_array_size(json_object_get(service, "sourceRanges"));
 	char seconds[32] = "";
-	const char *rules[] = { is_local(service) ? "Local" : "", is_dsr(service) ? "DSR" : "",
+	const char *rules[] = { is_local(service) ? "Local" : "",
+				says(service, "forwarding", "dsr") ? "DSR" : "",
+				says(service, "algorithm", "maglev") ? "Maglev" : "",
 				seconds, ranges ? "source ranges" : "" };
 	size_t len = 0;
 

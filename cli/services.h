@@ -5,10 +5,10 @@
 #include "cli.h"
 
 /*
- * An array of {id, namespace, name, portName, type, kinds, forwarding, frontend, protocol,
- * trafficPolicy, affinitySeconds, endpoints, sourceRanges: [CIDR], backends: [{slot, address,
- * sets}]}, sorted by id and frontend. endpoints: there are some, if none here. 0, or -errno with
- * err filled.
+ * An array of {id, namespace, name, portName, type, kinds, forwarding, algorithm, frontend,
+ * protocol, trafficPolicy, affinitySeconds, endpoints, sourceRanges: [CIDR], backends: [{slot,
+ * address, sets}]}, sorted by id and frontend. endpoints: there are some, if none here. 0, or
+ * -errno with err filled.
  */
 int services_read(const struct cli *cli, json_t **ret, struct wag_err *err);
 /* "Local, affinity 10800 s, source ranges": what is not as usual about a frontend; "" : nothing. */

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <waggle/cleanup.h>
 #include "agent/compile_service.h"
 #include "agent/model.h"
 #include "cases.h"
@@ -22,6 +23,7 @@
 /* A Service with every kind of frontend; who: NOBODY for the end. */
 struct service_spec {
 	bool external_local, internal_local;
+	enum lb_algorithm algorithm;
 	struct {
 		enum who who;
 		bool local, going;
@@ -71,6 +73,7 @@ static struct svc_table *compile(const struct service_spec *spec, bool v6)
 			.type = SVC_LOAD_BALANCER,
 			.external_local = spec->external_local,
 			.internal_local = spec->internal_local,
+			.algorithm = spec->algorithm,
 			.affinity_s = spec->affinity_s,
 			.cluster_ips = &vip, .n_cluster_ips = 1,
 			.external_ips = &external, .n_external_ips = 1,
@@ -90,19 +93,25 @@ static struct svc_table *compile(const struct service_spec *spec, bool v6)
 	return table;
 }
 
-static void put_backend(struct world *w, __u32 at, const struct svc_table_port *p,
-			const struct svc_backend *b)
+static void put_backends(struct world *w, const struct svc_table_port *p)
 {
-	const struct wag_slot slot = {
-		.addr = b->addr, .port = b->port, .flags = b->flags, .svc_id = SVC_ID
-	};
-	const struct wag_backend_key key = {
-		.addr = b->addr, .svc_id = SVC_ID, .port = b->port, .proto = p->proto
-	};
-	const struct wag_backend value = { .flags = b->flags };
+	_cleanup_free_ struct wag_slot *slots = calloc(svc_slots(p) + 1, sizeof(*slots));
 
-	bpf_map_update_elem(w->slot, &at, &slot, BPF_ANY);
-	bpf_map_update_elem(w->backend, &key, &value, BPF_ANY);
+	expect(slots && svc_slots_write(p, SVC_ID, slots) == 0, "no slots");
+	for (__u32 i = 0; slots && i < svc_slots(p); i++) {
+		__u32 at = BASE + i;
+
+		bpf_map_update_elem(w->slot, &at, &slots[i], BPF_ANY);
+	}
+	for (__u32 i = 0; i < p->n_backends; i++) {
+		const struct svc_backend *b = &p->backends[i];
+		const struct wag_backend_key key = {
+			.addr = b->addr, .svc_id = SVC_ID, .port = b->port, .proto = p->proto
+		};
+		const struct wag_backend value = { .flags = b->flags };
+
+		bpf_map_update_elem(w->backend, &key, &value, BPF_ANY);
+	}
 }
 
 static void put_ranges(struct world *w, const struct svc_table_port *p)
@@ -123,17 +132,10 @@ static void program(struct world *w, const struct service_spec *spec)
 	struct svc_table *table = compile(spec, w->v6);
 	const struct svc_table_port *p = &table->ports[0];
 	struct wag_svc_state state = { .svc_id = SVC_ID, .affinity_s = p->affinity_s };
-	struct wag_slot_head head;
-	__u32 at = BASE, index = 1;
+	__u32 index = 1;
 
-	svc_slot_head(p, SVC_ID, &head);
-	if (p->slots_flags & WAG_SLOTS_HEAD) {
-		bpf_map_update_elem(w->slot, &at, &head, BPF_ANY);
-		at++;
-	}
-	for (__u32 i = 0; i < p->n_backends; i++, at++)
-		put_backend(w, at, p, &p->backends[i]);
-	state.slots = WAG_SLOTS(BASE, at - BASE, p->slots_flags);
+	put_backends(w, p);
+	state.slots = WAG_SLOTS(BASE, svc_slots(p), p->slots_flags);
 	bpf_map_update_elem(w->svc_state, &index, &state, BPF_ANY);
 	put_ranges(w, p);
 	for (__u32 i = 0; i < p->n_frontends; i++) {
@@ -475,6 +477,107 @@ static void serving_keeps_its_flows(struct world *w)
 	expect(is_addr(w, &out, true, POD_C), "the flow stayed with what is gone");
 }
 
+/* ---- Maglev ---- */
+
+#define FLOWS 120
+
+/* Which endpoint each of a client's flows gets, on a node that knows of none of them. */
+static void choices(struct world *w, const struct service_spec *spec, enum who dst,
+		    enum who got[FLOWS])
+{
+	world_reset(w, w->v6);
+	program(w, spec);
+	for (__u16 i = 0; i < FLOWS; i++) {
+		struct frame out;
+
+		got[i] = NOBODY;
+		if (opens(w, FROM_NET, OUTSIDE, dst, IPPROTO_TCP, 4000 + i, &out) != V_REDIRECT)
+			continue;
+		for (int e = 0; e < EPS_MAX && spec->eps[e].who; e++)
+			if (is_addr(w, &out, true, spec->eps[e].who))
+				got[i] = spec->eps[e].who;
+	}
+}
+
+static unsigned same(const enum who *a, const enum who *b)
+{
+	unsigned n = 0;
+
+	for (int i = 0; i < FLOWS; i++)
+		n += a[i] == b[i];
+	return n;
+}
+
+static unsigned count(const enum who *got, enum who who)
+{
+	unsigned n = 0;
+
+	for (int i = 0; i < FLOWS; i++)
+		n += got[i] == who;
+	return n;
+}
+
+/* Conntrack is empty each time: what is the same is so by the table. */
+static void maglev(struct world *w)
+{
+	struct service_spec spec = { .algorithm = LB_ALGORITHM_MAGLEV,
+				     .eps = { { POD_B, true }, { PEER, false }, { POD_C, true } } };
+	enum who first[FLOWS], again[FLOWS];
+	unsigned kept;
+
+	choices(w, &spec, LB, first);
+	expect(count(first, POD_B) > 20 && count(first, POD_C) > 20 && count(first, PEER) > 20 &&
+		       count(first, NOBODY) == 0, "%u, %u, %u: not spread", count(first, POD_B),
+	       count(first, POD_C), count(first, PEER));
+	choices(w, &spec, LB, again);
+	expect(same(first, again) == FLOWS, "%u of %d flows again", same(first, again), FLOWS);
+	spec.eps[0].local = spec.eps[2].local = false;
+	spec.eps[1].local = true;
+	spec.external_local = true; /* makes the order of slots another one */
+	choices(w, &spec, LB, again);
+	expect(count(again, PEER) == FLOWS, "not the one endpoint there is here");
+	spec.external_local = false;
+	spec.internal_local = true;
+	choices(w, &spec, LB, again);
+	expect(same(first, again) == FLOWS, "another node chose another one for %u flows",
+	       FLOWS - same(first, again));
+	spec.eps[2].who = NOBODY;
+	choices(w, &spec, LB, again);
+	kept = same(first, again);
+	expect(count(again, NOBODY) == 0 && kept <= FLOWS - count(first, POD_C) &&
+		       kept > FLOWS - count(first, POD_C) - FLOWS / 4,
+	       "%u of %d flows stayed, %u had to go", kept, FLOWS, count(first, POD_C));
+}
+
+static void maglev_local(struct world *w)
+{
+	const struct service_spec spec = {
+		.algorithm = LB_ALGORITHM_MAGLEV, .external_local = true,
+		.eps = { { POD_B, true }, { PEER, false }, { POD_C, true } },
+	};
+	enum who first[FLOWS], again[FLOWS];
+
+	choices(w, &spec, LB, first);
+	choices(w, &spec, LB, again);
+	expect(count(first, POD_B) > 30 && count(first, POD_B) + count(first, POD_C) == FLOWS,
+	       "%u of %d, %u elsewhere", count(first, POD_B), FLOWS, count(first, PEER));
+	expect(same(first, again) == FLOWS, "%u of %d flows again", same(first, again), FLOWS);
+}
+
+/* A client keeps the endpoint of its first flow, whatever the table says of the others. */
+static void maglev_affinity(struct world *w)
+{
+	const struct service_spec spec = {
+		.algorithm = LB_ALGORITHM_MAGLEV, .affinity_s = 10800,
+		.eps = { { POD_B, true }, { PEER, false }, { POD_C, true } },
+	};
+	enum who got[FLOWS];
+
+	choices(w, &spec, LB, got);
+	expect(count(got, got[0]) == FLOWS && got[0] != NOBODY, "%u of %d", count(got, got[0]),
+	       FLOWS);
+}
+
 /* A load balancer's address that the node has too: it calls from that very address. */
 static void from_its_own_address(struct world *w)
 {
@@ -523,6 +626,9 @@ void suite_service(struct world *w)
 	run_both(w, "loadBalancerSourceRanges", source_ranges);
 	run_both(w, "NodePorts on some addresses only", node_port_addresses);
 	run_both(w, "affinity", affinity);
+	run_both(w, "Maglev: a flow's endpoint is the same on every node", maglev);
+	run_both(w, "Maglev among the local endpoints", maglev_local);
+	run_both(w, "Maglev: affinity goes first", maglev_affinity);
 	run_both(w, "the node calls an address of its own", from_its_own_address);
 	run_both(w, "a datagram's flow stays while its endpoint serves", serving_keeps_its_flows);
 	cfg.host_routing = 0;

@@ -35,6 +35,8 @@ static void add_backends(const struct world_port *from, struct svc_table_port *p
 	qsort(p->backends, p->n_backends, sizeof(*p->backends), svc_backend_compare);
 	if (from->local)
 		p->slots_flags = WAG_SLOTS_ANY | (p->n_backends ? WAG_SLOTS_HEAD : 0);
+	if (from->maglev && p->n_backends)
+		p->slots_flags |= WAG_SLOTS_HEAD | WAG_SLOTS_MAGLEV;
 }
 
 static void add_ranges(struct svc_table_port *p)
@@ -108,6 +110,7 @@ static void random_port(struct world *w, unsigned svc, unsigned port)
 		p->vips[p->n_vips++] = WORLD_SHARED + port * 2 + world_random(w, 2);
 	p->node_port = world_random(w, 3);
 	p->local = world_random(w, 2);
+	p->maglev = world_random(w, 3) == 0;
 	p->n_ranges = world_random(w, 3);
 	for (unsigned i = 0; i < 10; i++)
 		if (world_random(w, 3) == 0)
@@ -182,8 +185,10 @@ static void check_backends(struct dataplane *dp, uint64_t slots, uint32_t svc_id
 	const struct wag_slot *slot = dataplane_slots(dp, &n) + WAG_SLOTS_BASE(slots);
 	const struct wag_slot_head *head = (const struct wag_slot_head *)slot;
 	unsigned first = WAG_SLOTS_FLAGS(slots) & WAG_SLOTS_HEAD ? 1 : 0;
+	unsigned end = WAG_SLOTS_FLAGS(slots) & WAG_SLOTS_MAGLEV ? head->local_table :
+								   WAG_SLOTS_COUNT(slots);
 
-	for (unsigned i = first; i < WAG_SLOTS_COUNT(slots); i++) {
+	for (unsigned i = first; i < end; i++) {
 		struct wag_backend_key key = {
 			.addr = slot[i].addr, .svc_id = svc_id, .port = slot[i].port,
 			.proto = IPPROTO_TCP
@@ -294,6 +299,27 @@ static void check_ranges(struct dataplane *dp, const struct svc_table_port *want
 	}
 }
 
+/* Every entry of the tables leads to an endpoint of its set. */
+static void check_table(const struct wag_slot *range, const struct svc_table_port *want)
+{
+	const struct wag_slot_head *head = (const struct wag_slot_head *)range;
+
+	for (int set = 0; want->slots_flags & WAG_SLOTS_MAGLEV && set < 2; set++) {
+		uint32_t n = set ? head->local_entries : head->cluster_entries;
+		const struct wag_slot_entries *table = (const struct wag_slot_entries *)range +
+						       (set ? head->local_table :
+							      head->cluster_table);
+
+		for (uint32_t i = 0; i < n; i++) {
+			uint32_t at = table[i / WAG_SLOT_ENTRIES].at[i % WAG_SLOT_ENTRIES];
+
+			assert_in_range(at, 1, want->n_backends);
+			assert_true(range[at].flags &
+				    (set ? WAG_BACKEND_LOCAL : WAG_BACKEND_CLUSTER));
+		}
+	}
+}
+
 static void check_port(struct dataplane *dp, const char *svc, const struct world_port *p)
 {
 	struct search s = { .name = svc, .port_name = p->name };
@@ -311,8 +337,8 @@ static void check_port(struct dataplane *dp, const char *svc, const struct world
 	assert_int_equal(st->svc_id, s.found->svc_id);
 	assert_int_equal(WAG_SLOTS_FLAGS(st->slots), want->slots_flags);
 	slots += want->slots_flags & WAG_SLOTS_HEAD ? 1 : 0;
-	assert_int_equal(WAG_SLOTS_COUNT(st->slots),
-			 p->n_backends + !!(want->slots_flags & WAG_SLOTS_HEAD));
+	assert_int_equal(WAG_SLOTS_COUNT(st->slots), svc_slots(want));
+	check_table(slots - 1, want);
 	for (unsigned i = 0; i < p->n_backends; i++) {
 		const struct wag_backend *backend;
 		struct wag_backend_key key = {

@@ -17,6 +17,7 @@ struct world_port {
 	unsigned vips[4], n_vips; /* 10.96.0.<n>:80/TCP */
 	unsigned backends[10], n_backends; /* 10.1.0.<n>:8080 */
 	bool local; /* it has a local set: who is in which set is told by the number */
+	bool maglev;
 	unsigned n_ranges; /* 10.<n>.0.0/16 for n of 1.. */
 	uint16_t node_port;
 	uint32_t affinity_s;

@@ -18,8 +18,8 @@
  * The node under test is n1 in zone z1.
  *
  * A table is told as "port/proto/family+flags: frontends > backends" for each port; flags: i, e for
- * the Local traffic policies, r for source ranges, d for DSR. A frontend has for flags:
- * C clusterIP, N NodePort, E externalIP, L load balancer. A backend has none if it is for
+ * the Local traffic policies, r for source ranges, d for DSR, m for Maglev. A frontend has for
+ * flags: C clusterIP, N NodePort, E externalIP, L load balancer. A backend has none if it is for
  * everybody, else: c cluster set, l local set, - neither. Then " ?": endpoints, but not here;
  * " !i", " !e": none for internal or external traffic.
  */
@@ -132,7 +132,7 @@ static char *tell_port(const struct svc_table_port *p, char *buf, char *end)
 {
 	char text[64], flags[16];
 
-	letters(p->slots_flags >> 2, "ierd", flags);
+	letters(p->slots_flags >> 2, "ierdm", flags);
 	buf += snprintf(buf, end - buf, "%s/%s/%u%s%s:", p->name, wag_proto_name(p->proto),
 			p->family, *flags ? "+" : "", flags);
 	for (uint32_t j = 0; j < p->n_frontends; j++)

@@ -182,6 +182,8 @@ static void test_together(void **state)
 		{ { "--lb-mode=dsr", "--routing-mode=tunnel", "--cni-chaining-mode=flannel" },
 		  { "--lb-mode=dsr", "--cni-chaining-mode" } },
 		{ { "--lb-mode=ipip" }, { "lb-mode: 'ipip' is none of snat|dsr|hybrid" } },
+		{ { "--lb-algorithm=maglev" }, { NULL } },
+		{ { "--lb-algorithm=hash" }, { "lb-algorithm: 'hash' is none of random|maglev" } },
 		{ { "--pin-dir=relative" }, { "--pin-dir", "absolute" } },
 		{ { "--ipam=cluster-pool" }, { NULL } },
 		{ { "--ipam=cluster-pool", "--manifests=/m" },

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* A Service's annotations for DSR, in both languages of the API. */
+/* A Service's annotations for DSR and the algorithm, in both languages of the API. */
 #include <jansson.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,6 +16,8 @@
 static const struct {
 	const char *key, *value, *other; /* other: Cilium's, beside it */
 	enum lb_mode mode;
+	enum lb_algorithm algorithm;
+	const char *other_key; /* NULL: that for DSR */
 } rows[] = {
 	{ "team", "dsr", NULL, LB_MODE_DEFAULT },
 	{ MODEL_FORWARDING, "dsr", NULL, LB_MODE_DSR },
@@ -26,11 +28,29 @@ static const struct {
 	{ MODEL_FORWARDING, "hybrid", NULL, LB_MODE_DEFAULT },
 	{ "team", "x", "dsr", LB_MODE_DSR },
 	{ "team", "x", "snat", LB_MODE_SNAT },
+	{ MODEL_ALGORITHM, "maglev", NULL, 0, LB_ALGORITHM_MAGLEV },
+	{ MODEL_ALGORITHM, "random", NULL, 0, LB_ALGORITHM_RANDOM },
+	{ MODEL_ALGORITHM, "Maglev", NULL, 0, LB_ALGORITHM_UNKNOWN },
+	{ MODEL_ALGORITHM, "", NULL, 0, LB_ALGORITHM_DEFAULT },
+	{ MODEL_ALGORITHM, "random", "maglev", 0, LB_ALGORITHM_RANDOM, MODEL_ALGORITHM_CILIUM },
+	{ MODEL_ALGORITHM, "", "maglev", 0, LB_ALGORITHM_MAGLEV, MODEL_ALGORITHM_CILIUM },
+	{ "team", "x", "maglev", 0, LB_ALGORITHM_MAGLEV, MODEL_ALGORITHM_CILIUM },
+	{ "team", "x", "rand", 0, LB_ALGORITHM_UNKNOWN, MODEL_ALGORITHM_CILIUM },
 };
+
+struct said {
+	enum lb_mode mode;
+	enum lb_algorithm algorithm;
+};
+
+static const char *other_key(size_t i)
+{
+	return rows[i].other_key ? rows[i].other_key : MODEL_FORWARDING_CILIUM;
+}
 
 static int keep(void *ctx, struct object *obj, const json_t *tree)
 {
-	*(enum lb_mode *)ctx = obj->service.forwarding;
+	*(struct said *)ctx = (struct said){ obj->service.forwarding, obj->service.algorithm };
 	object_free(obj);
 	return 0;
 }
@@ -40,20 +60,20 @@ static void complain(void *ctx, const struct kube_ident *ident, const struct wag
 	fail_msg("%s", err->msg);
 }
 
-static enum lb_mode of_json(size_t i)
+static struct said of_json(size_t i)
 {
 	const char *other = rows[i].other;
-	enum lb_mode mode = LB_MODE_HYBRID;
-	const struct kube_sink sink = { keep, complain, &mode, NULL, false };
+	struct said said = { LB_MODE_HYBRID };
+	const struct kube_sink sink = { keep, complain, &said, NULL, false };
 	json_t *tree = json_pack("{s:s, s:s, s:{s:s, s:s, s:{s:s, s:s*}}, s:{}}", "kind", "Service",
 				 "apiVersion", "v1", "metadata", "namespace", "a", "name", "x",
-				 "annotations", rows[i].key, rows[i].value, MODEL_FORWARDING_CILIUM,
+				 "annotations", rows[i].key, rows[i].value, other_key(i),
 				 other, "spec");
 
 	assert_non_null(tree);
 	assert_int_equal(kube_parse_any(tree, &sink), 0);
 	json_decref(tree);
-	return mode;
+	return said;
 }
 
 /* Everything here is shorter than 128 bytes, so that a length is one. */
@@ -75,32 +95,36 @@ static size_t put_pair(char *at, const char *key, const char *value)
 	return put(at, 12, pair, n);
 }
 
-static enum lb_mode of_protobuf(size_t i)
+static struct said of_protobuf(size_t i)
 {
 	struct kube_arena arena = { .max = 1 << 16 };
 	const struct object *obj = NULL;
 	struct kube_ident ident;
 	struct wag_err err = { 0 };
 	char meta[256], bytes[256];
-	enum lb_mode mode;
+	struct said said;
 	size_t n = put(meta, 1, "x", 1);
 
 	n += put(meta + n, 3, "a", 1);
 	n += put_pair(meta + n, rows[i].key, rows[i].value);
 	if (rows[i].other)
-		n += put_pair(meta + n, MODEL_FORWARDING_CILIUM, rows[i].other);
+		n += put_pair(meta + n, other_key(i), rows[i].other);
 	n = put(bytes, 1, meta, n);
 	assert_int_equal(kube_pb_object(MODEL_SERVICE, bytes, n, &arena, &obj, &ident, &err), 0);
-	mode = obj->service.forwarding;
+	said = (struct said){ obj->service.forwarding, obj->service.algorithm };
 	kube_arena_done(&arena);
-	return mode;
+	return said;
 }
 
 static void test_annotations(void **state)
 {
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-		assert_int_equal(of_json(i), rows[i].mode);
-		assert_int_equal(of_protobuf(i), rows[i].mode);
+		const struct said said[] = { of_json(i), of_protobuf(i) };
+
+		for (int j = 0; j < 2; j++) {
+			assert_int_equal(said[j].mode, rows[i].mode);
+			assert_int_equal(said[j].algorithm, rows[i].algorithm);
+		}
 	}
 }
 
@@ -111,6 +135,9 @@ static void test_a_change_is_one(void **state)
 
 	assert_true(object_equal(&a, &b));
 	b.service.forwarding = LB_MODE_DSR;
+	assert_false(object_equal(&a, &b));
+	b = a;
+	b.service.algorithm = LB_ALGORITHM_MAGLEV;
 	assert_false(object_equal(&a, &b));
 }
 

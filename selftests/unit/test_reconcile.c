@@ -44,7 +44,16 @@ static int on_checked(const char *ns, const char *name, const struct health_chec
 	return 0;
 }
 
-static const struct reconcile_listener listener = { on_refused, on_checked, on_programmed, NULL };
+static int n_remarks;
+
+static void on_remarked(const char *ns, const char *name, const char *remark, void *ctx)
+{
+	assert_non_null(strstr(remark, "lb-algorithm"));
+	n_remarks++;
+}
+
+static const struct reconcile_listener listener = { on_refused, on_remarked, on_checked,
+						    on_programmed, NULL };
 
 static uint64_t run(void)
 {
@@ -326,6 +335,44 @@ static void test_sync_proxy_rules_repeated(void **state)
 	assert_int_equal(run(), 2);
 }
 
+static void set_algorithm(enum lb_algorithm algorithm)
+{
+	struct object *obj = object_new(MODEL_SERVICE, "ns", "a");
+	struct wag_addr vip;
+
+	assert_non_null(obj);
+	assert_int_equal(wag_addr_parse("10.96.0.1", &vip), 0);
+	obj->service.cluster_ips = malloc(sizeof(vip));
+	obj->service.cluster_ips[0] = vip;
+	obj->service.n_cluster_ips = 1;
+	obj->service.ports = calloc(1, sizeof(struct svc_port));
+	obj->service.n_ports = 1;
+	obj->service.ports[0] = (struct svc_port){ strdup(""), IPPROTO_TCP, 80, 0 };
+	obj->service.algorithm = algorithm;
+	assert_true(model_upsert(m, obj) >= 0);
+}
+
+static void test_an_algorithm_nobody_knows_is_told_once(void **state)
+{
+	model_set_synced(m, MODEL_SERVICE);
+	model_set_synced(m, MODEL_SLICE);
+	n_remarks = 0;
+	set_algorithm(LB_ALGORITHM_RANDOM);
+	run();
+	assert_int_equal(n_remarks, 0);
+	set_algorithm(LB_ALGORITHM_UNKNOWN);
+	run();
+	assert_int_equal(n_remarks, 1);
+	assert_true(model_upsert(m, slice_of("a", "10.1.0.1")) >= 0);
+	run();
+	assert_int_equal(n_remarks, 1);
+	set_algorithm(LB_ALGORITHM_MAGLEV);
+	run();
+	set_algorithm(LB_ALGORITHM_UNKNOWN);
+	run();
+	assert_int_equal(n_remarks, 2);
+}
+
 static void test_a_name_that_does_not_fit_is_told(void **state)
 {
 	char name[100];
@@ -352,6 +399,7 @@ int main(void)
 		T(test_restart_deletes_only_when_complete),
 		T(test_the_zone_of_the_node_chooses_anew),
 		T(test_sync_proxy_rules_repeated),
+		T(test_an_algorithm_nobody_knows_is_told_once),
 		T(test_a_name_that_does_not_fit_is_told),
 #undef T
 	};

@@ -189,6 +189,45 @@ static void test_sets_and_ranges_alone(void **state)
 	assert_int_equal(run_ops(), 3); /* frontend, range, name */
 }
 
+/* Behind the endpoints of a range stand tables, which are no backends. */
+static void test_maglev_alone(void **state)
+{
+	struct world_port port = { .name = "p", .vips = { 1 }, .n_vips = 1, .backends = { 1, 2, 3 },
+				   .n_backends = 3 }, other = port;
+	struct sync_stats st;
+	uint64_t others;
+
+	other.vips[0] = 2;
+	set("svc0", &port, 1);
+	set("svc1", &other, 1);
+	run_ops();
+	others = slots_of(2);
+	port.maglev = true;
+	set("svc0", &port, 1);
+	assert_int_equal(run_ops(), 0); /* slots only */
+	assert_int_equal(count_of(1), 1 + 3 + 103);
+	assert_true(WAG_SLOTS_FLAGS(slots_of(1)) & WAG_SLOTS_MAGLEV);
+	set("svc0", &port, 1);
+	assert_int_equal(run_ops(), 0);
+	port.n_backends = 2;
+	set("svc0", &port, 1);
+	assert_int_equal(run_ops(), 1);
+	assert_int_equal(count_of(1), 1 + 2 + 103);
+	sync_get_stats(sy, &st);
+	assert_int_equal(st.backends, 5);
+	assert_int_equal(st.slots_used, 3 + 106);
+	assert_int_equal(dataplane_fake_count(dp, DP_BACKEND), 5);
+	assert_true(slots_of(2) == others);
+	port.n_backends = 1; /* it needs no table */
+	set("svc0", &port, 1);
+	assert_int_equal(run_ops(), 1);
+	assert_int_equal(count_of(1), 2);
+	port.maglev = false;
+	set("svc0", &port, 1);
+	assert_int_equal(run_ops(), 0);
+	assert_int_equal(count_of(1), 1);
+}
+
 struct seen_conflict {
 	unsigned n;
 	char loser[16], holder[16];
@@ -507,6 +546,7 @@ int main(void)
 		T(test_service_update_keeps_the_index),
 		T(test_affinity_alone),
 		T(test_sets_and_ranges_alone),
+		T(test_maglev_alone),
 		T(test_conflict_first_wins_other_takes_over),
 		T(test_frontend_moves_in_one_run),
 		T(test_failures_stay_pending_and_are_retried),

@@ -19,7 +19,7 @@
 static void test_adopts_garbage(void **state)
 {
 	for (unsigned seed = 1; seed <= 200; seed++) {
-		struct dataplane_fake_sizes sizes = { .n_states = 32, .n_slots = 128 };
+		struct dataplane_fake_sizes sizes = { .n_states = 32, .n_slots = 4096 };
 		struct world w = { .seed = seed };
 
 		sync_free(sy);
@@ -48,7 +48,7 @@ static void fail_soon(struct world *w)
 static void test_random_changes_keep_every_invariant(void **state)
 {
 	for (unsigned seed = 1; seed <= 60; seed++) {
-		struct dataplane_fake_sizes sizes = { .n_states = 64, .n_slots = 256 };
+		struct dataplane_fake_sizes sizes = { .n_states = 64, .n_slots = 8192 };
 		struct world w = { .seed = seed };
 
 		fresh(&sizes);
@@ -92,7 +92,7 @@ static void recover(struct world *w, uint64_t op, unsigned stores)
 
 static void test_death_after_any_operation(void **state)
 {
-	struct dataplane_fake_sizes sizes = { .n_states = 64, .n_slots = 256 };
+	struct dataplane_fake_sizes sizes = { .n_states = 64, .n_slots = 8192 };
 
 	for (unsigned seed = 1; seed <= 40; seed++) {
 		uint64_t n_ops = 1;

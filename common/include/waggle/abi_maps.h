@@ -221,6 +221,7 @@ struct wag_svc_state {
  * through frontends that are meant for them.
  */
 #define WAG_SLOTS_DSR 32U
+#define WAG_SLOTS_MAGLEV 64U /* with WAG_SLOTS_HEAD: the sets have lookup tables */
 
 struct wag_slot {
 	struct wag_addr addr;
@@ -236,7 +237,16 @@ struct wag_slot {
 struct wag_slot_head {
 	__u16 local_count, cluster_count; /* local ones begin right behind the head */
 	__u32 cluster_first;		  /* from the head */
-	__u32 pad[3];
+	/* WAG_SLOTS_MAGLEV: how many a set's lookup table has. 0: any slot of the set. */
+	__u32 local_entries, cluster_entries;
+	__u16 local_table, cluster_table; /* from the head, behind the last backend */
+	__u32 svc_id;
+};
+
+/* Stands in a slot's place: a part of a lookup table. */
+#define WAG_SLOT_ENTRIES 10
+struct wag_slot_entries {
+	__u16 at[WAG_SLOT_ENTRIES]; /* slots, from the head */
 	__u32 svc_id;
 };
 
@@ -487,6 +497,7 @@ _Static_assert(sizeof(struct wag_svc_key) == 24, "wag_svc_key");
 _Static_assert(sizeof(struct wag_svc_state) == 32, "wag_svc_state");
 _Static_assert(sizeof(struct wag_slot) == 24, "wag_slot");
 _Static_assert(sizeof(struct wag_slot_head) == 24, "wag_slot_head");
+_Static_assert(sizeof(struct wag_slot_entries) == 24, "wag_slot_entries");
 _Static_assert(sizeof(struct wag_backend_key) == 24, "wag_backend_key");
 _Static_assert(sizeof(struct wag_src_range_key) == 24, "wag_src_range_key");
 _Static_assert(sizeof(struct wag_affinity_key) == 24, "wag_affinity_key");
