@@ -16,6 +16,7 @@
 {{- $_ := set $c "socket-lb" (ternary (ternary "host" "full" .socketLB.hostNamespaceOnly) "off" .socketLB.enabled) }}
 {{- $_ := set $c "lb-acceleration" .loadBalancer.acceleration }}
 {{- $_ := set $c "lb-mode" .loadBalancer.mode }}
+{{- $_ := set $c "lb-algorithm" .loadBalancer.algorithm }}
 {{- $_ := set $c "ct-max" (add (int .bpf.ctTcpMax) (int .bpf.ctAnyMax)) }}
 {{- $_ := set $c "svc-max" (int .bpf.lbMapMax) }}
 {{- $_ := set $c "slot-max" (mul 4 (int .bpf.lbMapMax)) }}
