@@ -9,7 +9,8 @@
 
 /* More than this no table holds, whatever it is made of: not even tried. */
 #define POLICY_PEERS_MAX 20000
-#define POLICY_PORTS_MAX 10000
+#define POLICY_PORTS_MAX 2000
+#define ONE_BY_ONE 4 /* rounds */
 
 static const size_t key_sizes[POLICY_TABLES] = {
 	[POLICY_IPCACHE] = sizeof(struct wag_ipcache_key),
@@ -470,12 +471,41 @@ static void settle(struct policy_compiler *c)
 	}
 }
 
-int policy_compiler_run(struct policy_compiler *c, policy_refused_fn refused, void *ctx)
+static unsigned count_installed(const struct policy_compiler *c)
 {
-	const struct refusal to = { refused, ctx };
+	struct pol *pol, *tmp;
+	unsigned n = 0;
+
+	HASH_ITER(hh, c->pols, pol, tmp)
+		n += pol->installed;
+	return n;
+}
+
+/* Of those that came last the heaviest go: one by one, and when that does not help by halves. */
+static int make_it_fit(struct policy_compiler *c, const struct refusal *to)
+{
 	const char *what;
 	struct pol *pol;
 	char why[128];
+	int r = 0;
+
+	for (unsigned round = 0; r == 0 && (what = too_much(c)) && heaviest(c); round++) {
+		unsigned n = round < ONE_BY_ONE ? 1 : (count_installed(c) + 1) / 2;
+
+		snprintf(why, sizeof(why), "with it, %s would be full", what);
+		for (unsigned i = 0; i < n && r == 0 && (pol = heaviest(c)); i++) {
+			pol->installed = false;
+			r = refuse(c, pol, why, to);
+		}
+		if (r == 0)
+			r = update(c);
+	}
+	return r;
+}
+
+int policy_compiler_run(struct policy_compiler *c, policy_refused_fn refused, void *ctx)
+{
+	const struct refusal to = { refused, ctx };
 	int r = 0;
 
 	if (c->pols_queued) {
@@ -484,13 +514,8 @@ int policy_compiler_run(struct policy_compiler *c, policy_refused_fn refused, vo
 	}
 	if (r == 0)
 		r = update(c);
-	while (r == 0 && (what = too_much(c)) && (pol = heaviest(c))) {
-		pol->installed = false;
-		snprintf(why, sizeof(why), "with it, %s would be full", what);
-		r = refuse(c, pol, why, &to);
-		if (r == 0)
-			r = update(c);
-	}
+	if (r == 0)
+		r = make_it_fit(c, &to);
 	if (r < 0)
 		return r;
 	if (c->pols_queued)

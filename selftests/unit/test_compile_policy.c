@@ -285,6 +285,28 @@ static void test_a_policy_that_does_not_fit_is_refused(void **state)
 	end(s);
 }
 
+/* Hundreds at once that do not fit together: some are in force, and the tables are not overrun. */
+static void test_many_that_do_not_fit(void **state)
+{
+	struct policy_limits limits = { .identities = 20 };
+	struct setup *s = begin(5, &limits);
+	struct policy_stats stats;
+	char text[400];
+
+	for (int i = 0; i < 300; i++) {
+		snprintf(text, sizeof(text),
+			 "{\"metadata\":{\"namespace\":\"red\",\"name\":\"m%d\"},\"spec\":"
+			 "{\"podSelector\":{},\"ingress\":[{\"from\":[{\"ipBlock\":{\"cidr\":"
+			 "\"198.51.%d.0/24\"}}]}]}}", i, i % 256);
+		policy_world_put(&s->w, MODEL_POLICY, text);
+	}
+	assert_int_equal(run(s), 0);
+	policy_compiler_stats(s->c, &stats);
+	assert_true(stats.refused > 0 && stats.refused < 300);
+	assert_true(stats.identities <= 20);
+	end(s);
+}
+
 static void test_too_many_identities(void **state)
 {
 	struct policy_limits limits = { .identities = 1 };
@@ -335,6 +357,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_who_decided_has_a_name),
 		cmocka_unit_test(test_a_policy_that_does_not_fit_is_refused),
+		cmocka_unit_test(test_many_that_do_not_fit),
 		cmocka_unit_test(test_too_many_identities),
 		cmocka_unit_test(test_families_and_unknown),
 		cmocka_unit_test(test_nothing_is_left),
