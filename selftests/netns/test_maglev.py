@@ -31,10 +31,12 @@ def listed(env, vips):
 
 def choices(env, family):
     """Who answers each flow of a client outside; by its port."""
-    found = {}
+    node, found = (NODE4, NODE6)[family], {}
+    # A datagram is not sent again: the neighbours on its way must be known.
+    wait_for("far to reach it",
+             lambda: env.lab.udp("far", node, 30095, timeout_ms=300)["is"] == "ok")
     for number in FLOWS:
-        got = env.lab.udp("far", (NODE4, NODE6)[family], 30095, "--src",
-                          host_port((FAR4, FAR6)[family], number))
+        got = env.lab.udp("far", node, 30095, "--src", host_port((FAR4, FAR6)[family], number))
         expect_ok(got, WEBS)
         found[number] = got["label"]
     return found
