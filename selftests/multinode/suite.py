@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tests of several nodes share: the list of tests, the configurations, one cluster."""
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -203,7 +204,7 @@ class Env:
         for node in self.nodes if self.services else ():
             if node.agent.poll() is None:
                 wait_for(f"no Service at {node.node_name}",
-                         lambda l=node: "svc-" not in l.cli("bpf", "lb", "list", "-o", "json"))
+                         lambda l=node: not json.loads(l.cli("bpf", "lb", "list", "-o", "json")))
         self.services = []
 
     def revive(self):

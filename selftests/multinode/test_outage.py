@@ -92,19 +92,35 @@ def deny_all(ns):
             "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}}
 
 
-def pending_drops(node):
-    """Packets that waited for a policy, from the pinned counters: there is no agent to ask."""
-    return sum(int(n) for n in re.findall(
-        r"No configuration available to perform policy decision +(\d+)", node.cli("metrics")))
+def pod_object(node, name, ns):
+    addrs = list(node.pods[name].values())
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": ns},
+            "spec": {"nodeName": node.node_name},
+            "status": {"podIP": addrs[0], "podIPs": [{"ip": a} for a in addrs]}}
+
+
+PENDING, DENIED = "No configuration available to perform policy decision", "Policy denied"
+
+
+def drops(node, reason):
+    """From the pinned counters: there may be no agent to ask."""
+    return sum(int(n) for n in re.findall(reason + r'(?:"})? +(\d+)', node.cli("metrics")))
+
+
+def is_denied(node, pod, addr):
+    before = drops(node, DENIED)
+    return node.connect(pod, addr, 8080, timeout_ms=150)["is"] == "err" and \
+        drops(node, DENIED) > before
 
 
 @test("full", routing=("tunnel",))
 def what_is_pinned_decides_without_the_agent(env):
-    """Of a namespace known to have no policy: open. With one, or unknown: it waits."""
+    """Of a namespace known to have no policy: open. With one, or unknown: it waits for an agent."""
     node, far = env.nodes[0], env.nodes[2]
     target = far.pods["n3-a"]
     env.cluster.write("policies.yaml", [namespace("guarded"), namespace("open"),
                                         deny_all("guarded")])
+    env.cluster.write("pod.yaml", [])
     try:
         wait_for("the policy in the pinned tables", lambda: "guarded" in node.cli(
             "bpf", "map", "dump", "wag_policy_ns"))
@@ -112,6 +128,8 @@ def what_is_pinned_decides_without_the_agent(env):
         for ns in ("guarded", "open", "unknown"):
             node.add_pod(f"in-{ns}", ns)
             env.echo(node, f"in-{ns}", f"in-{ns}", "8080")
+        env.cluster.write("pod.yaml", [pod_object(node, "in-guarded", "guarded"),
+                                       pod_object(far, "n3-a", "default")])
         for family in env.families:
             expect_ok(ask(node, "in-open", "connect", [(target[family], 8080)])[0], "n3-a")
             expect_ok(ask(far, "n3-a", "connect", [(node.pods["in-open"][family], 8080)])[0],
@@ -124,8 +142,12 @@ def what_is_pinned_decides_without_the_agent(env):
                     expect(line["is"] == "err", f"{net} -> {addr} ({pod}) should wait:", line)
                 # kubelet's probes
                 expect_ok(ask(node, "node", "connect", [(node.pods[pod][family], 8080)])[0], pod)
-        expect(pending_drops(node) > 0, "no drop was counted as pending")
+        expect(drops(node, PENDING) > 0, "no drop was counted as pending")
         node.start_agent(*env.agent_args, seconds=60)
+        for family in env.families:
+            wait_for("the policy to decide about in-guarded",
+                     lambda f=family: is_denied(node, "in-guarded", target[f]))
+        env.cluster.write("policies.yaml", [namespace("guarded"), namespace("open")])
         for pod in ("in-guarded", "in-unknown"):
             for family in env.families:
                 wait_for(f"{pod} to be released", lambda p=pod, f=family: node.connect(
@@ -133,7 +155,8 @@ def what_is_pinned_decides_without_the_agent(env):
     finally:
         if node.agent.poll() is not None:
             node.start_agent(*env.agent_args, seconds=60)
-        env.cluster.remove("policies.yaml")
+        for name in ("policies.yaml", "pod.yaml"):
+            env.cluster.remove(name)
         for pod in [p for p in node.pods if p.startswith("in-")]:
             node.del_pod(pod, pod[3:])
     every_pod_pair(env)
