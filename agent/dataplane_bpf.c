@@ -202,7 +202,7 @@ int dataplane_delete(struct dataplane *dp, enum dp_table table, const void *keys
 	return r;
 }
 
-/* A trie has no batches before Linux 5.13. */
+/* A trie has no batches before Linux 5.13, and keys longer than a hash's cursor after. */
 static int visit_one_by_one(int fd, char *key, char *value, dataplane_visit_fn fn, void *ctx)
 {
 	bool first = true;
@@ -223,11 +223,15 @@ int dataplane_visit(struct dataplane *dp, enum dp_table table, dataplane_visit_f
 	_cleanup_free_ char *keys = calloc(BATCH_MAX, ks);
 	_cleanup_free_ char *values = calloc(BATCH_MAX, vs);
 	uint64_t in = 0, out = 0; /* a hash map's cursor is a bucket number of 4 bytes */
+	struct bpf_map_info info;
 	bool first = true;
 
 	if (!keys || !values)
 		return -ENOMEM;
-	if (table == DP_CIDR || table == DP_IPCACHE || table == DP_PORT)
+	r = dp_map_info(fd, &info);
+	if (r < 0)
+		return r;
+	if (info.type == BPF_MAP_TYPE_LPM_TRIE)
 		return visit_one_by_one(fd, keys, values, fn, ctx);
 	while (!end) {
 		uint32_t n = BATCH_MAX;
