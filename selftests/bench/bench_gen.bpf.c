@@ -98,8 +98,6 @@ static __always_inline void answer(struct frame *f)
 {
 	struct frame h = *f;
 
-	if (tunnel_at == TUNNEL_AT_BACKEND)
-		turn_outer((void *)f - OUTER_BYTES);
 	turn_eth(&h.eth);
 	h.ip.saddr = f->ip.daddr;
 	h.ip.daddr = f->ip.saddr;
@@ -137,6 +135,8 @@ int at_backend(struct __sk_buff *skb)
 	count(SEEN_BACKEND);
 	if (!f->tcp.syn || !reflect)
 		return TC_ACT_SHOT;
+	if (tunnel_at == TUNNEL_AT_BACKEND)
+		turn_outer((void *)f - OUTER_BYTES);
 	answer(f);
 	return bpf_redirect(skb->ifindex, 0);
 }
