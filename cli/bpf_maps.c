@@ -241,13 +241,14 @@ static int each_by_key(const struct pinned_map *map, pinned_map_fn fn, void *ctx
 struct batch {
 	void *keys, *values;
 	uint32_t size;
-	uint64_t cursor[2]; /* opaque to us: a bucket number or the last key */
+	void *cursor; /* opaque to us: a bucket number of 4 bytes, or of other maps the last key */
 };
 
 static void batch_done(struct batch *batch)
 {
 	free(batch->keys);
 	free(batch->values);
+	free(batch->cursor);
 }
 
 static int batch_grow(struct batch *batch, const struct pinned_map *map, uint32_t size)
@@ -273,6 +274,9 @@ int pinned_map_each(const struct pinned_map *map, pinned_map_fn fn, void *ctx)
 	bool first = true, last = false;
 	int r;
 
+	batch.cursor = calloc(1, map->info.key_size > 4 ? map->info.key_size : 4);
+	if (!batch.cursor)
+		return -ENOMEM;
 	r = batch_grow(&batch, map, map->info.max_entries < BATCH ? map->info.max_entries : BATCH);
 	if (r < 0)
 		return r;
