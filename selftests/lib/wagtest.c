@@ -173,7 +173,7 @@ static const struct {
 	{ "pmtu", run_pmtu },		    /* --dst A:P --size N */
 	{ "hold", run_hold },		    /* --dst A:P[,A:P] --conns N --period MS --ms MS */
 	{ "flood", run_flood },		    /* --dst A:P[,A:P] --rate N --ms MS [--expect L] */
-	{ "sctp-server", run_sctp_server }, /* --label L --port P */
+	{ "sctp-server", run_sctp_server }, /* --label L --port P[,P] */
 	{ "sctp", run_sctp },		    /* --dst A:P --src A:P */
 	{ "frag", run_frag },		    /* --dst, --src A:P --size N [--reverse] [--answer] */
 	{ "synflood", run_synflood },	    /* --dst A:P --src A --rate N --ms MS */

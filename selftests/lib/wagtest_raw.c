@@ -69,13 +69,21 @@ static ssize_t sctp_receive(int fd, struct sctp *ret, union sa *from)
 	return n - skip;
 }
 
+static bool serves(const struct opts *o, unsigned int port)
+{
+	for (size_t i = 0; i < o->n_ports; i++)
+		if (o->ports[i] == port)
+			return true;
+	return false;
+}
+
 static void sctp_answer(int fd, const struct opts *o)
 {
 	struct sctp in, out;
 	union sa from;
 	ssize_t n = sctp_receive(fd, &in, &from);
 
-	if (n != sizeof(in) || ntohs(in.dport) != o->ports[0] || in.chunk_type != 1)
+	if (n != sizeof(in) || !serves(o, ntohs(in.dport)) || in.chunk_type != 1)
 		return;
 	if (!sctp_valid(&in, n)) {
 		puts("bad crc");

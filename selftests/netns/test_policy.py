@@ -14,12 +14,21 @@ OTHERS = tuple(p for p in ALL if p != "x/a")
 A = labels(pod="a")
 
 
+def new_world(lab):
+    lab.write("world-node.yaml", json.dumps(
+        {"apiVersion": "v1", "kind": "Node",
+         "metadata": {"name": lab.node_name, "labels": {"role": "here"}},
+         "spec": {"podCIDRs": ["10.244.0.0/24", "fd00:10:244::/64"]},
+         "status": {"addresses": [{"type": "InternalIP", "address": a} for a in (NODE4, NODE6)]}}))
+    return World([lab], lab, {"node": (lab, "node")})
+
+
 def policy_test(function):
     """In the mode full, with the world's pods; it is left as it was."""
     def run(env):
         world = getattr(env.lab, "policy_world", None)
         if world is None:
-            world = env.lab.policy_world = World(env.lab)
+            world = env.lab.policy_world = new_world(env.lab)
         world.expect("a world without policies", ("x/b", ("x/a", "y/a"), (80, 81), "TCP", True))
         try:
             function(env, world)
@@ -187,6 +196,7 @@ def policy_holds_from_the_first_packet(env, w):
     w.apply(network_policy("x", "out", labels(pod="new"), egress=[]),
             network_policy("x", "in", labels(pod="new"), ingress=[]))
     w.expect("others are free", ("x/a", "x/b", 80, "TCP", True))
+    w.lab_of["x/new"] = env.lab
     w.label("x/new")
     got = []
     server = env.lab.pods["x-b"][0]
@@ -236,10 +246,7 @@ def policy_outlives_the_agent(env, w):
 
 @policy_test
 def policy_audit_only_tells(env, w):
-    env.lab.write("world-ns-x.yaml", json.dumps(
-        {"apiVersion": "v1", "kind": "Namespace",
-         "metadata": {"name": "x", "labels": {"ns": "x"},
-                      "annotations": {"waggle.io/policy-audit": "true"}}}))
+    w.label_ns("x", {"waggle.io/policy-audit": "true"})
     w.apply(network_policy("x", "deny", ingress=[]), network_policy("y", "deny", ingress=[]))
     w.expect("y denies, x tells", ("z/a", "x/a", 80, "TCP", True), ("z/a", "y/a", 80, "TCP", False))
 
