@@ -27,8 +27,8 @@ class World:
     nets: other places to probe from, name -> (lab, namespace).
     """
 
-    def __init__(self, labs, files, nets=None):
-        self.files, self.nets = files, nets or {}
+    def __init__(self, labs, files, nets, families=(4, 6)):
+        self.files, self.nets, self.families = files, nets, families
         self.written = set()
         self.lab_of = {pod: labs[i % len(labs)] for i, pod in enumerate(ALL)}
         for ns in NAMESPACES:
@@ -38,13 +38,13 @@ class World:
 
     # ---- objects ----
 
-    def label_ns(self, ns, annotations=None, **labels):
+    def label_ns(self, ns, annotations=None, /, **labels):
         self.files.write(f"world-ns-{ns}.yaml", json.dumps(
             {"apiVersion": "v1", "kind": "Namespace",
              "metadata": {"name": ns, "labels": {"ns": ns, **labels},
                           "annotations": annotations or {}}}))
 
-    def label(self, who, **labels):
+    def label(self, who, /, **labels):
         ns, name = who.split("/")
         lab = self.lab_of[who]
         self.files.write(f"world-{name_of(who)}.yaml", json.dumps(
@@ -98,13 +98,13 @@ class World:
         return prober.Probe(f"/run/netns/{lab.ns(net)}", addr, port, proto)
 
     def probes(self, rules):
-        """rules: (sources, destinations, ports, protocols, allowed), in both families; a
+        """rules: (sources, destinations, ports, protocols, allowed), in each family; a
         destination is a pod or an address. [((source, destination, ...), allowed)]"""
         return [((s, d, port, proto, family), allowed)
                 for srcs, dsts, ports, protos, allowed in rules
                 for s in several(srcs) for d in several(dsts) if s != d
                 for port in several(ports) for proto in several(protos)
-                for family in ((4, 6) if "/" in d else (6 if ":" in d else 4,))]
+                for family in (self.families if "/" in d else (6 if ":" in d else 4,))]
 
     def expect(self, what, *rules, seconds=8):
         """In force within seconds."""

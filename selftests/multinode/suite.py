@@ -68,10 +68,12 @@ CONFIGS = {
     "dsr-hybrid": Config("dsr", "auto", ("--lb-mode=hybrid", "--socket-lb=off")),
     "dsr-v6": Config("dsr", "tunnel", ("--lb-mode=dsr",), families=(6,)),
     "auto-jumbo": Config("some", "auto", mtu=9000),
+    "policy": Config("policy", "tunnel"),
+    "policy-native": Config("policy", "native", ("--socket-lb=off",)),
 }
 
 
-QUICK = ("plain-route", "plain-vxlan", "tunnel", "native", "auto-v6", "tunnel-jumbo", "dsr")
+QUICK = ("plain-route", "plain-vxlan", "tunnel", "native", "auto-v6", "tunnel-jumbo", "dsr", "policy")
 
 
 def kernel_has(link_type):
