@@ -115,8 +115,9 @@ static int collect(struct policy_compiler *c, struct mark_list *m)
 			r = mark_set(m, set);
 	if (m->n && r == 0)
 		r = add_mark(m, &v4);
+	/* Without the Pods nobody is unknown. */
 	HASH_ITER(hh, c->nodes, node, node_tmp)
-		if (node->obj && r == 0)
+		if (node->obj && c->wants_pods && r == 0)
 			r = mark_node(m, node->obj);
 	return r;
 }

@@ -309,3 +309,53 @@ int peer_sets_judge(struct policy_compiler *c)
 	return r;
 }
 
+
+/* ---- must all Pods be known? ---- */
+
+static bool rule_wants_pods(const struct policy_rule *rule, enum policy_dir dir)
+{
+	for (size_t i = 0; i < rule->n_peers; i++)
+		if (rule->peers[i].kind == PEER_PODS)
+			return true;
+	for (size_t i = 0; dir == POLICY_EGRESS && i < rule->n_ports; i++)
+		if (rule->ports[i].name)
+			return true;
+	return false;
+}
+
+static bool policy_wants_pods(const struct policy *p)
+{
+	for (enum policy_dir d = POLICY_INGRESS; d < POLICY_DIRS; d++)
+		for (size_t i = 0; i < p->n_rules[d]; i++)
+			if (rule_wants_pods(&p->rules[d][i], d))
+				return true;
+	return false;
+}
+
+/* A pod of this node. */
+static bool selects_some(const struct policy_compiler *c, const struct policy *p)
+{
+	struct endpoint *ep, *tmp;
+
+	HASH_ITER(hh, c->endpoints, ep, tmp) {
+		const struct subject *s = ep->subject;
+
+		if (s->obj && ns_selected(s->ns, &p->ns) &&
+		    selector_matches(&p->pods, s->obj->pod.labels, s->obj->pod.n_labels, NULL))
+			return true;
+	}
+	return false;
+}
+
+bool policy_compiler_wants_pods(struct policy_compiler *c)
+{
+	struct pol *pol, *tmp;
+
+	if (c->wants_pods)
+		return true;
+	HASH_ITER(hh, c->pols, pol, tmp)
+		c->wants_pods |= !c->wants_pods && pol->wanted && policy_wants_pods(pol->wanted) &&
+				 selects_some(c, pol->wanted);
+	c->regions.stale |= c->wants_pods;
+	return c->wants_pods;
+}

@@ -508,6 +508,7 @@ int policy_compiler_run(struct policy_compiler *c, policy_refused_fn refused, vo
 	const struct refusal to = { refused, ctx };
 	int r = 0;
 
+	policy_compiler_wants_pods(c);
 	if (c->pols_queued) {
 		queue_refused(c);
 		r = install_queued(c, &to);
@@ -531,17 +532,17 @@ bool policy_compiler_refuses(const struct policy_compiler *c)
 	return c->n_refused || c->full;
 }
 
+bool policy_compiler_has_some(const struct policy_compiler *c)
+{
+	return c->pols;
+}
+
 bool policy_compiler_knows(const struct policy_compiler *c, uint32_t ep_id)
 {
 	struct endpoint *ep;
 
 	HASH_FIND(hh, c->endpoints, &ep_id, sizeof(ep_id), ep);
 	return ep && ep->subject->obj;
-}
-
-bool policy_compiler_wants_pods(const struct policy_compiler *c)
-{
-	return c->pols;
 }
 
 int policy_compiler_rule(const struct policy_compiler *c, uint32_t rule, struct wag_rule_name *ret)

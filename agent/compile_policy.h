@@ -74,8 +74,12 @@ bool policy_compiler_selects(const struct policy_compiler *c, const char *ns);
 bool policy_compiler_refuses(const struct policy_compiler *c); /* some policy */
 /* Is the endpoint's Pod known? What is not known is judged as a pod without labels. */
 bool policy_compiler_knows(const struct policy_compiler *c, uint32_t ep_id);
-/* Some policy is in force: all Pods of the cluster must be known. */
-bool policy_compiler_wants_pods(const struct policy_compiler *c);
+bool policy_compiler_has_some(const struct policy_compiler *c); /* is there any policy? */
+/*
+ * Must all Pods of the cluster be known? So it is, and stays, once a policy of a pod of this node
+ * speaks of pods. To be asked before a run that may need them.
+ */
+bool policy_compiler_wants_pods(struct policy_compiler *c);
 
 /* 0 or -ENOENT. */
 int policy_compiler_rule(const struct policy_compiler *c, uint32_t rule, struct wag_rule_name *ret);

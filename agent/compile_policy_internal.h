@@ -210,6 +210,7 @@ struct policy_compiler {
 	struct numbers ns_numbers, set_numbers, id_numbers, ruleset_numbers;
 	uint32_t next_version, next_rule, rules_beyond;
 	bool names_stale, endpoints_stale, sets_fresh, ids_fresh, pols_queued, full;
+	bool wants_pods; /* policy_compiler_wants_pods() */
 	size_t n_refused;
 };
 

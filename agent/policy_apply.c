@@ -312,7 +312,7 @@ static int run(struct policy_apply *a, uint64_t now_ms, policy_refused_fn refuse
 	if (r < 0)
 		return r;
 	/* Before the first policy there is nothing to judge by. */
-	if (!a->epoch && !policy_compiler_wants_pods(a->compiler))
+	if (!a->epoch && !policy_compiler_has_some(a->compiler))
 		return 0;
 	for (int t = 0; t < POLICY_TABLES && r == 0; t++)
 		r = hand_over(a, t);

@@ -343,6 +343,12 @@ static void test_families_and_unknown(void **state)
 	assert_int_equal(WAG_VERDICT_ACTION(ask(s, 1, POLICY_INGRESS, "192.0.2.1", 6, 1)),
 			 WAG_VERDICT_ISOLATED);
 	assert_int_equal(wag_addr_parse("10.244.1.200", &addr), 0);
+	policy_lookup(s->c, 1, POLICY_INGRESS, &addr, 6, 1, &unknown);
+	assert_false(unknown); /* while Pods need not be known */
+	policy_world_put(&s->w, MODEL_POLICY,
+			 "{\"metadata\":{\"namespace\":\"red\",\"name\":\"pods\"},\"spec\":"
+			 "{\"podSelector\":{},\"ingress\":[{\"from\":[{\"podSelector\":{}}]}]}}");
+	assert_int_equal(run(s), 0);
 	assert_int_equal(WAG_VERDICT_ACTION(policy_lookup(s->c, 1, POLICY_INGRESS, &addr, 6, 1,
 							  &unknown)), WAG_VERDICT_ISOLATED);
 	assert_true(unknown);
@@ -350,6 +356,47 @@ static void test_families_and_unknown(void **state)
 	policy_lookup(s->c, 1, POLICY_INGRESS, &addr, 6, 1, &unknown);
 	assert_false(unknown);
 	end(s);
+}
+
+static void put_policy(struct setup *s, const char *ns, const char *pods, const char *spec)
+{
+	char text[512];
+
+	snprintf(text, sizeof(text), "{\"metadata\":{\"namespace\":\"%s\",\"name\":\"p\"},\"spec\":"
+		 "{\"podSelector\":{%s},%s}}", ns, pods, spec);
+	policy_world_put(&s->w, MODEL_POLICY, text);
+}
+
+/* Only for a policy of a pod of this node that speaks of pods. */
+static void test_when_all_pods_must_be_known(void **state)
+{
+	static const char nobody[] = "\"matchLabels\":{\"no\":\"body\"}";
+	static const char from_pods[] = "\"ingress\":[{\"from\":[{\"podSelector\":{}}]}]";
+	static const struct {
+		const char *ns, *pods, *spec;
+		bool wanted;
+	} cases[] = {
+		{ "red", "", "\"ingress\":[]", false },
+		{ "red", "", "\"ingress\":[{\"ports\":[{\"port\":\"web\"}]}]", false },
+		{ "red", "", "\"ingress\":[{\"from\":[{\"ipBlock\":{\"cidr\":\"10.0.0.0/8\"}}]}]",
+		  false },
+		{ "red", nobody, from_pods, false },
+		{ "elsewhere", "", from_pods, false },
+		{ "red", "", "\"egress\":[{\"ports\":[{\"port\":80}]}]", false },
+		{ "red", "", "\"egress\":[{\"ports\":[{\"port\":\"web\"}]}]", true },
+		{ "red", "", "\"egress\":[{\"to\":[{\"namespaceSelector\":{}}]}]", true },
+		{ "red", "", from_pods, true },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct setup *s = begin(4, NULL);
+
+		put_policy(s, cases[i].ns, cases[i].pods, cases[i].spec);
+		if (policy_compiler_wants_pods(s->c) != cases[i].wanted)
+			fail_msg("%s: %s: all Pods are %swanted", cases[i].ns, cases[i].spec,
+				 cases[i].wanted ? "not " : "");
+		end(s);
+	}
 }
 
 int main(void)
@@ -360,6 +407,7 @@ int main(void)
 		cmocka_unit_test(test_many_that_do_not_fit),
 		cmocka_unit_test(test_too_many_identities),
 		cmocka_unit_test(test_families_and_unknown),
+		cmocka_unit_test(test_when_all_pods_must_be_known),
 		cmocka_unit_test(test_nothing_is_left),
 		cmocka_unit_test(test_random_sets),
 	};
