@@ -42,7 +42,9 @@ class Config:
         return self.routing == "auto" and a.subnet == b.subnet
 
 
-CONFIGS = {
+CONFIGS = {  # the longest first: they run side by side
+    "policy": Config("policy", "tunnel"),
+    "policy-native": Config("policy", "native", ("--socket-lb=off",)),
     "plain-route": Config("plain", "native", plain="route"),
     "plain-vxlan": Config("plain", "tunnel", plain="vxlan"),
     "tunnel": Config("full", "tunnel"),
@@ -68,8 +70,6 @@ CONFIGS = {
     "dsr-hybrid": Config("dsr", "auto", ("--lb-mode=hybrid", "--socket-lb=off")),
     "dsr-v6": Config("dsr", "tunnel", ("--lb-mode=dsr",), families=(6,)),
     "auto-jumbo": Config("some", "auto", mtu=9000),
-    "policy": Config("policy", "tunnel"),
-    "policy-native": Config("policy", "native", ("--socket-lb=off",)),
 }
 
 
