@@ -49,7 +49,7 @@ def sctp_answers(sock, family):
 
 
 class Batch:
-    """Flows that are opened together. In a thread of its own: it goes from namespace to namespace."""
+    """Flows that are opened together, in a thread of their own: it goes into each namespace."""
 
     def __init__(self, probes):
         self.probes = probes

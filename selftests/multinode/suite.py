@@ -73,7 +73,8 @@ CONFIGS = {  # the longest first: they run side by side
 }
 
 
-QUICK = ("plain-route", "plain-vxlan", "tunnel", "native", "auto-v6", "tunnel-jumbo", "dsr", "policy")
+QUICK = ("policy", "plain-route", "plain-vxlan", "tunnel", "native", "auto-v6", "tunnel-jumbo",
+         "dsr")
 
 
 def kernel_has(link_type):

@@ -45,7 +45,7 @@ class Case:
 
 @policy_test("policy")
 def cluster_tiers(_, w):
-    """Accept and Deny of all: the first rule that matches; another protocol or port is left alone."""
+    """Accept and Deny: the first rule that matches; other protocols and ports are left alone."""
     for tier, direction in itertools.product(("Admin", "Baseline"), DIRECTIONS):
         c = Case(w, tier, direction)
         c.apply(c.rule("Deny", Y))
