@@ -9,6 +9,7 @@
 #include <waggle/cleanup.h>
 
 #include "conf.h"
+#include "unlink.h"
 #include "wire.h"
 
 #define SECOND_METRIC 4096 /* behind what IPv6 gives a route without one: 1024 */
@@ -236,7 +237,7 @@ int wire_remove(struct nl *nl, const struct record *rec, struct wag_err *err)
 		return wag_err_set(err, CNI_E_KERNEL, "%s is not a veth: not ours to remove",
 				   rec->host_ifname);
 	if (r == 0)
-		r = nl_link_del(nl, link.ifindex);
+		r = unlink_veth(nl, link.ifindex);
 	/* The namespace may take the pair with it at the same moment. */
 	if (r < 0 && r != -ENODEV)
 		return wag_err_set(err, CNI_E_KERNEL, "cannot remove %s: %s", rec->host_ifname,

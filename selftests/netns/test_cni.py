@@ -136,6 +136,21 @@ def test_del_is_idempotent(world):
     node.clean()
 
 
+def test_gone_when_del_returns(world, attach):
+    """Also to who asks without waiting for the kernel's lock, and at both ends."""
+    node, pod = Node(world, "gone-" + attach, attach), world.netns("gone")
+    look = "i=$(grep -c -e wag -e eth0 /proc/self/net/dev); test $i = $1"
+    for i in range(20):
+        host = node.ok("ADD", f"c{i}", pod)["interfaces"][0]["name"]
+        sh("nsenter", f"--net=/run/netns/{world.node}", "sh", "-c", look, "sh", "1")
+        proc = node.start("DEL", f"c{i}", pod, then=look)
+        assert proc.wait() == 0, f"{host} is there after DEL"
+        proc.stdout.close()
+        sh("nsenter", f"--net=/run/netns/{pod}", "sh", "-c", look, "sh", "0")
+    world.drop(pod)
+    node.clean()
+
+
 def test_del_after_a_lost_state_dir(world):
     node, pod = Node(world, "lost"), world.netns("lost")
     node.ok("ADD", "c", pod)
@@ -298,6 +313,8 @@ TESTS = [
     ("ping both families, tcx", lambda w: test_ping_both_families(w, "tcx")),
     ("ping both families, clsact", lambda w: test_ping_both_families(w, "clsact")),
     ("result shapes of each version", test_result_shapes),
+    ("gone when DEL returns, tcx", lambda w: test_gone_when_del_returns(w, "tcx")),
+    ("gone when DEL returns, clsact", lambda w: test_gone_when_del_returns(w, "clsact")),
     ("errors", test_errors),
     ("answers 11 without pins", test_again_without_pins),
     ("ADD twice", test_add_twice),
