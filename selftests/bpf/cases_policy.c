@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /* What policies' tables say, and that it holds for flows that live when they change. */
-#include <arpa/inet.h>
 #include <bpf/bpf.h>
 #include <string.h>
 #include <waggle/abi_policy.h>
 #include "cases.h"
+#include "policy_tables.h"
 
 #define DENIED .verdict = V_DROP, .reason = WAG_DROP_POLICY_DENIED
 #define DENY .verdict = V_DROP, .reason = WAG_DROP_POLICY_DENY
@@ -16,136 +16,73 @@
 #define ISOLATED WAG_VERDICT(WAG_VERDICT_ISOLATED, RULE)
 #define PORTS WAG_VERDICT(WAG_VERDICT_PORTS, 5) /* a profile */
 
-enum { INTO, OUT_OF }; /* ingress, egress */
-
-static void put(int fd, const void *key, const void *value)
-{
-	expect(!bpf_map_update_elem(fd, key, value, BPF_ANY), "a map entry");
-}
-
-static void epoch(struct world *w, __u32 n)
-{
-	struct wag_runtime runtime;
-	__u32 zero = 0;
-
-	bpf_map_lookup_elem(w->runtime, &zero, &runtime);
-	runtime.policy_epoch = n;
-	put(w->runtime, &zero, &runtime);
-}
-
-/* A pod that policies select for one direction, in both generations. */
-static void selected(struct world *w, enum who who, int dir, __u32 ruleset, __u32 verdict,
-		     __u32 flags)
-{
-	for (__u32 gen = 0; gen < 2; gen++) {
-		struct wag_policy_key key = { .ep_id = who, .gen = gen };
-		struct wag_policy pod = { .flags = flags };
-
-		pod.ruleset[dir] = ruleset;
-		pod.verdict[dir] = verdict;
-		put(w->policy, &key, &pod);
-	}
-}
-
-static void identity(struct world *w, enum who who, __u32 id, __u32 flags)
-{
-	const struct wag_ipcache value = { id, flags };
-
-	for (__u32 gen = 0; gen < 2; gen++) {
-		struct wag_ipcache_key key = { .bits = 160, .gen = gen };
-		struct wag_addr addr = addr_of(who, w->v6);
-
-		memcpy(key.addr, addr.w, sizeof(key.addr));
-		put(w->ipcache, &key, &value);
-	}
-}
-
-static void rule(struct world *w, __u32 ruleset, __u32 id, __u32 verdict)
-{
-	for (__u32 gen = 0; gen < 2; gen++) {
-		struct wag_rule_key key = { .ruleset = ruleset, .identity = id, .gen = gen };
-
-		put(w->rule, &key, &verdict);
-	}
-}
-
-static void port(struct world *w, __u32 bits, __u8 proto, __u16 number, __u32 verdict)
-{
-	for (__u32 gen = 0; gen < 2; gen++) {
-		struct wag_port_key key = { .bits = bits, .gen = gen, .profile = 5,
-					    .proto = htons(proto), .port = htons(number) };
-
-		put(w->port_rule, &key, &verdict);
-	}
-}
-
 /* ---- what each case begins with ---- */
 
 static void b_lets_in_nobody(struct world *w)
 {
 	services_tcp(w);
 	one_service(w, ANYBODY, IPPROTO_TCP, 5, POD_B);
-	epoch(w, 2);
-	selected(w, POD_B, INTO, 1, ISOLATED, 0);
+	policy_epoch(w, 2);
+	policy_pod(w, POD_B, INTO, 1, ISOLATED, 0);
 }
 
 static void a_reaches_nobody(struct world *w)
 {
 	services_tcp(w);
-	epoch(w, 2);
-	selected(w, POD_A, OUT_OF, 1, ISOLATED, 0);
+	policy_epoch(w, 2);
+	policy_pod(w, POD_A, OUT_OF, 1, ISOLATED, 0);
 }
 
 static void b_lets_in_a(struct world *w)
 {
 	b_lets_in_nobody(w);
-	identity(w, POD_A, 3, 0);
-	rule(w, 1, 3, ALLOW);
+	policy_identity(w, POD_A, 3, 0);
+	policy_rule(w, 1, 3, ALLOW);
 }
 
 static void b_lets_in_outside(struct world *w)
 {
 	b_lets_in_nobody(w);
-	identity(w, OUTSIDE, 3, 0);
-	rule(w, 1, 3, ALLOW);
+	policy_identity(w, OUTSIDE, 3, 0);
+	policy_rule(w, 1, 3, ALLOW);
 }
 
 static void a_is_refused(struct world *w)
 {
-	epoch(w, 2);
-	selected(w, POD_B, INTO, 1, WAG_VERDICT(WAG_VERDICT_ALLOW, 0), 0);
-	identity(w, POD_A, 3, 0);
-	rule(w, 1, 3, REFUSE);
+	policy_epoch(w, 2);
+	policy_pod(w, POD_B, INTO, 1, WAG_VERDICT(WAG_VERDICT_ALLOW, 0), 0);
+	policy_identity(w, POD_A, 3, 0);
+	policy_rule(w, 1, 3, REFUSE);
 }
 
 static void remote_is_unknown(struct world *w)
 {
 	b_lets_in_nobody(w);
-	identity(w, REMOTE, 0, WAG_IPCACHE_UNKNOWN);
+	policy_identity(w, REMOTE, 0, WAG_IPCACHE_UNKNOWN);
 }
 
 static void b_has_ports(struct world *w)
 {
 	b_lets_in_nobody(w);
-	identity(w, POD_A, 3, 0);
-	rule(w, 1, 3, PORTS);
-	port(w, 64, 0, 0, ISOLATED);
-	port(w, 80, IPPROTO_TCP, 0, ISOLATED);
-	port(w, 96, IPPROTO_TCP, 8080, ALLOW);
-	port(w, 93, IPPROTO_TCP, 9000, ALLOW); /* 9000 to 9007 */
+	policy_identity(w, POD_A, 3, 0);
+	policy_rule(w, 1, 3, PORTS);
+	policy_port(w, 5, 64, 0, 0, ISOLATED);
+	policy_port(w, 5, 80, IPPROTO_TCP, 0, ISOLATED);
+	policy_port(w, 5, 96, IPPROTO_TCP, 8080, ALLOW);
+	policy_port(w, 5, 93, IPPROTO_TCP, 9000, ALLOW); /* 9000 to 9007 */
 }
 
 static void b_only_tells(struct world *w)
 {
 	services_tcp(w);
-	epoch(w, 2);
-	selected(w, POD_B, INTO, 1, ISOLATED, WAG_POLICY_AUDIT);
+	policy_epoch(w, 2);
+	policy_pod(w, POD_B, INTO, 1, ISOLATED, WAG_POLICY_AUDIT);
 }
 
 static void a_reaches_itself(struct world *w)
 {
-	epoch(w, 2);
-	selected(w, POD_A, OUT_OF, 1, ISOLATED, 0);
+	policy_epoch(w, 2);
+	policy_pod(w, POD_A, OUT_OF, 1, ISOLATED, 0);
 	one_service(w, VIP, IPPROTO_TCP, 6, POD_A);
 }
 
@@ -156,25 +93,25 @@ static void the_other_one_denies(struct world *w)
 	struct wag_policy pod = { .ruleset = { 1 }, .verdict = { ISOLATED } };
 
 	services_tcp(w);
-	epoch(w, 2);
-	put(w->policy, &key, &pod);
+	policy_epoch(w, 2);
+	bpf_map_update_elem(w->policy, &key, &pod, BPF_ANY);
 }
 
 static void it_comes_in_force(struct world *w)
 {
-	epoch(w, 3);
+	policy_epoch(w, 3);
 }
 
 static void a_may_not_any_more(struct world *w)
 {
-	rule(w, 1, 3, ISOLATED);
-	epoch(w, 3);
+	policy_rule(w, 1, 3, ISOLATED);
+	policy_epoch(w, 3);
 }
 
 static void a_may_again(struct world *w)
 {
-	rule(w, 1, 3, ALLOW);
-	epoch(w, 4);
+	policy_rule(w, 1, 3, ALLOW);
+	policy_epoch(w, 4);
 }
 
 #define SYN_TO_B T(POD_A, 4000, POD_B, 8080, F_SYN)

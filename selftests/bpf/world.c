@@ -21,6 +21,7 @@
 #include "packed.skel.h"
 
 #define SLOTS_PER_SERVICE 8
+#define ENTRIES_MAX 16384
 
 /* wag_pod stands for a pod's host side, wag_net and wag_out for devices, wag_tun for the tunnel. */
 static const char setup[] =
@@ -177,8 +178,8 @@ int world_open(struct world *w, const struct wag_config *cfg)
 	memcpy((void *)&w->pod->rodata->cfg, cfg, sizeof(*cfg));
 	memcpy((void *)&w->net->rodata->cfg, cfg, sizeof(*cfg));
 	bpf_object__for_each_map(map, w->pod->obj) if (bpf_map__type(map) != BPF_MAP_TYPE_RINGBUF &&
-						       bpf_map__max_entries(map) > 4096)
-		bpf_map__set_max_entries(map, 4096);
+						       bpf_map__max_entries(map) > ENTRIES_MAX)
+		bpf_map__set_max_entries(map, ENTRIES_MAX);
 	bpf_map__set_max_entries(w->pod->maps.wag_ct, cfg->ct_entries);
 	bpf_map__set_max_entries(w->pod->maps.wag_ct_ring, cfg->ct_entries);
 	bpf_map__set_max_entries(w->pod->maps.wag_flow_cache,

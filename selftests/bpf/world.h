@@ -120,6 +120,7 @@ bool expect(bool ok, const char *fmt, ...) __attribute__((format(printf, 2, 3)))
 void test_begin(void);
 void test_end(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 bool test_failed(void);
+unsigned tests_failed(void); /* how many of all */
 
 /* ---- suites, one file each ---- */
 void suite_cases(struct world *w);
