@@ -14,10 +14,14 @@ import protobuf                                                         # noqa: 
 
 PAGE = 500
 JSON = "application/json"
+ENDPOINTSLICES = "/apis/discovery.k8s.io/v1/endpointslices"
+NAMESPACES, PODS = "/api/v1/namespaces", "/api/v1/pods"
+NETWORKPOLICIES = "/apis/networking.k8s.io/v1/networkpolicies"
 PATHS = {"/api/v1/services": ("v1", "Service"), "/api/v1/nodes": ("v1", "Node"),
-         "/api/v1/namespaces": ("v1", "Namespace"), "/api/v1/pods": ("v1", "Pod"),
-         "/apis/discovery.k8s.io/v1/endpointslices": ("discovery.k8s.io/v1", "EndpointSlice"),
-         "/apis/networking.k8s.io/v1/networkpolicies": ("networking.k8s.io/v1", "NetworkPolicy")}
+         NAMESPACES: ("v1", "Namespace"), PODS: ("v1", "Pod"),
+         ENDPOINTSLICES: ("discovery.k8s.io/v1", "EndpointSlice"),
+         NETWORKPOLICIES: ("networking.k8s.io/v1", "NetworkPolicy")}
+THIS_NODE = "node-0000"
 NODES, ZONES = 1000, 3
 # As many bytes as managedFields take, which no client of this kind reads.
 WEIGHT = {"example.com/managed": "f" * 400}
@@ -52,7 +56,7 @@ def service(i, families):
             "status": {"loadBalancer": {}}}
 
 
-def endpointslice(i, per_service, n, rv, v6=False):
+def endpointslice(i, per_service, n, rv=0, v6=False):
     """The first n endpoints of Service i."""
     labels = {"app": f"svc-{i}", "kubernetes.io/service-name": f"svc-{i}",
               "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"}
@@ -94,24 +98,29 @@ class Body:
                               % (language.encode(), len(body)) + body)
 
 
-class ScaleServer:
-    """listener: a listening socket. tls: an ssl.SSLContext of a server, or None. begin() is called
-    by the thread that serves."""
+def service_objects(services, per_service, families):
+    return {"/api/v1/services": [service(i, families) for i in range(services)],
+            ENDPOINTSLICES: [endpointslice(i, per_service, per_service, 100000 + i, v6)
+                             for i in range(services) for v6 in range(families)],
+            NAMESPACES: [{"metadata": {"name": f"team-{i}", "uid": "x", "resourceVersion": "1"}}
+                         for i in range(50)]}
 
-    def __init__(self, listener, tls, services, per_service, families, language, begin):
+
+def local(objects):
+    """The Pods of this node: what the agent asks for by a field selector."""
+    return [o for o in objects if o["spec"].get("nodeName") == THIS_NODE]
+
+
+class ScaleServer:
+    """listener: a listening socket. tls: an ssl.SSLContext of a server, or None. objects: lists by
+    path. begin() is called by the thread that serves."""
+
+    def __init__(self, listener, tls, objects, language, begin):
         self.listener, self.tls, self.language = listener, tls, language
-        self.per_service = per_service
-        objects = {path: [] for path in PATHS}
-        objects["/api/v1/services"] = [service(i, families) for i in range(services)]
-        objects["/apis/discovery.k8s.io/v1/endpointslices"] = [
-            endpointslice(i, per_service, per_service, 100000 + i, v6)
-            for i in range(services) for v6 in range(families)]
-        objects["/api/v1/namespaces"] = [
-            {"metadata": {"name": f"team-{i}", "uid": "x", "resourceVersion": "1"}}
-            for i in range(50)]
-        self.bodies = {path: Body(path, objects[path], language) for path in PATHS}
+        self.bodies = {path: Body(path, objects.get(path, []), language) for path in PATHS}
+        self.local_pods = Body(PODS, local(objects.get(PODS, [])), language)
         self.rv = 1000000
-        self.slice_watch = None
+        self.watches = {}                        # path: the socket of the last one
         self.first_answer_ns = self.last_answer_ns = 0
         self.wanted = set()                      # what was asked for by Accept
         threading.Thread(target=self.accept, args=(begin,), daemon=True).start()
@@ -152,22 +161,22 @@ class ScaleServer:
             kind = self.language + (";stream=watch" if self.language == protobuf.TYPE else "")
             sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\n"
                          b"Transfer-Encoding: chunked\r\n\r\n" % kind.encode())
-            if url.path.endswith("/endpointslices"):
-                self.slice_watch = sock
+            self.watches[url.path] = sock
         else:
             page = int(query.get("continue", ["0"])[0])
             self.first_answer_ns = self.first_answer_ns or time.monotonic_ns()
-            sock.sendall(self.bodies[url.path].pages[page])
+            body = self.local_pods if "fieldSelector" in query else self.bodies[url.path]
+            sock.sendall(body.pages[page])
             self.last_answer_ns = time.monotonic_ns()
 
-    def change(self, i, n):
-        """The chunk of a watch that says: Service i has n endpoints."""
+    def change(self, kind, obj):
+        """The chunk of a watch that says: ADDED, MODIFIED or DELETED."""
         self.rv += 1
-        obj = endpointslice(i, self.per_service, n, self.rv)
+        obj["metadata"]["resourceVersion"] = str(self.rv)
         if self.language == protobuf.TYPE:
-            body = protobuf.event("MODIFIED", obj["apiVersion"], obj["kind"],
+            body = protobuf.event(kind, obj["apiVersion"], obj["kind"],
                                   protobuf.message(obj["kind"], obj))
         else:
-            body = json.dumps({"type": "MODIFIED", "object": obj},
+            body = json.dumps({"type": kind, "object": obj},
                               separators=(",", ":")).encode() + b"\n"
         return b"%x\r\n%s\r\n" % (len(body), body)

@@ -58,11 +58,26 @@ SCHEMA = {
     "NodeAddress": {"type": (1, str), "address": (2, str)},
     "Namespace": {"metadata": (1, "ObjectMeta")},
     "Pod": {"metadata": (1, "ObjectMeta"), "spec": (2, "PodSpec"), "status": (3, "PodStatus")},
-    "PodSpec": {"serviceAccountName": (8, str), "nodeName": (10, str), "hostNetwork": (11, bool)},
+    "PodSpec": {"containers": (2, ["Container"]), "serviceAccountName": (8, str),
+                "nodeName": (10, str), "hostNetwork": (11, bool)},
+    "Container": {"name": (1, str), "ports": (6, ["ContainerPort"])},
+    "ContainerPort": {"name": (1, str), "containerPort": (3, int), "protocol": (4, str)},
     "PodStatus": {"phase": (1, str), "hostIP": (5, str), "podIP": (6, str),
                   "podIPs": (12, ["PodIP"])},
     "PodIP": {"ip": (1, str)},
-    "NetworkPolicy": {"metadata": (1, "ObjectMeta")},
+    "NetworkPolicy": {"metadata": (1, "ObjectMeta"), "spec": (2, "NetworkPolicySpec")},
+    "NetworkPolicySpec": {"podSelector": (1, "LabelSelector"), "ingress": (2, ["IngressRule"]),
+                          "egress": (3, ["EgressRule"]), "policyTypes": (4, [str])},
+    "IngressRule": {"ports": (1, ["NetworkPolicyPort"]), "from": (2, ["NetworkPolicyPeer"])},
+    "EgressRule": {"ports": (1, ["NetworkPolicyPort"]), "to": (2, ["NetworkPolicyPeer"])},
+    "NetworkPolicyPort": {"protocol": (1, str), "port": (2, "IntOrString"), "endPort": (3, int)},
+    "NetworkPolicyPeer": {"podSelector": (1, "LabelSelector"),
+                          "namespaceSelector": (2, "LabelSelector"), "ipBlock": (3, "IPBlock")},
+    "IPBlock": {"cidr": (1, str), "except": (2, [str])},
+    "LabelSelector": {"matchLabels": (1, map),
+                      "matchExpressions": (2, ["LabelSelectorRequirement"])},
+    "LabelSelectorRequirement": {"key": (1, str), "operator": (2, str), "values": (3, [str])},
+    "IntOrString": {"type": (1, int), "intVal": (2, int), "strVal": (3, str)},
 }
 
 
@@ -95,6 +110,8 @@ def one(tag, kind, value):
     if kind == "Time":
         at = calendar.timegm(time.strptime(value, "%Y-%m-%dT%H:%M:%SZ"))
         return field(tag, number(1 << 3) + number(at))
+    if kind == "IntOrString" and not isinstance(value, dict):
+        value = {"type": 1, "strVal": value} if isinstance(value, str) else {"intVal": value}
     if isinstance(kind, list):
         return b"".join(one(tag, kind[0], v) for v in value)
     return field(tag, message(kind, value))
