@@ -12,11 +12,12 @@ import time
 
 import rules
 from contenders import Contender
-from topology import BenchError, command, inside, netns, ns_path
+from topology import MORE_CLIENTS, BenchError, command, inside, netns, ns_path
 
 TABLE = 1 << 20
 LIVE = TABLE * 9 // 10
 HEALTH_PORT = 9879
+MORE_ADDRESSES = 1024
 
 
 def cgroup2():
@@ -26,6 +27,24 @@ def cgroup2():
             if fields[2] == "cgroup2":
                 return fields[1]
     raise BenchError("no cgroup2 is mounted")
+
+
+def cni_add(build, node, pins, state, netns_name, namespace, pod, subnet="10.244.1.0/24"):
+    """The plugin's result."""
+    conf = {"cniVersion": "1.0.0", "name": "waggle", "type": "waggle-cni", "mtu": 1500,
+            "pinDir": pins, "stateDir": state, "ipam": {"ranges": [[{"subnet": subnet}]]}}
+    env = {"PATH": os.environ["PATH"], "CNI_COMMAND": "ADD", "CNI_CONTAINERID": netns_name,
+           "CNI_NETNS": ns_path(netns_name), "CNI_IFNAME": "eth0",
+           "CNI_PATH": os.path.join(build, "cni"),
+           "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={pod}"}
+    return json.loads(command(inside(node, os.path.join(build, "cni", "waggle-cni")),
+                              json.dumps(conf), env))
+
+
+def pod_key(address):
+    """Of wag_pods, as bpftool wants it; address: text, or a number."""
+    raw = address.to_bytes(4, "big") if isinstance(address, int) else socket.inet_aton(address)
+    return [f"0x{b:02x}" for b in bytes(10) + b"\xff\xff" + raw]
 
 
 class Waggle(Contender):
@@ -58,7 +77,7 @@ class Waggle(Contender):
         self.start_agent()
         for i in range(len(self.node.pods)):
             self.add_pod(i)
-        self.node.route_more_clients()
+        self.add_more_clients()
 
     def start_agent(self):
         args = [os.path.join(self.ctx.build, "agent", "waggle-agent"), "--node-name",
@@ -102,21 +121,22 @@ class Waggle(Contender):
         return float(found.group(1)) if found else None
 
     def add_pod(self, i):
-        conf = {"cniVersion": "1.0.0", "name": "waggle", "type": "waggle-cni", "mtu": 1500,
-                "pinDir": self.pins, "stateDir": self.state,
-                "ipam": {"ranges": [[{"subnet": "10.244.1.0/24"}]]}}
-        pod = self.node.pods[i]
-        env = {"PATH": os.environ["PATH"], "CNI_COMMAND": "ADD", "CNI_CONTAINERID": pod,
-               "CNI_NETNS": ns_path(pod), "CNI_IFNAME": "eth0",
-               "CNI_PATH": os.path.join(self.ctx.build, "cni"),
-               "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=bench;K8S_POD_NAME={pod}"}
-        result = json.loads(command(
-            inside(self.node.node, os.path.join(self.ctx.build, "cni", "waggle-cni")),
-            json.dumps(conf), env))
+        result = cni_add(self.ctx.build, self.node.node, self.pins, self.state,
+                         self.node.pods[i], "bench", self.node.pods[i])
         self.node.addresses.append(result["ips"][0]["address"].split("/")[0])
         if i == 0:
             self.node.client_if = next(x["name"] for x in result["interfaces"]
                                        if not x.get("sandbox"))
+
+    def add_more_clients(self):
+        """The client pod has more addresses: its packets are not taken for forged."""
+        path = f"{self.pins}/maps/wag_pods"
+        first = json.loads(command(["bpftool", "-j", "map", "lookup", "pinned", path, "key",
+                                    *pod_key(self.node.addresses[0])]))["value"]
+        base = int.from_bytes(socket.inet_aton(MORE_CLIENTS), "big")
+        batch = "".join(f"map update pinned {path} key {' '.join(pod_key(base + i))} value "
+                        f"{' '.join(first)}\n" for i in range(MORE_ADDRESSES))
+        command(["bpftool", "batch", "file", "-"], batch)
 
     def program(self):
         text = rules.manifest(self.services, self.node.addresses[1:])
