@@ -249,6 +249,7 @@ static int policy_change(struct policy_compiler *c, const struct object *obj, bo
 		return r;
 	policy_unref(pol->wanted);
 	pol->wanted = gone ? NULL : policy_ref(obj->policy);
+	free(TAKE_PTR(pol->why));
 	pol->queued = true;
 	c->pols_queued = true;
 	return 0;
@@ -365,30 +366,46 @@ static int refuse(struct policy_compiler *c, struct pol *pol, const char *why,
 	int r = pol->policy == pol->before ? 0 : pol_install(c, pol, pol->before);
 
 	pol->refused = true;
-	if (r == 0 && to->fn)
+	if (r < 0 || (pol->why && strcmp(pol->why, why) == 0))
+		return r;
+	free(pol->why);
+	pol->why = strdup(why);
+	if (!pol->why)
+		return -ENOMEM;
+	if (to->fn)
 		to->fn(pol->key, pol->name, why, pol->before, to->ctx);
-	return r;
+	return 0;
+}
+
+/* Why it is not even tried; NULL: it may fit. */
+static const char *hopeless(const struct policy *p, char *buf, size_t size)
+{
+	size_t ports, peers = weight(p, &ports) - ports;
+
+	if (p->unreadable)
+		return p->unreadable;
+	if (peers <= POLICY_PEERS_MAX && ports <= POLICY_PORTS_MAX)
+		return NULL;
+	snprintf(buf, size, "it has %zu peers and %zu ports; %d and %d are the most of one policy",
+		 peers, ports, POLICY_PEERS_MAX, POLICY_PORTS_MAX);
+	return buf;
 }
 
 static int install_queued(struct policy_compiler *c, const struct refusal *to)
 {
 	struct pol *pol, *tmp;
-	char why[128];
+	const char *why;
+	char buf[128];
 	int r = 0;
 
 	HASH_ITER(hh, c->pols, pol, tmp) {
-		size_t peers, ports;
-
 		pol->installed = false;
 		if (!pol->queued || r < 0)
 			continue;
 		pol->before = policy_ref(pol->policy);
 		pol->refused = false;
-		peers = pol->wanted ? weight(pol->wanted, &ports) - ports : 0;
-		if (pol->wanted && (peers > POLICY_PEERS_MAX || ports > POLICY_PORTS_MAX)) {
-			snprintf(why, sizeof(why), "it has %zu peers and %zu ports; %d and %d are "
-				 "the most of one policy", peers, ports, POLICY_PEERS_MAX,
-				 POLICY_PORTS_MAX);
+		why = pol->wanted ? hopeless(pol->wanted, buf, sizeof(buf)) : NULL;
+		if (why) {
 			r = refuse(c, pol, why, to);
 			continue;
 		}
@@ -464,9 +481,12 @@ static void settle(struct policy_compiler *c)
 		pol->before = NULL;
 		pol->queued = pol->installed = false;
 		c->n_refused += pol->refused;
+		if (!pol->refused)
+			free(TAKE_PTR(pol->why));
 		if (pol->wanted || pol->policy)
 			continue;
 		HASH_DEL(c->pols, pol);
+		free(pol->why);
 		free(pol);
 	}
 }
@@ -527,9 +547,18 @@ int policy_compiler_run(struct policy_compiler *c, policy_refused_fn refused, vo
 
 /* ---- what there is to know ---- */
 
-bool policy_compiler_refuses(const struct policy_compiler *c)
+void policy_compiler_visit_refused(const struct policy_compiler *c, policy_refused_fn fn, void *ctx)
 {
-	return c->n_refused || c->full;
+	struct pol *pol, *tmp;
+
+	HASH_ITER(hh, c->pols, pol, tmp)
+		if (pol->refused && pol->why)
+			fn(pol->key, pol->name, pol->why, pol->policy, ctx);
+}
+
+bool policy_compiler_full(const struct policy_compiler *c)
+{
+	return c->full;
 }
 
 bool policy_compiler_has_some(const struct policy_compiler *c)
@@ -555,6 +584,16 @@ int policy_compiler_rule(const struct policy_compiler *c, uint32_t rule, struct 
 	return 0;
 }
 
+static bool selects(const struct pol *pol, const struct ns *ns, const char *name)
+{
+	const struct policy *p = pol->wanted;
+
+	if (p && p->unreadable)
+		p = pol->policy;
+	return p && selector_matches(&p->ns, ns && ns->obj ? ns->obj->namespace.labels : NULL,
+				     ns && ns->obj ? ns->obj->namespace.n_labels : 0, name);
+}
+
 bool policy_compiler_selects(const struct policy_compiler *c, const char *name)
 {
 	struct pol *pol, *tmp;
@@ -562,10 +601,7 @@ bool policy_compiler_selects(const struct policy_compiler *c, const char *name)
 
 	HASH_FIND_STR(c->namespaces, name, ns);
 	HASH_ITER(hh, c->pols, pol, tmp)
-		if (pol->wanted &&
-		    selector_matches(&pol->wanted->ns,
-				     ns && ns->obj ? ns->obj->namespace.labels : NULL,
-				     ns && ns->obj ? ns->obj->namespace.n_labels : 0, name))
+		if (selects(pol, ns, name))
 			return true;
 	return false;
 }
@@ -597,6 +633,7 @@ void policy_compiler_free(struct policy_compiler *c)
 		policy_unref(pol->wanted);
 		policy_unref(pol->before);
 		HASH_DEL(c->pols, pol);
+		free(pol->why);
 		free(pol);
 	}
 	regions_done(c);

@@ -53,7 +53,10 @@ int policy_compiler_change(struct policy_compiler *c, const struct object *obj, 
 int policy_compiler_endpoint(struct policy_compiler *c, const struct policy_endpoint *ep);
 void policy_compiler_endpoint_gone(struct policy_compiler *c, uint32_t ep_id);
 
-/* A policy is not in force as it stands; why is a sentence's end. With old, its last version is. */
+/*
+ * A policy is not in force as it stands; why is a sentence's end. With old, its last version is.
+ * Said once, until the policy changes or the reason does.
+ */
 typedef void (*policy_refused_fn)(const char *ns, const char *name, const char *why, bool old,
 				  void *ctx);
 /*
@@ -71,7 +74,10 @@ struct deltamap *policy_compiler_table(struct policy_compiler *c, enum policy_ta
 struct deltamap *policy_compiler_names(struct policy_compiler *c);
 /* Does any policy select pods of the namespace, whatever their labels? */
 bool policy_compiler_selects(const struct policy_compiler *c, const char *ns);
-bool policy_compiler_refuses(const struct policy_compiler *c); /* some policy */
+/* Those that are not in force as they stand now. */
+void policy_compiler_visit_refused(const struct policy_compiler *c, policy_refused_fn fn,
+				   void *ctx);
+bool policy_compiler_full(const struct policy_compiler *c); /* the last run returned -E2BIG */
 /* Is the endpoint's Pod known? What is not known is judged as a pod without labels. */
 bool policy_compiler_knows(const struct policy_compiler *c, uint32_t ep_id);
 bool policy_compiler_has_some(const struct policy_compiler *c); /* is there any policy? */

@@ -155,6 +155,7 @@ struct pol {
 	struct rule_ref *isolates[POLICY_DIRS];
 	struct ns_sel *ns;
 	bool queued, installed, refused;
+	char *why; /* refused last time; NULL: it was not, or has changed since */
 	char *name;
 	char key[]; /* "ns\0name" */
 };

@@ -13,6 +13,7 @@
 #include "kube_node.h"
 #include "kube_pool.h"
 #include "kube_pool_gc.h"
+#include "kube_recorder.h"
 
 #define SETTLE_MS 500
 #define AGAIN_MS 10000 /* what time alone changes: quarantine, draining; and what has failed */
@@ -33,11 +34,10 @@ struct ipam_node {
 	struct node_ranges now; /* as written */
 	bool write_failed, read_failed;
 	struct ipam_usage usage[2];
-	bool nearly_full[2], event_due[2];
+	bool nearly_full[2];
 	struct kube_pool *pool; /* cluster-pool only */
 	struct kube_pool_gc *gc;
-	struct kube_write *patch, *event;
-	int event_family;
+	struct kube_write *patch;
 	char *sent; /* what was published last, and of which Node */
 	uint64_t sent_ms;
 	unsigned patch_backoff_ms;
@@ -291,29 +291,25 @@ static void publish(struct ipam_node *n)
 
 /* ---- how full ---- */
 
-static void on_event(void *ctx, const struct kube_answer *answer)
-{
-	struct ipam_node *n = ctx;
-
-	if (!kube_answer_ok(answer))
-		report(n, WAG_LOG_WARN, "no Event could be made of it: %s", answer->error);
-	/* What is refused once is refused again. */
-	if (answer->status >= 200 && answer->status < 500 && answer->status != 429)
-		n->event_due[n->event_family] = false;
-	else
-		arm(n, AGAIN_MS);
-}
-
-static void send_event(struct ipam_node *n, int family, const char *text)
+/* Without an API server there is no more to know. */
+static bool knows_itself(const struct ipam_node *n)
 {
 	const struct node *node = own_node(n);
 
-	if (!n->cluster || !node || !node->uid || n->event)
+	return !n->cluster || (node && node->uid);
+}
+
+/* Once, until it is calm again. */
+static void tell_nearly_full(struct ipam_node *n, int family, const char *text)
+{
+	const struct node *node = own_node(n);
+	const struct kube_ref about = { MODEL_NODE, "", n->node_name, node ? node->uid : NULL };
+
+	if (n->nearly_full[family] || !knows_itself(n))
 		return;
-	n->event_family = family;
-	if (kube_node_event(n->cluster, n->node_name, node->uid, "IPAMNearlyFull", text, on_event,
-			    n, &n->event) < 0)
-		arm(n, AGAIN_MS);
+	n->nearly_full[family] = true;
+	report(n, WAG_LOG_WARN, "%s", text);
+	kube_warn(n->cluster, &about, "IPAMNearlyFull", "%s", text);
 }
 
 static void judge(struct ipam_node *n, int family)
@@ -327,8 +323,8 @@ static void judge(struct ipam_node *n, int family)
 	if (u->capacity && u->capacity < 10000)
 		percent = taken * 100 / u->capacity;
 	if (percent < IPAM_CALM_PERCENT)
-		n->nearly_full[family] = n->event_due[family] = false;
-	if (percent < IPAM_FULL_PERCENT && !n->event_due[family])
+		n->nearly_full[family] = false;
+	if (percent < IPAM_FULL_PERCENT)
 		return;
 	snprintf(text, sizeof(text),
 		 "%llu %% of the %llu %s pod addresses of node %s are in use (%llu used, %llu wait "
@@ -337,13 +333,8 @@ static void judge(struct ipam_node *n, int family)
 		 n->node_name, (unsigned long long)u->used, (unsigned long long)u->quarantined,
 		 n->pool ? "; another block is claimed" :
 			   "; give the node a larger range, or fewer pods");
-	if (percent >= IPAM_FULL_PERCENT && !n->nearly_full[family]) {
-		n->nearly_full[family] = n->event_due[family] = true;
-		report(n, WAG_LOG_WARN, "%s", text);
-	}
-	if (n->event_due[family])
-		send_event(n, family, text);
-	if (percent >= IPAM_FULL_PERCENT && n->pool)
+	tell_nearly_full(n, family, text);
+	if (n->pool)
 		kube_pool_need(n->pool, family, n->now.family[family].n + 1);
 }
 
@@ -384,7 +375,7 @@ static void on_timer(evutil_socket_t fd, short what, void *ctx)
 	write_ranges(n);
 	publish(n);
 	if (r < 0 || n->usage[0].quarantined || n->usage[1].quarantined || n->now.draining.n ||
-	    n->event_due[0] || n->event_due[1] || n->patch_after_ms > now_ms())
+	    !knows_itself(n) || n->patch_after_ms > now_ms())
 		arm(n, AGAIN_MS);
 }
 
@@ -505,7 +496,6 @@ void ipam_node_free(struct ipam_node *n)
 	kube_pool_gc_free(n->gc);
 	kube_pool_free(n->pool);
 	kube_write_cancel(n->patch);
-	kube_write_cancel(n->event);
 	if (n->timer)
 		event_free(n->timer);
 	free(n->sent);

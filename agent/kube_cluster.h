@@ -6,6 +6,7 @@
 #include "source.h"
 
 struct event;
+struct kube_recorder;
 
 /* What the requests of one source share. Outlives them. */
 struct kube_cluster {
@@ -16,6 +17,7 @@ struct kube_cluster {
 	struct kube_options options; /* defaults filled in; its strings are not used */
 	size_t server; /* index into cfg->servers: the one in use */
 	char *node_name;
+	struct kube_recorder *recorder; /* of Events; NULL: none */
 };
 
 void kube_report(const struct kube_cluster *cluster, enum wag_log_level level, const char *fmt, ...)

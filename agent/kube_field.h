@@ -62,7 +62,12 @@ int kube_check_ident(const struct reader *rd, const json_t *meta, bool namespace
 int kube_read_node(const struct reader *rd, const json_t *tree, struct object *obj);
 int kube_read_pod(const struct reader *rd, const json_t *tree, struct object *obj);
 int kube_read_namespace(const struct reader *rd, const json_t *tree, struct object *obj);
+/*
+ * A policy that cannot be read is an object too, and says that it cannot: what is in force of it
+ * stays so. 0 then, with rd->err filled all the same.
+ */
 int kube_read_policy(const struct reader *rd, const json_t *tree, struct object *obj);
+int kube_unreadable_policy(const struct reader *rd, const char *uid, struct object *obj);
 /* What EndpointSlices and Endpoints share: a port, appended to slice, and a targetRef. */
 int kube_read_port(const struct reader *rd, const json_t *tree, const char *path,
 		   struct slice *slice);

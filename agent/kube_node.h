@@ -10,7 +10,3 @@ int kube_node_get(struct kube_cluster *cluster, const char *node, kube_answer_fn
 /* The annotation waggle.io/pod-cidrs; NULL removes it. Only of the Node with this uid. */
 int kube_node_publish(struct kube_cluster *cluster, const char *node, const char *uid,
 		      const char *cidrs, kube_answer_fn fn, void *ctx, struct kube_write **at);
-/* A Warning, in the namespace where Events of Nodes are. */
-int kube_node_event(struct kube_cluster *cluster, const char *node, const char *uid,
-		    const char *reason, const char *message, kube_answer_fn fn, void *ctx,
-		    struct kube_write **at);

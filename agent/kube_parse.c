@@ -287,6 +287,9 @@ static int parse_service(const struct reader *rd, const json_t *tree, struct obj
 	svc->external_local = strcmp(external, "Local") == 0;
 	svc->internal_local = strcmp(internal, "Local") == 0;
 	svc->health_check_node_port = check_port;
+	if (check_port && (r = field_dup(rd, json_object_get(tree, "metadata"), "metadata.", "uid",
+					 &svc->uid)) < 0)
+		return r;
 	json_array_foreach(ports, i, value)
 	{
 		r = svc_port(rd, value, i, svc);

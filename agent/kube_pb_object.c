@@ -150,6 +150,8 @@ static int read_service(const struct pb_reader *rd, const void *message, struct 
 	svc->health_check_node_port = spec->health_check_node_port;
 	if ((r = pb_int(rd, spec->health_check_node_port, 0, 65535, "spec.",
 			"healthCheckNodePort")) < 0 ||
+	    (spec->health_check_node_port &&
+	     (r = pb_opt(rd, rd->meta->uid, "metadata.uid", &svc->uid)) < 0) ||
 	    (r = svc_affinity(rd, spec, svc)) < 0 || (r = svc_cluster_ips(rd, spec, svc)) < 0 ||
 	    (r = pb_addrs(rd, spec->external_ips, spec->n_external_ips, "spec.externalIPs", -1,
 			   &svc->external_ips, &svc->n_external_ips)) < 0 ||

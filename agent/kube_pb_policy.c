@@ -130,10 +130,10 @@ static int add_rules(json_t *spec, const char *key, const char *peers,
 	return set(spec, key, list) | r;
 }
 
-static json_t *policy_tree(const Kube__NetworkPolicySpec *from)
+static json_t *policy_tree(const char *uid, const Kube__NetworkPolicySpec *from)
 {
-	json_t *tree = json_object(), *spec = json_object();
-	int r = 0;
+	json_t *tree = json_object(), *spec = json_object(), *meta = json_object();
+	int r = set_text(meta, "uid", uid);
 
 	if (from && from->pod_selector)
 		r |= set(spec, "podSelector", selector(from->pod_selector));
@@ -141,6 +141,7 @@ static json_t *policy_tree(const Kube__NetworkPolicySpec *from)
 		r |= add_rules(spec, "ingress", "from", from->ingress, from->n_ingress) |
 		     add_rules(spec, "egress", "to", from->egress, from->n_egress) |
 		     set(spec, "policyTypes", texts(from->policy_types, from->n_policy_types));
+	r |= set(tree, "metadata", meta);
 	r |= set(tree, "spec", spec);
 	if (r == 0)
 		return tree;
@@ -151,11 +152,13 @@ static json_t *policy_tree(const Kube__NetworkPolicySpec *from)
 int kube_pb_read_policy(const struct pb_reader *rd, const void *message, struct object *obj)
 {
 	const Kube__NetworkPolicy *from = message;
-	json_t *tree = policy_tree(from->spec);
+	json_t *tree = policy_tree(rd->meta->uid, from->spec);
 	int r;
 
-	if (!tree)
-		return field_bad(&rd->to, NULL, "spec: a text of it is no UTF-8");
+	if (!tree) {
+		field_bad(&rd->to, NULL, "spec: a text of it is no UTF-8");
+		return kube_unreadable_policy(&rd->to, NULL, obj);
+	}
 	r = kube_read_policy(&rd->to, tree, obj);
 	rd->to.ident->at = NULL; /* of the tree */
 	json_decref(tree);

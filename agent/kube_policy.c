@@ -573,16 +573,38 @@ static int read_cluster_policy(const struct reader *rd, const json_t *spec, stru
 	return r;
 }
 
-int kube_read_policy(const struct reader *rd, const json_t *tree, struct object *obj)
+static int read_spec(const struct reader *rd, const json_t *tree, enum model_kind kind,
+		     struct policy *p)
 {
 	const json_t *spec;
 	int r = field_typed(rd, tree, "", "spec", JSON_OBJECT, &spec);
 
 	if (r < 0)
 		return r;
-	obj->policy = policy_new();
+	return kind == MODEL_POLICY ? read_network_policy(rd, spec, p) :
+				      read_cluster_policy(rd, spec, p);
+}
+
+int kube_unreadable_policy(const struct reader *rd, const char *uid, struct object *obj)
+{
+	const char *why = strstr(rd->err->msg, ": "); /* behind the object's name */
+
+	policy_unref(obj->policy);
+	obj->policy = policy_new(uid);
 	if (!obj->policy)
 		return field_no_memory(rd);
-	return obj->kind == MODEL_POLICY ? read_network_policy(rd, spec, obj->policy) :
-					   read_cluster_policy(rd, spec, obj->policy);
+	return field_copy(rd, why ? why + 2 : rd->err->msg, &obj->policy->unreadable);
+}
+
+int kube_read_policy(const struct reader *rd, const json_t *tree, struct object *obj)
+{
+	const char *uid =
+		json_string_value(json_object_get(json_object_get(tree, "metadata"), "uid"));
+	int r;
+
+	obj->policy = policy_new(uid);
+	if (!obj->policy)
+		return field_no_memory(rd);
+	r = read_spec(rd, tree, obj->kind, obj->policy);
+	return r == -EINVAL ? kube_unreadable_policy(rd, uid, obj) : r;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <waggle/cleanup.h>
 
+#include "kube_recorder.h"
 #include "kube_watch.h"
 
 struct kube_source {
@@ -30,6 +31,7 @@ static void kube_source_free(struct source *source)
 
 	for (int k = 0; k < MODEL_KINDS; k++)
 		kube_watch_free(s->watches[k]);
+	kube_recorder_free(s->cluster.recorder);
 	kube_http_free(s->cluster.http);
 	kube_config_free(s->cluster.cfg);
 	free(s->cluster.node_name);
@@ -98,6 +100,8 @@ int source_new_kube(struct source **ret, struct event_base *base, struct model *
 	r = kube_http_new(&s->cluster.http, base, s->cluster.cfg, err);
 	if (r < 0)
 		return r;
+	if (kube_recorder_new(&s->cluster.recorder, &s->cluster) < 0)
+		return wag_err_set(err, -ENOMEM, "out of memory");
 	for (int k = 0; k < MODEL_KINDS; k++) {
 		r = kube_watch_new(&s->watches[k], &s->cluster, k);
 		if (r < 0)

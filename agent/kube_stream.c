@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
+#include <malloc.h>
 #include <string.h>
 #include <waggle/cleanup.h>
 
@@ -9,6 +10,7 @@
 
 #define PROTOBUF "application/vnd.kubernetes.protobuf"
 #define ARENA_FACTOR 8 /* an object in memory beside its bytes */
+#define LARGE (256 << 10)
 
 /* The pieces' functions return what the caller's function did, or -errno with s->err filled. */
 
@@ -31,6 +33,13 @@ static enum kube_event_type event_type(const char *type)
 	if (strcmp(type, "DELETED") == 0)
 		return KUBE_DELETED;
 	return strcmp(type, "ERROR") == 0 ? KUBE_ERROR : KUBE_BOOKMARK;
+}
+
+/* What a large object was read with, many times its size, would stay with us. */
+static void give_back(size_t piece)
+{
+	if (piece > LARGE)
+		malloc_trim(0);
 }
 
 /* ---- JSON ---- */
@@ -91,6 +100,7 @@ static int json_piece(void *ctx, const char *text, size_t n)
 				   s->watch ? "a line" : "an item", at.text);
 	r = s->watch ? json_event(s, tree) : json_put(s, tree, "");
 	json_decref(tree);
+	give_back(n);
 	return r;
 }
 
@@ -149,6 +159,7 @@ static int pb_piece(void *ctx, const char *bytes, size_t n)
 	int r = s->watch ? pb_event(s, bytes, n) : pb_put(s, bytes, n);
 
 	kube_arena_reset(&s->arena);
+	give_back(n);
 	return r;
 }
 

@@ -25,6 +25,8 @@ static int walk_object(enum model_kind kind, const json_t *tree, const struct ku
 		sink->bad(sink->ctx, &ident, &err);
 		return 0;
 	}
+	if (object_is_unreadable(obj))
+		sink->bad(sink->ctx, &ident, &err);
 	return sink->object(sink->ctx, obj, tree);
 }
 

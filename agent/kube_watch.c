@@ -8,6 +8,7 @@
 #include "kube_resource.h"
 #include "kube_stream.h"
 #include "kube_watch.h"
+#include "object.h"
 
 #define ERROR_BODY_MAX 65536
 #define SILENT_MAX 2   /* watches in a row without a byte: the resourceVersion may be no one's */
@@ -160,12 +161,14 @@ static int take(struct kube_watch *w, const struct kube_event *event)
 
 	if (event->type == KUBE_ERROR)
 		return error_event(w, &event->status);
-	if (event->type == KUBE_PUT && event->obj)
+	if (event->type == KUBE_PUT && event->obj) {
+		w->status.bad_objects += object_is_unreadable(event->obj);
 		r = model_put(w->cluster->model, event->obj);
-	else if (event->type == KUBE_PUT)
+	} else if (event->type == KUBE_PUT) {
 		keep_bad(w, event);
-	else if (event->type == KUBE_DELETED)
+	} else if (event->type == KUBE_DELETED) {
 		model_delete(w->cluster->model, w->kind, event->ns, event->name);
+	}
 	if (r >= 0 && w->state == STATE_WATCH)
 		r = set_rv(w, event->rv);
 	return r < 0 ? stop_at(w, r, strerror(-r)) : 0;

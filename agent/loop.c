@@ -13,6 +13,7 @@
 #include <waggle/cleanup.h>
 #include <waggle/netlink.h>
 #include <waggle/pins.h>
+#include "kube_recorder.h"
 #include "loop.h"
 #include "loop_internal.h"
 #include "node_port.h"
@@ -349,6 +350,16 @@ static bool serves_node_ports(const struct wag_addr *addr, void *ctx)
 				wag_addr_is_v4(addr) ? &l->facts.v4 : &l->facts.v6);
 }
 
+static void on_health_port_failed(const char *ns, const char *name, const char *text, void *ctx)
+{
+	const struct loop *l = ctx;
+	const struct object *svc = model_get(l->model, MODEL_SERVICE, ns, name);
+	const struct kube_ref about = { MODEL_SERVICE, ns, name, svc ? svc->service.uid : NULL };
+
+	kube_warn(l->source ? source_cluster(l->source) : NULL, &about, "HealthCheckPortTaken",
+		  "node %s: %s", l->config->node_name, text);
+}
+
 static int start_service_health(struct loop *l, struct wag_err *err)
 {
 	const char *addr = l->config->healthz_addr;
@@ -358,6 +369,7 @@ static int start_service_health(struct loop *l, struct wag_err *err)
 		.model = l->model,
 		.node_name = l->config->node_name,
 		.serves = serves_node_ports,
+		.failed = on_health_port_failed,
 		.ctx = l,
 		.reporter = { loop_report, l },
 	};

@@ -6,6 +6,8 @@
 #include <waggle/addr.h>
 #include <waggle/bpfsys.h>
 #include <waggle/cleanup.h>
+#include "kube_parse.h"
+#include "kube_recorder.h"
 #include "loop_internal.h"
 
 #define RETRY_MS 1000
@@ -123,13 +125,17 @@ static int take_pods(struct loop *l)
 static void on_refused(const char *ns, const char *name, const char *why, bool old, void *ctx)
 {
 	struct loop *l = ctx;
-	const char *kind = ns[0] ? "NetworkPolicy" : "ClusterNetworkPolicy";
+	enum model_kind kind = ns[0] ? MODEL_POLICY : MODEL_CLUSTER_POLICY;
+	const struct object *obj = model_get(l->model, kind, ns, name);
+	const struct kube_ref about = { kind, ns, name, obj ? obj->policy->uid : NULL };
+	const char *remedy = obj && obj->policy->unreadable ? "mend it" :
+							      "make it smaller, or others";
+	const char *still = old ? "; its last version is" : "";
 
-	l->policies.refused++;
-	snprintf(l->policies.refused_last, sizeof(l->policies.refused_last), "%s %s%s%s", kind, ns,
-		 ns[0] ? "/" : "", name);
-	log_error("%s is not in force: %s: make it smaller, or others%s",
-		  l->policies.refused_last, why, old ? "; its last version is" : "");
+	log_error("%s %s%s%s is not in force: %s: %s%s", kube_kind_name(kind), ns,
+		  ns[0] ? "/" : "", name, why, remedy, still);
+	kube_warn(source_cluster(l->source), &about, "PolicyRefused",
+		  "not in force on node %s: %s: %s%s", l->config->node_name, why, remedy, still);
 }
 
 /* 0: everything that is to be known is; else when to look again. */

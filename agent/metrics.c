@@ -545,16 +545,37 @@ static void add_pending(const char *ns, const char *name, const char *map, int e
 		text_add(ctx, "map %s: %s\n", map, strerror(err));
 }
 
+#define REFUSED_TOLD 20
+
+struct refusals {
+	struct text *text;
+	size_t n;
+};
+
+static void add_refused(const char *ns, const char *name, const char *why, bool old, void *ctx)
+{
+	struct refusals *r = ctx;
+
+	if (r->n++ < REFUSED_TOLD)
+		text_add(r->text, "policies: %s %s%s%s is not in force%s: %s\n",
+			 ns[0] ? "NetworkPolicy" : "ClusterNetworkPolicy", ns, ns[0] ? "/" : "",
+			 name, old ? " as it stands" : "", why);
+}
+
 static void policy_readiness(struct text *t, const struct policy_sync *p)
 {
+	struct refusals refusals = { t, 0 };
+
 	if (p->apply.err)
 		text_add(t, "policies: %s: %s: the last ones are in force\n", p->apply.err_map,
 			 strerror(p->apply.err));
 	if (p->waits)
 		text_add(t, "policies: waiting for the Pods of the cluster\n");
-	if (policy_compiler_refuses(p->apply.compiler))
-		text_add(t, "policies: %s is not in force: see the log\n",
-			 p->refused_last[0] ? p->refused_last : "not all of them fit: some policy");
+	policy_compiler_visit_refused(p->apply.compiler, add_refused, &refusals);
+	if (refusals.n > REFUSED_TOLD)
+		text_add(t, "policies: and %zu more\n", refusals.n - REFUSED_TOLD);
+	if (policy_compiler_full(p->apply.compiler))
+		text_add(t, "policies: not all of them fit\n");
 }
 
 bool readiness_collect(struct text *t, const struct agent_view *v)

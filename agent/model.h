@@ -72,6 +72,7 @@ struct service {
 	/* Has a label service.kubernetes.io/service-proxy-name or .../headless: not ours. */
 	bool other_proxy;
 	uint16_t health_check_node_port; /* host order; 0: none */
+	char *uid; /* where there is such a port, for talking about it; may be NULL */
 	struct wag_addr *cluster_ips;
 	size_t n_cluster_ips;
 	struct wag_addr *external_ips;

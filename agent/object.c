@@ -45,6 +45,7 @@ static void service_done(struct service *svc)
 {
 	for (size_t i = 0; i < svc->n_ports; i++)
 		free(svc->ports[i].name);
+	free(svc->uid);
 	free(svc->ports);
 	free(svc->cluster_ips);
 	free(svc->external_ips);
@@ -99,6 +100,11 @@ static void pod_done(struct pod *pod)
 static bool is_policy(const struct object *obj)
 {
 	return obj->kind == MODEL_POLICY || obj->kind == MODEL_CLUSTER_POLICY;
+}
+
+bool object_is_unreadable(const struct object *obj)
+{
+	return is_policy(obj) && obj->policy && obj->policy->unreadable;
 }
 
 void object_drop(const struct object *obj)
@@ -202,6 +208,7 @@ static void pack_labels(struct packer *p, struct label **ret, const struct label
 
 static void pack_service(struct packer *p, struct service *out, const struct service *svc)
 {
+	out->uid = pack_str(p, svc->uid);
 	out->cluster_ips =
 		pack_array(p, svc->cluster_ips, svc->n_cluster_ips, sizeof(*svc->cluster_ips));
 	out->external_ips =

@@ -11,6 +11,8 @@
 struct object *object_pack(const struct object *obj);
 /* Of an object that lies in somebody else's memory: what it holds besides. NULL is fine. */
 void object_drop(const struct object *obj);
+/* A policy that could not be read: there is one of this name, and that is all. */
+bool object_is_unreadable(const struct object *obj);
 /* Whether everything the dataplane reads is the same. */
 bool object_equal(const struct object *a, const struct object *b);
 /* slice.trigger_ms, once: from then on it is 0. */

@@ -153,15 +153,10 @@ static void put_rule(FILE *f, const struct policy_rule *rule)
 	fputs(rule->any_port ? "*|" : "|", f);
 }
 
-static char *policy_text(const struct policy *p)
+static void put_policy(FILE *f, const struct policy *p)
 {
-	char *text = NULL;
-	size_t size;
-	FILE *f = open_memstream(&text, &size);
-
-	if (!f)
-		return NULL;
 	fprintf(f, "%u %u %d%d ", p->tier, p->priority, p->isolates[0], p->isolates[1]);
+	put_str(f, p->unreadable ? p->unreadable : "");
 	put_selector(f, &p->ns);
 	put_selector(f, &p->pods);
 	for (int d = 0; d < POLICY_DIRS; d++) {
@@ -169,51 +164,73 @@ static char *policy_text(const struct policy *p)
 			put_rule(f, &p->rules[d][i]);
 		fputc('/', f);
 	}
-	if (fclose(f) == 0)
-		return text;
-	free(text);
+}
+
+struct text_file {
+	FILE *f; /* NULL: out of memory */
+	char *text;
+	size_t size;
+};
+
+static bool text_begin(struct text_file *t)
+{
+	*t = (struct text_file){ 0 };
+	t->f = open_memstream(&t->text, &t->size);
+	return t->f;
+}
+
+static char *text_end(struct text_file *t)
+{
+	if (fclose(t->f) == 0)
+		return t->text;
+	free(t->text);
 	return NULL;
+}
+
+static char *policy_text(const struct policy *p)
+{
+	struct text_file t;
+
+	if (!text_begin(&t))
+		return NULL;
+	put_policy(t.f, p);
+	return text_end(&t);
 }
 
 char *selector_text(const struct selector *s)
 {
-	char *text = NULL;
-	size_t size;
-	FILE *f = open_memstream(&text, &size);
+	struct text_file t;
 
-	if (!f)
+	if (!text_begin(&t))
 		return NULL;
-	put_selector(f, s);
-	if (fclose(f) == 0)
-		return text;
-	free(text);
-	return NULL;
+	put_selector(t.f, s);
+	return text_end(&t);
 }
 
 char *policy_peers_text(const struct policy_rule *rule)
 {
-	char *text = NULL;
-	size_t size;
-	FILE *f = open_memstream(&text, &size);
+	struct text_file t;
 
-	if (!f)
+	if (!text_begin(&t))
 		return NULL;
-	put_peers(f, rule);
-	if (fclose(f) == 0)
-		return text;
-	free(text);
-	return NULL;
+	put_peers(t.f, rule);
+	return text_end(&t);
 }
 
 /* ---- policies ---- */
 
-struct policy *policy_new(void)
+struct policy *policy_new(const char *uid)
 {
 	struct policy *p = calloc(1, sizeof(*p));
 
-	if (p)
-		p->refs = 1;
-	return p;
+	if (!p)
+		return NULL;
+	p->refs = 1;
+	p->uid = uid ? strdup(uid) : NULL;
+	if (!uid || p->uid)
+		return p;
+	free(p);
+	return NULL;
 }
 
 struct policy *policy_ref(struct policy *p)
@@ -248,6 +265,8 @@ void policy_unref(struct policy *p)
 			rule_done(&p->rules[d][i]);
 		free(p->rules[d]);
 	}
+	free(p->uid);
+	free(p->unreadable);
 	free(p);
 }
 

@@ -68,6 +68,8 @@ struct policy_rule {
 
 struct policy {
 	unsigned refs;
+	char *uid;	  /* of its object, for talking about it; may be NULL */
+	char *unreadable; /* why nothing else here counts; NULL: it was read */
 	enum policy_tier tier;
 	uint32_t priority;	    /* lower first; not of POLICY_NETWORK */
 	bool isolates[POLICY_DIRS]; /* POLICY_NETWORK: what no rule accepts is denied */
@@ -76,7 +78,7 @@ struct policy {
 	size_t n_rules[POLICY_DIRS];
 };
 
-struct policy *policy_new(void); /* NULL: out of memory */
+struct policy *policy_new(const char *uid); /* NULL: out of memory */
 struct policy *policy_ref(struct policy *p); /* NULL is fine */
 void policy_unref(struct policy *p);
 bool policy_equal(const struct policy *a, const struct policy *b);

@@ -14,9 +14,7 @@ struct policy_sync {
 	struct policy_apply apply; /* what the datapath judges by */
 	bool stale; /* desired is behind the model */
 	bool waits; /* for the list of all Pods */
-	uint64_t refused;	/* policies that were not put in force, ever */
-	char refused_last[400]; /* which one */
-	int err;    /* positive errno of what stays pending; 0: nothing */
+	int err; /* positive errno of what stays pending; 0: nothing */
 };
 
 int policy_sync_init(struct policy_sync *p, struct dataplane *dp); /* 0 or -errno */

@@ -153,12 +153,22 @@ static void close_unwanted(struct entry *e)
 	}
 }
 
+static void on_report(void *ctx, enum wag_log_level level, const char *text)
+{
+	const struct entry *e = ctx;
+	const struct service_health_options *o = &e->owner->options;
+
+	if (o->reporter.fn)
+		o->reporter.fn(o->reporter.ctx, level, text);
+	if (level == WAG_LOG_ERROR && o->failed)
+		o->failed(e->key, e->name, text, o->ctx);
+}
+
 static int open_wanted(struct entry *e)
 {
-	struct service_health *h = e->owner;
-	struct http_port_options o = { .base = h->options.base,
+	struct http_port_options o = { .base = e->owner->options.base,
 				       .answer = answer_service,
-				       .reporter = h->options.reporter };
+				       .reporter = { on_report, e } };
 	char what[400];
 
 	for (int f = 0; f < HEALTH_FAMILIES; f++) {

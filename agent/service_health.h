@@ -21,6 +21,8 @@ struct service_health_options {
 	const char *node_name;
 	/* Are NodePorts, and with them health checks, served on this address of the node? */
 	bool (*serves)(const struct wag_addr *addr, void *ctx);
+	/* A port of the Service cannot be had, and is tried again; text is for a person. */
+	void (*failed)(const char *ns, const char *name, const char *text, void *ctx);
 	void *ctx;
 	struct source_reporter reporter;
 };

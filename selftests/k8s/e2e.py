@@ -22,6 +22,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
 import e2e_ipam                                                         # noqa: E402
+import e2e_policy                                                       # noqa: E402
 import real_apiserver                                                   # noqa: E402
 from cluster import (API_VIP, SLICE_API, SERVICE_API, Client, KubeLab, MemoryPlane,  # noqa: E402
                      RealPlane, Watcher, rss_kib, service, slice_of)
@@ -98,6 +99,8 @@ class Suite:
         yield self.in_cluster
         yield self.services_of_both_families
         yield self.changes_are_live
+        yield self.refused_policies
+        yield self.taken_health_check_port
         yield self.claims_of_the_agent
         yield self.twenty_agents_claim
         yield self.many_services
@@ -108,6 +111,12 @@ class Suite:
             yield self.changes_during_an_outage
             yield self.agent_restart_without_api_server
         yield self.cold_start_with_many
+
+    def refused_policies(self):
+        return e2e_policy.refused_policies(self)
+
+    def taken_health_check_port(self):
+        return e2e_policy.taken_health_check_port(self)
 
     def claims_of_the_agent(self):
         return e2e_ipam.claims_of_the_agent(self)

@@ -5,7 +5,8 @@
  *   kube_driver KUBECONFIG|- API-SERVERS|- NODE [stall_ms [line_max_bytes [page_limit
  *               [backoff_min_ms backoff_max_ms]]]]
  *
- * SIGUSR1: wants the Pods of all nodes from then on.
+ * SIGUSR1: wants the Pods of all nodes from then on. SIGUSR2: two hundred Events about one object,
+ * and one each about a hundred others.
  *
  * svc NS/NAME PORTS READY   a Service changed: its ports, its ready endpoints ("gone" if deleted)
  * synced KIND, log LEVEL TEXT, pods N, rss KB
@@ -15,6 +16,7 @@
 #include <string.h>
 #include <waggle/cleanup.h>
 
+#include "agent/kube_recorder.h"
 #include "agent/source.h"
 
 struct driver {
@@ -110,6 +112,21 @@ static void on_usr1(evutil_socket_t fd, short what, void *ctx)
 	source_want_all_pods(((struct driver *)ctx)->source);
 }
 
+static void on_usr2(evutil_socket_t fd, short what, void *ctx)
+{
+	const struct kube_cluster *cluster = source_cluster(((struct driver *)ctx)->source);
+	struct kube_ref about = { MODEL_POLICY, "t", "loud", "uid-of-loud" };
+	char name[32];
+
+	for (int i = 1; i <= 200; i++)
+		kube_warn(cluster, &about, "Loud", "for the %dth time", i);
+	about = (struct kube_ref){ MODEL_CLUSTER_POLICY, "", name, NULL };
+	for (int i = 1; i <= 100; i++) {
+		snprintf(name, sizeof(name), "other-%d", i);
+		kube_warn(cluster, &about, "Other", "\xc3 is cut");
+	}
+}
+
 static void print_status(const struct driver *d)
 {
 	struct source_status st;
@@ -132,7 +149,7 @@ int main(int argc, char **argv)
 				  .backoff_min_ms = 20,
 				  .backoff_max_ms = 200 };
 	struct driver d = { 0 };
-	struct event *term, *usr1;
+	struct event *term, *usr1, *usr2;
 	struct wag_err err;
 
 	if (argc < 4)
@@ -156,6 +173,8 @@ int main(int argc, char **argv)
 	event_add(term, NULL);
 	usr1 = evsignal_new(d.base, SIGUSR1, on_usr1, &d);
 	event_add(usr1, NULL);
+	usr2 = evsignal_new(d.base, SIGUSR2, on_usr2, &d);
+	event_add(usr2, NULL);
 	if (source_new_kube(&d.source, d.base, d.model, &o, &err) < 0) {
 		printf("error %s\n", err.msg);
 		return 1;
@@ -166,6 +185,7 @@ int main(int argc, char **argv)
 	model_free(d.model);
 	event_free(term);
 	event_free(usr1);
+	event_free(usr2);
 	event_base_free(d.base);
 	return 0;
 }

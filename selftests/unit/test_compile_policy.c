@@ -23,7 +23,8 @@ struct setup {
 	struct model *m;
 	struct policy_compiler *c;
 	struct policy_world w;
-	char refused[512];
+	char refused[512]; /* the last one told */
+	unsigned told;
 };
 
 static void changed(const struct object *obj, bool gone, void *ctx)
@@ -37,7 +38,24 @@ static void refused(const char *ns, const char *name, const char *why, bool old,
 {
 	struct setup *s = ctx;
 
+	s->told++;
 	snprintf(s->refused, sizeof(s->refused), "%s/%s: %s%s", ns, name, why, old ? " (old)" : "");
+}
+
+static void count(const char *ns, const char *name, const char *why, bool old, void *ctx)
+{
+	++*(unsigned *)ctx;
+}
+
+static unsigned n_refused(const struct setup *s)
+{
+	struct policy_stats stats;
+	unsigned n = 0;
+
+	policy_compiler_visit_refused(s->c, count, &n);
+	policy_compiler_stats(s->c, &stats);
+	assert_int_equal(stats.refused, n);
+	return n;
 }
 
 static void local_pods(struct setup *s)
@@ -85,6 +103,7 @@ static void end(struct setup *s)
 static int run(struct setup *s)
 {
 	s->refused[0] = 0;
+	s->told = 0;
 	return policy_compiler_run(s->c, refused, s);
 }
 
@@ -267,7 +286,7 @@ static void test_a_policy_that_does_not_fit_is_refused(void **state)
 	policy_world_put(&s->w, MODEL_POLICY, deny_red);
 	assert_int_equal(run(s), 0);
 	assert_string_equal(s->refused, "red/many: with it, wag_port would be full (old)");
-	assert_true(policy_compiler_refuses(s->c));
+	assert_int_equal(n_refused(s), 1);
 	/* As it was before, and others are not touched by it. */
 	assert_int_equal(WAG_VERDICT_ACTION(ask(s, 1, POLICY_INGRESS, "8.8.8.8", IPPROTO_TCP, 101)),
 			 WAG_VERDICT_ALLOW);
@@ -278,10 +297,78 @@ static void test_a_policy_that_does_not_fit_is_refused(void **state)
 	assert_non_null(strstr(s->refused, "it has 0 peers and 100000 ports"));
 	policy_world_put(&s->w, MODEL_POLICY, fits);
 	assert_int_equal(run(s), 0);
-	assert_false(policy_compiler_refuses(s->c));
+	assert_int_equal(n_refused(s), 0);
 	free(big);
 	free(fits);
 	free(huge);
+	end(s);
+}
+
+/* The same refusal is told once, however often it is tried again for others that went. */
+static void test_a_refusal_is_told_once(void **state)
+{
+	struct policy_limits limits = { .entries = { [POLICY_PORT] = 1000 } };
+	struct setup *s = begin(6, &limits);
+	char *big = many_ports(2000), *fits = many_ports(100), *bigger = many_ports(1999);
+
+	policy_world_put(&s->w, MODEL_POLICY, deny_red);
+	policy_world_put(&s->w, MODEL_POLICY, big);
+	assert_int_equal(run(s), 0);
+	assert_int_equal(s->told, 1);
+	model_delete(s->m, MODEL_POLICY, "red", "deny");
+	assert_int_equal(run(s), 0);
+	assert_int_equal(s->told, 0);
+	assert_int_equal(n_refused(s), 1);
+	policy_world_put(&s->w, MODEL_POLICY, bigger);
+	assert_int_equal(run(s), 0);
+	assert_int_equal(s->told, 1);
+	policy_world_put(&s->w, MODEL_POLICY, fits);
+	assert_int_equal(run(s), 0);
+	policy_world_put(&s->w, MODEL_POLICY, bigger);
+	assert_int_equal(run(s), 0);
+	assert_int_equal(s->told, 1);
+	model_delete(s->m, MODEL_POLICY, "red", "many");
+	assert_int_equal(run(s), 0);
+	assert_int_equal(n_refused(s), 0);
+	free(big);
+	free(fits);
+	free(bigger);
+	end(s);
+}
+
+#define MANY_HEAD "{\"metadata\":{\"namespace\":\"red\",\"name\":\"many\"},\"spec\":"
+
+/* What is in force of it stays so; without that, nothing of it is. */
+static void test_an_unreadable_policy_is_refused(void **state)
+{
+	struct setup *s = begin(7, NULL);
+	char *fits = many_ports(100);
+	static const char bad[] = MANY_HEAD "{\"podSelector\":{\"matchExpressions\":[{\"key\":\"a\","
+					    "\"operator\":\"Near\"}]}}}";
+	static const char why[] = "red/many: spec.podSelector.matchExpressions[0].operator: "
+				  "\"Near\" is not In, NotIn, Exists or DoesNotExist";
+
+	policy_world_put(&s->w, MODEL_POLICY, bad);
+	assert_int_equal(run(s), 0);
+	assert_string_equal(s->refused, why);
+	assert_int_equal(n_refused(s), 1);
+	assert_int_equal(WAG_VERDICT_ACTION(ask(s, 1, POLICY_INGRESS, "8.8.8.8", IPPROTO_TCP, 301)),
+			 WAG_VERDICT_ALLOW);
+	policy_world_put(&s->w, MODEL_POLICY, fits);
+	assert_int_equal(run(s), 0);
+	assert_int_equal(n_refused(s), 0);
+	policy_world_put(&s->w, MODEL_POLICY, bad);
+	assert_int_equal(run(s), 0);
+	assert_int_equal(strncmp(s->refused, why, strlen(why)), 0);
+	assert_string_equal(s->refused + strlen(why), " (old)");
+	assert_true(policy_compiler_selects(s->c, "red"));
+	assert_int_equal(WAG_VERDICT_ACTION(ask(s, 1, POLICY_INGRESS, "8.8.8.8", IPPROTO_TCP, 301)),
+			 WAG_VERDICT_ISOLATED);
+	model_delete(s->m, MODEL_POLICY, "red", "many");
+	assert_int_equal(run(s), 0);
+	assert_int_equal(n_refused(s), 0);
+	assert_false(policy_compiler_selects(s->c, "red"));
+	free(fits);
 	end(s);
 }
 
@@ -404,6 +491,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_who_decided_has_a_name),
 		cmocka_unit_test(test_a_policy_that_does_not_fit_is_refused),
+		cmocka_unit_test(test_a_refusal_is_told_once),
+		cmocka_unit_test(test_an_unreadable_policy_is_refused),
 		cmocka_unit_test(test_many_that_do_not_fit),
 		cmocka_unit_test(test_too_many_identities),
 		cmocka_unit_test(test_families_and_unknown),
