@@ -42,6 +42,8 @@ int cmd_policy_trace(const struct cli *cli, int argc, char **argv, struct wag_er
 int cmd_endpoint_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 int cmd_node_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 int cmd_bpf_lb_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);
+int cmd_bpf_lb_maglev_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);
+int cmd_bpf_lb_maglev_get(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 int cmd_bpf_ct_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 int cmd_bpf_map_list(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 int cmd_bpf_map_dump(const struct cli *cli, int argc, char **argv, struct wag_err *err);

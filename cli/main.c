@@ -11,7 +11,7 @@
 #include <waggle/suggest.h>
 #include "bpf_maps.h"
 
-#define MAX_WORDS 3
+#define MAX_WORDS 4
 
 static int cmd_version(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 
@@ -35,6 +35,8 @@ static const struct verb verbs[] = {
 	  "what would become of a new flow, and who decides" },
 	{ "node list", cmd_node_list, 0, "", "other nodes and the way packets take to them" },
 	{ "bpf lb list", cmd_bpf_lb_list, 0, "", "load-balancing tables of the datapath" },
+	{ "bpf lb maglev list", cmd_bpf_lb_maglev_list, 0, "", "Maglev's lookup tables" },
+	{ "bpf lb maglev get", cmd_bpf_lb_maglev_get, 1, "ID|ADDRESS", "one of them, whole" },
 	{ "bpf ct list", cmd_bpf_ct_list, 0, "[--expired]", "tracked flows" },
 	{ "bpf map list", cmd_bpf_map_list, 0, "", "pinned maps, their fill and memory" },
 	{ "bpf map dump", cmd_bpf_map_dump, 1, "NAME [--all]", "any map, read through its BTF" },

@@ -247,7 +247,60 @@ static json_t *frontend_json(const struct tables *t, const struct frontend *f)
 			 "backends", backends_json(t, &state, f->key.proto));
 }
 
-int services_read(const struct cli *cli, json_t **ret, struct wag_err *err)
+/* One set's lookup table: the address in each of its entries. */
+static json_t *lookup_table(const struct tables *t, const struct wag_svc_state *state, __u8 proto,
+			    __u32 table, __u32 entries)
+{
+	__u32 base = WAG_SLOTS_BASE(state->slots);
+	json_t *list = json_array();
+
+	for (__u32 i = 0; i < entries; i++) {
+		__u32 index = base + table + i / WAG_SLOT_ENTRIES;
+		struct wag_slot_entries part;
+		struct wag_slot slot;
+		char text[80];
+
+		if (pinned_map_lookup(&t->slot, &index, &part) < 0 || part.svc_id != state->svc_id)
+			break; /* it has just been replaced */
+		index = base + part.at[i % WAG_SLOT_ENTRIES];
+		if (pinned_map_lookup(&t->slot, &index, &slot) < 0 || slot.svc_id != state->svc_id)
+			break;
+		address_text(&slot.addr, slot.port, proto, text, sizeof(text));
+		json_array_append_new(list, json_string(text));
+	}
+	return list;
+}
+
+static int add_lookup_tables(const struct tables *t, const struct frontend *f, json_t *doc)
+{
+	struct wag_svc_state state = {};
+	struct wag_slot_head head;
+	char text[80];
+	__u32 base;
+
+	if (pinned_map_lookup(&t->state, &f->svc.index, &state) < 0 ||
+	    !(WAG_SLOTS_FLAGS(state.slots) & WAG_SLOTS_MAGLEV))
+		return 0;
+	base = WAG_SLOTS_BASE(state.slots);
+	if (pinned_map_lookup(&t->slot, &base, &head) < 0 || head.svc_id != state.svc_id)
+		return 0;
+	address_text(&f->key.addr, f->key.port, f->key.proto, text, sizeof(text));
+	return json_array_append_new(doc, json_pack("{s:i, s:s, s:o, s:o}",
+		"id", (int)f->svc.index, "frontend", text,
+		"cluster", lookup_table(t, &state, f->key.proto, head.cluster_table,
+					head.cluster_entries),
+		"local", lookup_table(t, &state, f->key.proto, head.local_table,
+				      head.local_entries)));
+}
+
+static int add_frontend(const struct tables *t, const struct frontend *f, json_t *doc)
+{
+	return json_array_append_new(doc, frontend_json(t, f));
+}
+
+static int read_each(const struct cli *cli,
+		     int (*add)(const struct tables *t, const struct frontend *f, json_t *doc),
+		     json_t **ret, struct wag_err *err)
 {
 	_cleanup_(tables_done) struct tables t = {
 		.svc = PINNED_MAP_NONE, .state = PINNED_MAP_NONE,
@@ -270,10 +323,20 @@ int services_read(const struct cli *cli, json_t **ret, struct wag_err *err)
 	if (list.n)
 		qsort(list.items, list.n, sizeof(*list.items), compare_frontends);
 	for (size_t i = 0; i < list.n; i++)
-		if (json_array_append_new(doc, frontend_json(&t, &list.items[i])) < 0)
+		if (add(&t, &list.items[i], doc) < 0)
 			return wag_err_set(err, -ENOMEM, "out of memory");
 	*ret = TAKE_PTR(doc);
 	return 0;
+}
+
+int services_read(const struct cli *cli, json_t **ret, struct wag_err *err)
+{
+	return read_each(cli, add_frontend, ret, err);
+}
+
+int services_read_maglev(const struct cli *cli, json_t **ret, struct wag_err *err)
+{
+	return read_each(cli, add_lookup_tables, ret, err);
 }
 
 static bool says(const json_t *service, const char *key, const char *value)

@@ -11,6 +11,11 @@
  * -errno with err filled.
  */
 int services_read(const struct cli *cli, json_t **ret, struct wag_err *err);
+/*
+ * Of the frontends with Maglev: an array of {id, frontend, cluster, local}, the last two a set's
+ * lookup table, the backend's address in each entry; empty where any backend of the set will do.
+ */
+int services_read_maglev(const struct cli *cli, json_t **ret, struct wag_err *err);
 /* "Local, affinity 10800 s, source ranges": what is not as usual about a frontend; "" : nothing. */
 void service_rules(const json_t *service, char *buf, size_t size);
 /* A word behind a backend's address: who may not get it. "": all that ask this frontend may. */

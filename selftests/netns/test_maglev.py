@@ -64,6 +64,26 @@ def a_node_that_knows_no_flow_chooses_the_same_endpoint(env):
     expect("Maglev" in text, text)
     for service in listed(env, vips):
         expect(len(service["backends"]) == 3, service)  # not the table behind them
+    tables_can_be_seen(env, vips)
+
+
+def tables_can_be_seen(env, vips):
+    ask = lambda *args: json.loads(env.lab.cli("bpf", "lb", "maglev", *args, "-o", "json"))
+    mine = [t for t in ask("list") if any(t["frontend"].startswith(host_port(v, "")) for v in vips)]
+    expect(len(mine) == 2 and all(t["set"] == "cluster" for t in mine), mine)
+    for table in mine:
+        shares = table["backends"]
+        expect(sum(shares.values()) == table["entries"] == 1021, table)
+        expect(len(shares) == 3 and max(shares.values()) - min(shares.values()) < 12, table)
+        entries = ask("get", str(table["id"]))
+        expect([e["entry"] for e in entries] == list(range(1021)), entries[:3])
+        for backend, n in shares.items():
+            expect(sum(e["backend"] == backend for e in entries) == n, backend, n)
+    text = env.lab.cli("bpf", "lb", "maglev", "list")
+    expect("ENTRIES" in text and all(env.lab.pods[w][0] in text for w in WEBS), text)
+    refused = env.lab.sh("node", ["sh", "-c", '"$@" 2>&1; true', "sh", env.lab.binary("waggle"),
+                                  "--pin-dir", env.lab.pin_dir, "bpf", "lb", "maglev", "get", "99"])
+    expect("no Service with Maglev has the ID 99" in refused, refused)
 
 
 @test("full")
