@@ -111,6 +111,32 @@ def affinity(env):
         expect(len(seen) == 1, f"IPv{family}: several answered:", seen)
 
 
+@test("dsr")
+def maglev_by_every_node(env):
+    """Whichever node the network sends a flow to, it gets the same endpoint, and sees its client."""
+    pods, numbers = env.pods(), range(23000, 23016)
+    env.service(pods, PORTS, "NodePort", externalIPs=[EXTERNAL[f] for f in env.families],
+                annotations={"service.waggle.io/lb-algorithm": "maglev"})
+
+    def answered(node, family):
+        bits = 32 if family == 4 else 128
+        route = ip_family(family, f"route %s {EXTERNAL[family]}/{bits} via {node.addr(family)}")
+        env.outside.ip("router", route % "add")
+        try:
+            lines = [ask(env.outside, "out", "udp", [(EXTERNAL[family], 80)], "--src", host_port(
+                env.outside.addr("out", family), number))[0] for number in numbers]
+        finally:
+            env.outside.ip("router", route % "del")
+        for line in lines:
+            expect_ok(line, [name for _, name, _ in pods])
+            expect_seen(env, node, line, "udp", family, f"through {node.node_name}")
+        return [line["label"] for line in lines]
+    for family in env.node_families:
+        found = [answered(node, family) for node in env.nodes]
+        expect(len(set(found[0])) > 2, f"IPv{family}: all went to", set(found[0]))
+        expect(found[1] == found[0] and found[2] == found[0], f"IPv{family}: not the same:", found)
+
+
 def received_packets(node):
     link = json.loads(node.sh("node", ["ip", "-j", "-s", "link", "show", "eth0"]))[0]
     return link["stats64"]["rx"]["packets"]
