@@ -21,7 +21,6 @@
 #include "tunnel_dev.h"
 
 #define SYNC_GAP_MS 5	 /* runs are no closer than this, nor than the CPU time of the last */
-#define TRIM_DELAY_MS 200
 
 static uint64_t now_ns(void)
 {
@@ -186,7 +185,10 @@ static void on_sync_timer(evutil_socket_t fd, short what, void *ctx)
 		loop_start_timer(l->sync_timer, (uint64_t)retry);
 }
 
-/* A list parsed leaves holes all over the heap: pages nobody uses go back once it is quiet. */
+/*
+ * A list parsed, or policies that went, leave holes all over the heap: pages nobody uses go back
+ * once it is quiet.
+ */
 static void on_trim_timer(evutil_socket_t fd, short what, void *ctx)
 {
 	malloc_trim(0);

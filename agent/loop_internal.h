@@ -27,6 +27,8 @@
 #include "stale_sock.h"
 #include "sync.h"
 
+#define TRIM_DELAY_MS 200
+
 struct loop {
 	const struct config *config;
 	struct event_base *base;

@@ -172,6 +172,8 @@ static int enforce(struct loop *l)
 	if (a->flips != flips || l->endpoints_changed || model_count(l->model, MODEL_POLICY) ||
 	    model_count(l->model, MODEL_CLUSTER_POLICY))
 		endpoint_watch_release(l->endpoints);
+	if (a->flips != flips)
+		loop_start_timer(l->trim_timer, TRIM_DELAY_MS);
 	l->endpoints_changed = false;
 	return -1;
 }
