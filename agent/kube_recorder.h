@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Events: what "kubectl describe" shows below an object. One request at a time, and no more than the
- * API server can be asked for whatever happens here: what waits gives way to newer words of the same
- * reason about the same object.
+ * Events: what "kubectl describe" shows below an object. One request at a time, and never more than
+ * an API server can be asked for: what waits gives way to newer words of the same reason about the
+ * same object.
  */
 #pragma once
 

@@ -32,8 +32,8 @@ def reaches(lab, net, pod):
 
 
 def refused(lab):
-    lines = lab.http("/metrics")[1].splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("waggle_policies_refused "))
+    return next(int(line.split()[1]) for line in lab.http("/metrics")[1].splitlines()
+                if line.startswith("waggle_policies_refused "))
 
 
 def refused_policies(suite):

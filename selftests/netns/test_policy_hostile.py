@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policies nobody should write: each is in force and right, or refused by name and for a reason, and
-what was in force beside it is, by real packets."""
+"""Policies nobody should write: each is in force and right, or refused by name and for a reason,
+and what was in force beside it is, by real packets."""
 import json
 
 from netlab import LabError, wait_for
@@ -44,11 +44,12 @@ def none_refused(env):
 
 
 class Watch:
-    """A policy of another namespace, an earlier version of the hostile one, and the agent's size."""
+    """A policy of another namespace, the hostile one's earlier version, and the agent's size."""
 
     def __init__(self, env, w):
         self.env, self.w = env, w
-        w.apply(network_policy("x", "guard", A, ingress=[{"from": [{"podSelector": labels(pod="b")}]}]),
+        w.apply(network_policy("x", "guard", A, ingress=[
+            {"from": [{"podSelector": labels(pod="b")}]}]),
                 hostile(from_pod(env, "x/b")))
         self.holds("before")
         self.pid, self.before = env.lab.agent.pid, rss(env)
@@ -137,7 +138,8 @@ def policy_of_everything_but_thousands(env, w):
     expect(none_refused(env), env.lab.http("/readyz")[1])
     beside = block("0.0.0.0/0", ["fd00::/8"])    # no part of what it is excepted from
     w.apply(hostile([{"from": wide}, {"from": again},
-                     {"from": [block(c) for c in out[2:]] + [block("10.9.0.0/16", ["10.0.0.0/8"])]}]),
+                     {"from": [block(c) for c in out[2:]]
+                      + [block("10.9.0.0/16", ["10.0.0.0/8"])]}]),
             network_policy("z", "beside", A, ingress=[{"from": [beside]}]))
     w.expect("an exception that is elsewhere", ("x/a", env.lab.pods["z-a"][0], 80, "TCP", True),
              ("x/a", env.lab.pods["z-a"][1], 80, "TCP", False))
@@ -152,7 +154,8 @@ def spec(policy, **more):
 
 
 def expressions(**expression):
-    return hostile([{"from": [{"podSelector": {"matchExpressions": [{"key": "a", **expression}]}}]}])
+    selector = {"matchExpressions": [{"key": "a", **expression}]}
+    return hostile([{"from": [{"podSelector": selector}]}])
 
 
 def ports(**port):

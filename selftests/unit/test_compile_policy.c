@@ -343,8 +343,9 @@ static void test_an_unreadable_policy_is_refused(void **state)
 {
 	struct setup *s = begin(7, NULL);
 	char *fits = many_ports(100);
-	static const char bad[] = MANY_HEAD "{\"podSelector\":{\"matchExpressions\":[{\"key\":\"a\","
-					    "\"operator\":\"Near\"}]}}}";
+	static const char bad[] =
+		MANY_HEAD "{\"podSelector\":{\"matchExpressions\":[{\"key\":\"a\","
+			  "\"operator\":\"Near\"}]}}}";
 	static const char why[] = "red/many: spec.podSelector.matchExpressions[0].operator: "
 				  "\"Near\" is not In, NotIn, Exists or DoesNotExist";
 
