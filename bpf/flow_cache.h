@@ -5,7 +5,7 @@
  * connection takes the long way, and so does one packet of every flow in FLOW_CACHE_TICKS: it keeps
  * conntrack's times and the kernel's neighbour entry fresh, and sees what has changed.
  *
- * A flow has two places it may stand in. Where more flows are busy than the cache holds, asking it
+ * A flow has four places it may stand in. Where more flows are busy than the cache holds, asking it
  * only costs: each hit earns the right to ask again, each miss spends one, and who has none left
  * asks for one packet in FLOW_CACHE_PROBE.
  */
@@ -17,6 +17,7 @@
 #include "stage_track.h"
 
 #define FLOW_CACHE_TICKS 32 /* of the kernel's clock, which is free to read: 32 to 320 ms */
+#define FLOW_CACHE_PLACES 4
 #define FLOW_CACHE_PROBE 16
 #define FLOW_CACHE_CREDIT 4096
 
@@ -71,10 +72,10 @@ static __always_inline __u64 flow_cache_hash(const struct wag_tuple *t)
 	return (hash ^ hash >> 32) * 0xc4ceb9fe1a85ec53ULL; /* of which the upper half is good */
 }
 
-/* The first or the second place of this CPU's for the flow with that hash. */
-static __always_inline struct wag_cached *flow_cache_at(__u64 hash, bool second)
+/* One of this CPU's places for a flow of that hash: two far apart, then the neighbour of each. */
+static __always_inline struct wag_cached *flow_cache_at(__u64 hash, int place)
 {
-	__u32 at = hash >> (second ? 32 : 48) & cfg.flow_cache_mask;
+	__u32 at = (hash >> (place & 1 ? 32 : 48) ^ place >> 1) & cfg.flow_cache_mask;
 
 	at += bpf_get_smp_processor_id() * (cfg.flow_cache_mask + 1);
 	return bpf_map_lookup_elem(&wag_flow_cache, &at);
@@ -107,12 +108,14 @@ static __always_inline struct wag_cached *flow_cache_entry(const struct wag_pkt 
 							   __u32 ifindex)
 {
 	__u64 hash = flow_cache_hash(&pkt->tuple);
-	struct wag_cached *c = flow_cache_at(hash, false);
+	struct wag_cached *c;
 
-	if (c && flow_cache_is(c, pkt, ifindex))
-		return c;
-	c = flow_cache_at(hash, true);
-	return c && flow_cache_is(c, pkt, ifindex) ? c : NULL;
+	for (int place = 0; place < FLOW_CACHE_PLACES; place++) {
+		c = flow_cache_at(hash, place);
+		if (c && flow_cache_is(c, pkt, ifindex))
+			return c;
+	}
+	return NULL;
 }
 
 static __always_inline void flow_cache_xlat(struct wag_pkt *pkt, const struct wag_cached *c)
@@ -182,13 +185,15 @@ static __always_inline bool flow_is_hostport(const struct wag_pkt *pkt)
 static __always_inline struct wag_cached *flow_cache_place(const struct wag_pkt *pkt,
 							   __u32 ifindex)
 {
-	__u64 hash = flow_cache_hash(&pkt->tuple);
-	struct wag_cached *c = flow_cache_at(hash, false);
+	__u64 hash = flow_cache_hash(&pkt->tuple), now = bpf_jiffies64();
+	struct wag_cached *c;
 
-	if (c && (bpf_jiffies64() >= c->until || flow_cache_is(c, pkt, ifindex)))
-		return c;
-	c = flow_cache_at(hash, true);
-	return c && (bpf_jiffies64() >= c->until || flow_cache_is(c, pkt, ifindex)) ? c : NULL;
+	for (int place = 0; place < FLOW_CACHE_PLACES; place++) {
+		c = flow_cache_at(hash, place);
+		if (c && (now >= c->until || flow_cache_is(c, pkt, ifindex)))
+			return c;
+	}
+	return NULL;
 }
 
 static __always_inline void flow_cache_keep(struct __sk_buff *skb, struct wag_scratch *scratch)
