@@ -298,6 +298,30 @@ void dataplane_grace(struct dataplane *dp)
 		nanosleep(&wait, NULL);
 }
 
+static void *grace(void *dp)
+{
+	dataplane_grace(dp);
+	return NULL;
+}
+
+void dataplane_grace_begin(struct dataplane *dp)
+{
+	dataplane_grace_end(dp);
+	dp->grace_begun = true;
+	dp->grace_thread = pthread_create(&dp->grace, NULL, grace, dp) == 0;
+}
+
+void dataplane_grace_end(struct dataplane *dp)
+{
+	if (!dp->grace_begun)
+		return;
+	if (dp->grace_thread)
+		pthread_join(dp->grace, NULL);
+	else
+		dataplane_grace(dp);
+	dp->grace_begun = false;
+}
+
 void dataplane_visit_errors(struct dataplane *dp, dataplane_error_fn fn, void *ctx)
 {
 	for (unsigned t = 0; t < DP_TABLES; t++)
@@ -545,6 +569,7 @@ void dataplane_free(struct dataplane *dp)
 {
 	if (!dp)
 		return;
+	dataplane_grace_end(dp);
 	if (dp->states.base)
 		munmap(dp->states.base, dp->states.bytes);
 	if (dp->slots.base)

@@ -16,6 +16,7 @@ struct dataplane {
 	uint64_t fail_from, fail_n, crash_op;
 	int fail_err, last_err[DP_TABLES], table_err[DP_TABLES];
 	bool will_crash, crashed, stopped, freed, recycled, policies;
+	bool readers, grace_begun, hasty; /* of the generation that was in force last */
 	uint32_t policy_epoch;
 	dataplane_fake_hook_fn hook;
 	void *hook_ctx;
@@ -143,6 +144,13 @@ static void end(struct dataplane *dp)
 	}
 }
 
+/* Writing a generation that programs may still read. */
+static void note_haste(struct dataplane *dp, enum dp_table table)
+{
+	if (table == DP_IPCACHE || table == DP_POLICY || table == DP_RULE || table == DP_PORT)
+		dp->hasty |= dp->readers;
+}
+
 static int update_one(struct dataplane *dp, enum dp_table t, const void *key, const void *value)
 {
 	struct deltamap *m = &dp->tables[t];
@@ -151,6 +159,7 @@ static int update_one(struct dataplane *dp, enum dp_table t, const void *key, co
 
 	if (r < 0)
 		return r;
+	note_haste(dp, t);
 	old = deltamap_actual(m, key);
 	if (!old && m->n_actual >= dp->max[t]) {
 		dp->errors[t]++;
@@ -172,6 +181,7 @@ static int delete_one(struct dataplane *dp, enum dp_table t, const void *key)
 
 	if (r < 0)
 		return r;
+	note_haste(dp, t);
 	if (t == DP_SVC && deltamap_actual(&dp->tables[t], key))
 		dp->freed = true;
 	deltamap_unset_actual(&dp->tables[t], key);
@@ -248,6 +258,23 @@ void dataplane_grace(struct dataplane *dp)
 	dp->freed = false;
 }
 
+void dataplane_grace_begin(struct dataplane *dp)
+{
+	dp->grace_begun = true;
+}
+
+void dataplane_grace_end(struct dataplane *dp)
+{
+	if (dp->grace_begun)
+		dp->readers = false;
+	dp->grace_begun = false;
+}
+
+bool dataplane_fake_hasty(const struct dataplane *dp)
+{
+	return dp->hasty;
+}
+
 int dataplane_set_policies(struct dataplane *dp, bool on)
 {
 	dp->policies = on;
@@ -257,6 +284,8 @@ int dataplane_set_policies(struct dataplane *dp, bool on)
 int dataplane_set_policy_epoch(struct dataplane *dp, uint32_t epoch)
 {
 	dp->policy_epoch = epoch;
+	dp->readers = true;
+	dp->grace_begun = false;
 	return 0;
 }
 

@@ -32,5 +32,7 @@ void dataplane_fake_revive(struct dataplane *dp, size_t n);
 /* Called after every operation on a key. */
 typedef void (*dataplane_fake_hook_fn)(struct dataplane *dp, void *ctx);
 void dataplane_fake_hook(struct dataplane *dp, dataplane_fake_hook_fn fn, void *ctx);
+/* Was a policies' table written after a flip, before a grace begun since had ended? */
+bool dataplane_fake_hasty(const struct dataplane *dp);
 /* Was an insert into wag_svc ever made after a delete from it without a grace between? */
 bool dataplane_fake_recycled(const struct dataplane *dp);

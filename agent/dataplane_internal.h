@@ -12,6 +12,7 @@
 #pragma once
 
 #include <bpf/libbpf.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -65,6 +66,8 @@ struct dataplane {
 	struct dp_array states, slots;
 	struct dp_ops ops[DP_TABLES];
 	uint64_t errors[DP_TABLES][WAG_MAP_ERRNOS];
+	pthread_t grace; /* waits for what ran at dataplane_grace_begin() */
+	bool grace_begun, grace_thread;
 	uint64_t bulk_ns;   /* when the first copy of an upgrade began */
 	uint64_t window_ns; /* when new flows began to wait for it */
 };

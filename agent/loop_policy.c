@@ -163,7 +163,7 @@ static int enforce(struct loop *l)
 		return r;
 	}
 	if (r == 0)
-		r = policy_apply_run(a, loop_now_ms(), on_refused, l);
+		r = policy_apply_run(a, on_refused, l);
 	if (r < 0) {
 		log_error("policies: %s: %s: the last ones stay in force; trying again in 1 s",
 			  a->err_map ? a->err_map : "pods", strerror(-r));

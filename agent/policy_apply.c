@@ -8,8 +8,6 @@
 
 #include "policy_apply.h"
 
-#define LEFT_MS 1000 /* no program runs so long: nobody reads the other generation any more */
-
 static const struct {
 	enum dp_table table;
 	size_t gen; /* where the key has it */
@@ -79,6 +77,8 @@ int policy_apply_init(struct policy_apply *a, struct dataplane *dp)
 		r = init_table(a, t);
 	/* What an earlier agent left in force is, until all is known. */
 	a->behind = a->epoch != 0;
+	if (a->behind)
+		dataplane_grace_begin(dp);
 	if (r < 0)
 		policy_apply_done(a);
 	return r;
@@ -271,7 +271,7 @@ static int apply_names(struct policy_apply *a)
 	return r < 0 ? r : sync_table_apply(&a->names);
 }
 
-static int flip(struct policy_apply *a, uint64_t now_ms)
+static int flip(struct policy_apply *a)
 {
 	uint32_t next = a->epoch + 1;
 	int r;
@@ -281,29 +281,27 @@ static int flip(struct policy_apply *a, uint64_t now_ms)
 	if (r < 0)
 		return r;
 	a->epoch = next;
-	a->flipped = true;
-	a->flipped_ms = now_ms;
 	a->flips++;
 	a->behind = false;
+	/* Who still reads what was in force before will have left long before the next change. */
+	dataplane_grace_begin(a->dp);
 	return 0;
 }
 
-static int put_in_force(struct policy_apply *a, uint64_t now_ms)
+static int put_in_force(struct policy_apply *a)
 {
 	uint32_t g = (a->epoch + 1) & 1;
 	int r = 0;
 
-	/* Who still reads the one that was in force before? */
-	if (a->flipped && now_ms - a->flipped_ms < LEFT_MS)
-		dataplane_grace(a->dp);
+	dataplane_grace_end(a->dp);
 	for (int t = POLICY_TABLES - 1; t >= 0 && r == 0; t--) {
 		r = sync_table_apply(&a->gens[g][t]);
 		a->err_map = dataplane_table_name(kinds[t].table);
 	}
-	return r < 0 ? r : flip(a, now_ms);
+	return r < 0 ? r : flip(a);
 }
 
-static int run(struct policy_apply *a, uint64_t now_ms, policy_refused_fn refused, void *ctx)
+static int run(struct policy_apply *a, policy_refused_fn refused, void *ctx)
 {
 	int r;
 
@@ -320,13 +318,13 @@ static int run(struct policy_apply *a, uint64_t now_ms, policy_refused_fn refuse
 		return r;
 	a->err_map = dataplane_table_name(DP_RULE_NAME);
 	r = apply_names(a);
-	return r < 0 ? r : put_in_force(a, now_ms);
+	return r < 0 ? r : put_in_force(a);
 }
 
-int policy_apply_run(struct policy_apply *a, uint64_t now_ms, policy_refused_fn refused, void *ctx)
+int policy_apply_run(struct policy_apply *a, policy_refused_fn refused, void *ctx)
 {
 	struct policy_ep *ep, *tmp;
-	int r = run(a, now_ms, refused, ctx);
+	int r = run(a, refused, ctx);
 
 	a->err = -r;
 	if (r < 0)

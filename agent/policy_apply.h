@@ -18,8 +18,7 @@ struct policy_apply {
 	struct sync_table names;
 	struct policy_ep *eps;
 	uint32_t epoch; /* in force */
-	uint64_t flipped_ms;
-	bool flipped, behind; /* the compiler knows more than is in force */
+	bool behind;   /* the compiler knows more than is in force */
 	int err;	      /* positive errno of what keeps it behind; 0: nothing */
 	const char *err_map;
 	uint64_t flips;
@@ -33,8 +32,8 @@ int policy_apply_change(struct policy_apply *a, const struct object *obj, bool g
 int policy_apply_endpoints(struct policy_apply *a, const struct policy_endpoint *eps, size_t n);
 /*
  * Compiles and puts in force. 0, or -errno: the old tables stay in force, and it is to be called
- * again. now_ms: any monotonic clock.
+ * again.
  */
-int policy_apply_run(struct policy_apply *a, uint64_t now_ms, policy_refused_fn refused, void *ctx);
+int policy_apply_run(struct policy_apply *a, policy_refused_fn refused, void *ctx);
 /* All that is known of the pod's policies is in force; with_pod: its Pod must be known for that. */
 bool policy_apply_in_force(const struct policy_apply *a, uint32_t ep_id, bool with_pod);
