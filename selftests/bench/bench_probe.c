@@ -178,9 +178,12 @@ static void run(struct probe *p)
 static int parse_options(int argc, char **argv, struct options *o)
 {
 	static const struct option longopts[] = {
-		{ "from-ns", required_argument, NULL, 'f' }, { "to-ns", required_argument, NULL, 't' },
-		{ "to-addr", required_argument, NULL, 'a' }, { "port", required_argument, NULL, 'p' },
-		{ "cpu", required_argument, NULL, 'C' },     { "fifo", no_argument, NULL, 'F' },
+		{ "from-ns", required_argument, NULL, 'f' },
+		{ "to-ns", required_argument, NULL, 't' },
+		{ "to-addr", required_argument, NULL, 'a' },
+		{ "port", required_argument, NULL, 'p' },
+		{ "cpu", required_argument, NULL, 'C' },
+		{ "fifo", no_argument, NULL, 'F' },
 		{},
 	};
 	int c;

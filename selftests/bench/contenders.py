@@ -115,7 +115,8 @@ class Contender:
 
     def start_frames(self):
         self.frames = Frames(self.ctx, self.node, self.frame_target)
-        self.fill()
+        if self.ctx.fill:
+            self.fill()
         self.frames.open(0, EST_FLOWS)
 
     def fill(self):

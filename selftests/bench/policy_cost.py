@@ -7,6 +7,7 @@ import random
 
 import rounds
 import rules
+from forwarding import WaggleForward
 from results import show, spread
 from waggle import Waggle
 
@@ -33,13 +34,13 @@ def policies(pod, direction, n):
 
 class Policed(Waggle):
     """Pod to pod on one node. ends: which of the two pods policies select."""
-    ends = ()
-    more_args = ["--attach=auto"]
+    settle = WaggleForward.settle
 
     def __init__(self, ctx, kind, n, ends):
         super().__init__(ctx, 0)
         self.kind = self.label = kind
         self.n, self.ends = n, ends
+        self.more_args = [f"--attach={ctx.args.attach}"]
 
     def up(self):
         super().up()
@@ -68,9 +69,6 @@ class Policed(Waggle):
                 "spec": {"nodeName": self.node.name, "containers": [{"name": "c"}]},
                 "status": {"phase": "Running", "podIPs": [{"ip": self.node.addresses[i]}]}}
 
-    def fill(self):
-        pass
-
 
 def numbers(most):
     return sorted({1, min(100, most), most})
@@ -98,6 +96,8 @@ def measure(args, values):
             for c in every:
                 c.up()
                 c.start_frames()
+            for c in every:
+                c.settle()
             for n in range(args.rounds):
                 for c in random.sample(every, len(every)):
                     turn(c, values)

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long a change of policies takes to count for a connection that lives, among 10,000 Pods and
 1,000 NetworkPolicies."""
-import json
 import os
 import random
-import re
 import subprocess
 import time
 
@@ -20,8 +18,6 @@ APPS = 10
 PODS_OF_A_NODE = 100
 SUBNET = "10.244.0.0/24"
 MOST_MS = {"policy_p99_ms": 20, "namespace_worst_ms": 100}
-GAP_US = 100  # no longer than this is the conversation silent
-MANY_LATE = 0.01
 
 
 class Cluster:
@@ -198,17 +194,11 @@ def spread_ms(name, values):
             f"{name}_p99_ms": values[len(values) * 99 // 100], f"{name}_worst_ms": values[-1]}
 
 
-def in_force(world):
-    """Of the metrics, which only the node's namespace can reach: all policies are known."""
-    log = world.log()
-    return re.search(r"synced: ", log)
-
-
 def measure(args):
     rng, gaps = random.Random(1), []
     with PolicyWorld(args) as world:
         world.start()
-        world.until("the first sync", lambda: in_force(world))
+        world.until("the first sync", lambda: "synced: " in world.log())
         world.add_pods()
         world.fifo()
         probe = Probe(world)
@@ -241,7 +231,3 @@ def report(args, values):
             verdict = f"  (at most {most}: {'ok' if value <= most else 'FAIL'})"
         print(f"  {key:20} {value:9.2f}{verdict}")
     return failed
-
-
-def as_json(values):
-    return json.dumps(values, indent=1) + "\n"

@@ -17,6 +17,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 class Context:
+    fill = False  # nobody's table, but for the flows that are measured
+
     def __init__(self, args, prefix):
         self.build, self.cpu, self.fifo = args.build, args.cpu, not args.no_fifo
         self.args = args

@@ -106,7 +106,8 @@ static void fill(struct world *w)
 	for (__u32 i = 0; i < MANY; i++) {
 		struct wag_rule_key rule = { .ruleset = RULESET, .identity = IDENTITY + 1 + i };
 		struct wag_port_key port = { .bits = 96, .profile = PROFILE,
-					     .proto = htons(IPPROTO_TCP), .port = htons(20000 + i) };
+					     .proto = htons(IPPROTO_TCP),
+					     .port = htons(20000 + i) };
 		struct wag_ipcache_key addr = { .bits = 160 };
 		const struct wag_ipcache who = { rule.identity, 0 };
 

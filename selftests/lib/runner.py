@@ -21,7 +21,7 @@ import time
 import leftovers
 
 SRC = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-FIRST = ["check", "unit", "fuzz", "bpf", "netns", "multinode", "k8s", "chaos", "kernels"]
+FIRST = ["check", "unit", "fuzz", "bpf", "netns", "multinode", "k8s", "chaos", "kernels", "smoke"]
 NOT_TESTS = ["bench"]
 TIMEOUT_S = {"kernels": 1500, "netns": 900, "multinode": 1200, "chaos": 900, "k8s": 1500,
              "helm": 1200}
