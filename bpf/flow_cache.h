@@ -35,14 +35,18 @@ struct wag_cached {
 	struct route_hop hop;
 	__u32 svc_index, svc_id;
 	__be16 xsport, xdport;
-	__u8 pad2[12];
-
-	struct wag_addr xsaddr, xdaddr;
+	__u8 pad2[4];
 	__u64 device_until; /* stage_pack.h */
-	__u8 pad3[24];
 };
 
-_Static_assert(sizeof(struct wag_cached) == WAG_FLOW_CACHE_BYTES, "three lines of 64 bytes");
+/* The rest of those that are translated: whoever is not touches two lines only. */
+struct wag_cached_xlat {
+	struct wag_addr saddr, daddr;
+};
+
+_Static_assert(sizeof(struct wag_cached) == 128, "two lines of 64 bytes");
+_Static_assert(sizeof(struct wag_cached) + sizeof(struct wag_cached_xlat) == WAG_FLOW_CACHE_BYTES,
+	       "what the agent reckons with");
 
 /*
  * WAG_FLOW_CACHE entries for each CPU, one after the other. Not a per-CPU array: that allots each
@@ -55,6 +59,14 @@ struct {
 	__type(key, __u32);
 	__type(value, struct wag_cached);
 } wag_flow_cache SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct wag_cached_xlat);
+} wag_flow_xlat SEC(".maps");
 
 #define CACHED_FLAGS (PKT_TRACKED | PKT_REPLY | PKT_NAT | PKT_DSR | PKT_NODE_PORT)
 
@@ -73,12 +85,11 @@ static __always_inline __u64 flow_cache_hash(const struct wag_tuple *t)
 }
 
 /* One of this CPU's places for a flow of that hash: two far apart, then the neighbour of each. */
-static __always_inline struct wag_cached *flow_cache_at(__u64 hash, int place)
+static __always_inline __u32 flow_cache_at(__u64 hash, int place)
 {
 	__u32 at = (hash >> (place & 1 ? 32 : 48) ^ place >> 1) & cfg.flow_cache_mask;
 
-	at += bpf_get_smp_processor_id() * (cfg.flow_cache_mask + 1);
-	return bpf_map_lookup_elem(&wag_flow_cache, &at);
+	return at + bpf_get_smp_processor_id() * (cfg.flow_cache_mask + 1);
 }
 
 static __always_inline bool flow_cache_is(const struct wag_cached *c, const struct wag_pkt *pkt,
@@ -104,26 +115,34 @@ static __always_inline void flow_cache_paid(struct cache_luck *luck)
 		luck->credit += 3;
 }
 
+/* at: its place, or the last one asked. */
 static __always_inline struct wag_cached *flow_cache_entry(const struct wag_pkt *pkt,
-							   __u32 ifindex)
+							   __u32 ifindex, __u32 *at)
 {
 	__u64 hash = flow_cache_hash(&pkt->tuple);
 	struct wag_cached *c;
 
 	for (int place = 0; place < FLOW_CACHE_PLACES; place++) {
-		c = flow_cache_at(hash, place);
+		*at = flow_cache_at(hash, place);
+		c = bpf_map_lookup_elem(&wag_flow_cache, at);
 		if (c && flow_cache_is(c, pkt, ifindex))
 			return c;
 	}
 	return NULL;
 }
 
-static __always_inline void flow_cache_xlat(struct wag_pkt *pkt, const struct wag_cached *c)
+static __always_inline bool flow_cache_xlat(struct wag_pkt *pkt, const struct wag_cached *c,
+					    __u32 at)
 {
-	pkt->xlat.saddr = c->xsaddr;
-	pkt->xlat.daddr = c->xdaddr;
+	const struct wag_cached_xlat *x = bpf_map_lookup_elem(&wag_flow_xlat, &at);
+
+	if (!x)
+		return false;
+	pkt->xlat.saddr = x->saddr;
+	pkt->xlat.daddr = x->daddr;
 	pkt->xlat.sport = c->xsport;
 	pkt->xlat.dport = c->xdport;
+	return true;
 }
 
 /* UDP leaves a backend that is gone with its next packet. */
@@ -132,12 +151,13 @@ static __always_inline bool flow_may_move(__u8 proto, __u32 flags)
 	return proto == IPPROTO_UDP && flags & (PKT_NAT | PKT_DSR) && !(flags & PKT_REPLY);
 }
 
+/* pkt->xlat is the flow's. */
 static __always_inline bool flow_moved(const struct wag_cached *c, const struct wag_pkt *pkt)
 {
 	struct wag_backend_key key = {
-		.addr = c->xdaddr,
+		.addr = pkt->xlat.daddr,
 		.svc_id = c->svc_id,
-		.port = c->xdport,
+		.port = pkt->xlat.dport,
 		.proto = IPPROTO_UDP,
 	};
 
@@ -153,18 +173,19 @@ static __always_inline bool flow_cache_find(struct __sk_buff *skb, struct wag_sc
 {
 	struct wag_pkt *pkt = &scratch->pkt;
 	struct wag_cached *c;
+	__u32 at;
 
 	scratch->hop.kind = HOP_NONE;
 	scratch->cache_ask = 0;
 	if (!flow_cacheable(pkt) || !flow_cache_pays(&scratch->luck))
 		return false;
 	scratch->cache_ask = 1;
-	c = flow_cache_entry(pkt, skb->ifindex);
-	if (!c || bpf_jiffies64() >= c->until || c->epoch != scratch->epoch || flow_moved(c, pkt))
+	c = flow_cache_entry(pkt, skb->ifindex, &at);
+	if (!c || bpf_jiffies64() >= c->until || c->epoch != scratch->epoch)
+		return false;
+	if (c->flags & (PKT_NAT | PKT_DSR) && (!flow_cache_xlat(pkt, c, at) || flow_moved(c, pkt)))
 		return false;
 	flow_cache_paid(&scratch->luck);
-	if (c->flags & (PKT_NAT | PKT_DSR))
-		flow_cache_xlat(pkt, c);
 	if (!route_hop_take(skb, scratch, &c->hop))
 		return false;
 	pkt->flags |= c->flags;
@@ -183,13 +204,14 @@ static __always_inline bool flow_is_hostport(const struct wag_pkt *pkt)
 
 /* Where the flow stands, or may: nobody who is still good is turned out. NULL: nowhere. */
 static __always_inline struct wag_cached *flow_cache_place(const struct wag_pkt *pkt,
-							   __u32 ifindex)
+							   __u32 ifindex, __u32 *at)
 {
 	__u64 hash = flow_cache_hash(&pkt->tuple), now = bpf_jiffies64();
 	struct wag_cached *c;
 
 	for (int place = 0; place < FLOW_CACHE_PLACES; place++) {
-		c = flow_cache_at(hash, place);
+		*at = flow_cache_at(hash, place);
+		c = bpf_map_lookup_elem(&wag_flow_cache, at);
 		if (c && (now >= c->until || flow_cache_is(c, pkt, ifindex)))
 			return c;
 	}
@@ -199,17 +221,22 @@ static __always_inline struct wag_cached *flow_cache_place(const struct wag_pkt 
 static __always_inline void flow_cache_keep(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
 	struct wag_pkt *pkt = &scratch->pkt;
+	struct wag_cached_xlat *x;
 	struct wag_cached *c;
+	__u32 at;
 
 	if (!scratch->cache_ask || !(pkt->flags & PKT_TRACKED) || pkt->flags & PKT_FIRST_REPLY ||
 	    scratch->hop.kind == HOP_NONE || flow_is_hostport(pkt))
 		return;
-	c = flow_cache_place(pkt, skb->ifindex);
+	c = flow_cache_place(pkt, skb->ifindex, &at);
 	if (!c)
 		return;
+	x = bpf_map_lookup_elem(&wag_flow_xlat, &at);
+	if (!x)
+		return;
+	x->saddr = pkt->xlat.saddr;
+	x->daddr = pkt->xlat.daddr;
 	c->tuple = pkt->tuple;
-	c->xsaddr = pkt->xlat.saddr;
-	c->xdaddr = pkt->xlat.daddr;
 	c->xsport = pkt->xlat.sport;
 	c->xdport = pkt->xlat.dport;
 	c->flags = pkt->flags & CACHED_FLAGS;

@@ -17,13 +17,12 @@
 #include "stage_finish.h"
 
 /* Is this a flow that we send on, by a device that takes packets from here? */
-static __always_inline bool may_turn(const struct xdp_md *ctx, const struct wag_pkt *pkt,
-				     const struct wag_cached *c)
+static __always_inline bool may_turn(const struct xdp_md *ctx, const struct wag_cached *c)
 {
 	__u32 out = c->hop.ifindex, len = ctx->data_end - ctx->data - ETH_HLEN;
 
 	return bpf_jiffies64() < c->until && c->flags & PKT_NAT && c->hop.kind == HOP_DEVICE &&
-	       len <= c->hop.max_len && !flow_moved(c, pkt) && !tracing() &&
+	       len <= c->hop.max_len && !tracing() &&
 	       (out == ctx->ingress_ifindex || bpf_map_lookup_elem(&wag_xdp_dev, &out));
 }
 
@@ -35,6 +34,7 @@ int wag_xdp_net(struct xdp_md *ctx)
 	const struct ethhdr *eth = data;
 	struct wag_cached *c;
 	struct wag_pkt *pkt;
+	__u32 at;
 	bool v6;
 
 	if (!s || (void *)(eth + 1) > end)
@@ -43,14 +43,13 @@ int wag_xdp_net(struct xdp_md *ctx)
 	if (!parse_plain(pkt, data, end, eth->h_proto) || !flow_cacheable(pkt) ||
 	    !flow_cache_pays(&s->luck))
 		return XDP_PASS;
-	c = flow_cache_entry(pkt, ctx->ingress_ifindex);
-	if (!c || !may_turn(ctx, pkt, c))
+	c = flow_cache_entry(pkt, ctx->ingress_ifindex, &at);
+	if (!c || !may_turn(ctx, c) || !flow_cache_xlat(pkt, c, at) || flow_moved(c, pkt))
 		return XDP_PASS;
 	flow_cache_paid(&s->luck);
 	v6 = pkt->flags & PKT_V6;
 	if (!frame_ttl(data, end, v6)) /* the stack says so to its sender */
 		return XDP_PASS;
-	flow_cache_xlat(pkt, c);
 	if (frame_macs(data, end, c->hop.dst, c->hop.src) ||
 	    (v6 ? nat_frame(data, end, pkt, true) : nat_frame(data, end, pkt, false)))
 		return XDP_ABORTED; /* never: its headers were read */

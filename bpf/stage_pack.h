@@ -123,7 +123,8 @@ static __always_inline bool unpack_is_plain(struct __sk_buff *skb, struct wag_sc
  */
 static __always_inline bool unpack_waits(struct __sk_buff *skb, const struct wag_pkt *pkt)
 {
-	struct wag_cached *c = flow_cache_at(flow_cache_hash(&pkt->tuple), 0);
+	__u32 at = flow_cache_at(flow_cache_hash(&pkt->tuple), 0);
+	struct wag_cached *c = bpf_map_lookup_elem(&wag_flow_cache, &at);
 
 	if (!c)
 		return false;

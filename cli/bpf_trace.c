@@ -127,7 +127,7 @@ static int share_maps(const struct cli *cli, struct bpf_object *obj, struct wag_
 		const char *name = bpf_map__name(map);
 		_cleanup_close_ int fd = -1;
 
-		if (strcmp(name, "wag_events") == 0 || strcmp(name, "wag_flow_cache") == 0)
+		if (strcmp(name, "wag_events") == 0 || strncmp(name, "wag_flow_", 9) == 0)
 			continue;
 		snprintf(path, sizeof(path), "%s/maps/%s", cli->pin_dir, name);
 		fd = bpf_obj_get(path);

@@ -135,6 +135,8 @@ static int load_hook(struct bench *b)
 	bpf_map__set_max_entries(b->hook->maps.wag_ct_ring, b->table);
 	bpf_map__set_max_entries(b->hook->maps.wag_flow_cache,
 				 WAG_FLOW_CACHE * libbpf_num_possible_cpus());
+	bpf_map__set_max_entries(b->hook->maps.wag_flow_xlat,
+				 WAG_FLOW_CACHE * libbpf_num_possible_cpus());
 	r = hook_pod__load(b->hook);
 	if (r == 0)
 		r = add_pods(b->hook);

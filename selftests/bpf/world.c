@@ -184,6 +184,8 @@ int world_open(struct world *w, const struct wag_config *cfg)
 	bpf_map__set_max_entries(w->pod->maps.wag_ct_ring, cfg->ct_entries);
 	bpf_map__set_max_entries(w->pod->maps.wag_flow_cache,
 				 (cfg->flow_cache_mask + 1) * libbpf_num_possible_cpus());
+	bpf_map__set_max_entries(w->pod->maps.wag_flow_xlat,
+				 (cfg->flow_cache_mask + 1) * libbpf_num_possible_cpus());
 	if (hook_pod__load(w->pod) < 0 || world_share_maps(w, w->net->obj) < 0 ||
 	    hook_net__load(w->net) < 0 || world_share_maps(w, w->tunnel->obj) < 0 ||
 	    hook_tunnel__load(w->tunnel) < 0 || aim_packed(w) < 0)
