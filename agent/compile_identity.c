@@ -90,6 +90,13 @@ bool address_known(const struct policy_compiler *c, const struct wag_addr *addr)
 	return address_find(c, addr);
 }
 
+uint32_t address_identity(const struct policy_compiler *c, const struct wag_addr *addr)
+{
+	const struct address *a = address_find(c, addr);
+
+	return a && a->id ? a->id->id : 0;
+}
+
 static struct wag_ipcache_key address_key(const struct wag_addr *addr)
 {
 	struct wag_ipcache_key key = { .bits = 32 + 128 };

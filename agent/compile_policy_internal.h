@@ -216,6 +216,7 @@ struct policy_compiler {
 };
 
 #define IDENTITIES_DEFAULT 16384
+_Static_assert(IDENTITIES_DEFAULT <= UINT16_MAX, "wag_policy.identity");
 
 int number_take(struct numbers *n, uint32_t *ret);
 void number_give(struct numbers *n, uint32_t i);
@@ -234,6 +235,7 @@ bool subject_in(const struct subject *s, const struct peer_set *set);
 int peer_sets_judge(struct policy_compiler *c); /* the fresh ones */
 
 /* compile_identity.c */
+uint32_t address_identity(const struct policy_compiler *c, const struct wag_addr *addr);
 int subject_get(struct policy_compiler *c, const char *ns, const char *name,
 		struct subject **ret); /* ns "": a node */
 void subject_queue(struct policy_compiler *c, struct subject *s, bool stale);

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <waggle/addr.h>
 #include <waggle/cleanup.h>
 
 #include "compile_policy_internal.h"
@@ -334,6 +335,9 @@ static int endpoint_publish(struct policy_compiler *c, const struct endpoint *ep
 		value.ruleset[d] = ep->rulesets[d]->id;
 		value.verdict[d] = ep->rulesets[d]->verdict;
 	}
+	for (size_t i = 0; i < ep->n_addrs; i++)
+		value.identity[!wag_addr_is_v4(&ep->addrs[i])] =
+			(uint16_t)address_identity(c, &ep->addrs[i]);
 	return deltamap_set_desired(&c->tables[POLICY_POD], &key, &value);
 }
 

@@ -16,13 +16,19 @@ static __always_inline bool is_node(const struct wag_addr *addr)
 	return bpf_map_lookup_elem(&wag_node_addr, addr);
 }
 
-/* Who the peer is: its identity. */
+/* Who the peer is: its identity. other: its own policies, where it is a pod of this node. */
 static __always_inline __u32 policy_identity(struct wag_scratch *scratch,
-					     const struct wag_addr *peer)
+					     const struct wag_addr *peer,
+					     const struct wag_policy *other)
 {
 	struct policy_ask *ask = &scratch->ask;
 	struct wag_ipcache *known;
+	__u32 identity;
 
+	ask->unknown = 0;
+	identity = other ? other->identity[!addr_is_v4(peer)] : 0;
+	if (identity)
+		return identity;
 	ask->who.bits = 32 + 128;
 	ask->who.gen = scratch->epoch & 1;
 	for (int i = 0; i < 4; i++)
@@ -48,15 +54,15 @@ static __always_inline __u32 policy_port(struct wag_scratch *scratch, __u32 prof
 
 /* What the pod's ruleset of one direction says. */
 static __always_inline __u32 policy_side(struct wag_scratch *scratch, const struct wag_policy *pod,
-					 enum policy_dir dir)
+					 const struct wag_policy *other, enum policy_dir dir)
 {
 	struct policy_ask *ask = &scratch->ask;
 	__u32 verdict = pod->verdict[dir], *found;
 
 	ask->rule.gen = scratch->epoch & 1;
 	ask->rule.ruleset = pod->ruleset[dir];
-	ask->rule.identity = policy_identity(scratch, dir == POLICY_INGRESS ? &ask->client :
-									      &ask->server);
+	ask->rule.identity = policy_identity(
+		scratch, dir == POLICY_INGRESS ? &ask->client : &ask->server, other);
 	if (ask->rule.identity) {
 		found = bpf_map_lookup_elem(&wag_rule, &ask->rule);
 		if (found)
@@ -89,20 +95,24 @@ static __always_inline int policy_drop(struct wag_scratch *scratch, __u32 verdic
 	return wag_drop(pkt, WAG_DROP_POLICY_DENIED);
 }
 
+static __always_inline struct wag_policy *policy_of(const struct wag_scratch *scratch,
+						    enum policy_dir dir)
+{
+	struct wag_policy_key key = { .ep_id = scratch->ask.ep[dir], .gen = scratch->epoch & 1 };
+
+	return key.ep_id ? bpf_map_lookup_elem(&wag_policy, &key) : NULL;
+}
+
 /* One end: NEXT, or a drop. */
-static __always_inline int policy_end(struct wag_scratch *scratch, enum policy_dir dir)
+static __always_inline int policy_end(struct wag_scratch *scratch, const struct wag_policy *pod,
+				      const struct wag_policy *other, enum policy_dir dir)
 {
 	struct policy_ask *ask = &scratch->ask;
-	struct wag_policy_key key = { .ep_id = ask->ep[dir], .gen = scratch->epoch & 1 };
-	struct wag_policy *pod;
 	__u32 verdict;
 
-	if (!key.ep_id)
-		return NEXT;
-	pod = bpf_map_lookup_elem(&wag_policy, &key);
 	if (!pod || !pod->ruleset[dir])
 		return NEXT;
-	verdict = policy_side(scratch, pod, dir);
+	verdict = policy_side(scratch, pod, other, dir);
 	if (WAG_VERDICT_ACTION(verdict) != WAG_VERDICT_ALLOW && dir == POLICY_INGRESS &&
 	    cfg.policy & WAG_POLICY_CFG_NODE && is_node(&ask->client))
 		verdict = WAG_VERDICT(WAG_VERDICT_ALLOW, 0);
@@ -120,14 +130,17 @@ static __always_inline int policy_end(struct wag_scratch *scratch, enum policy_d
 /* Both ends of scratch->ask, each where it is a pod of this node. Nobody is kept from itself. */
 static __noinline int policy_judge(struct wag_scratch *scratch)
 {
+	struct wag_policy *from, *to;
 	int v;
 
 	if (!scratch)
 		return DROP;
 	if (scratch->ask.ep[POLICY_INGRESS] == scratch->ask.ep[POLICY_EGRESS])
 		return NEXT;
-	v = policy_end(scratch, POLICY_EGRESS);
-	return v == NEXT ? policy_end(scratch, POLICY_INGRESS) : v;
+	from = policy_of(scratch, POLICY_EGRESS);
+	to = policy_of(scratch, POLICY_INGRESS);
+	v = policy_end(scratch, from, to, POLICY_EGRESS);
+	return v == NEXT ? policy_end(scratch, to, from, POLICY_INGRESS) : v;
 }
 
 /* The flow of a conntrack entry, as its first packet was: the entry tells who began it. */

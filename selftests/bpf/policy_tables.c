@@ -32,6 +32,19 @@ void policy_pod(struct world *w, enum who who, int dir, __u32 ruleset, __u32 ver
 	}
 }
 
+void policy_pod_identity(struct world *w, enum who who, __u16 id)
+{
+	for (__u32 gen = 0; gen < 2; gen++) {
+		struct wag_policy_key key = { .ep_id = who, .gen = gen };
+		struct wag_policy pod;
+
+		if (!expect(!bpf_map_lookup_elem(w->policy, &key, &pod), "a pod's policies"))
+			return;
+		pod.identity[w->v6] = id;
+		put(w->policy, &key, &pod);
+	}
+}
+
 void policy_identity(struct world *w, enum who who, __u32 id, __u32 flags)
 {
 	const struct wag_ipcache value = { id, flags };

@@ -146,6 +146,28 @@ static void tell(struct setup *s, const char *own, const char *peer)
 	fputc('\n', stdout);
 }
 
+/* What wag_policy says of a local pod's identity, where it says one, is what wag_ipcache says. */
+static void own_identities(struct setup *s, uint32_t ep)
+{
+	const struct wag_policy_key key = { .ep_id = ep + 1 };
+	const struct wag_policy *pod =
+		deltamap_desired(policy_compiler_table(s->c, POLICY_POD), &key);
+
+	for (int v6 = 0; pod && v6 < 2; v6++) {
+		struct wag_ipcache_key who = { .bits = 160 };
+		const struct wag_ipcache *known;
+		struct wag_addr addr;
+		char own[64];
+
+		snprintf(own, sizeof(own), v6 ? "fd00:10:244:0::%x" : "10.244.0.%u", ep + 2);
+		assert_int_equal(wag_addr_parse(own, &addr), 0);
+		memcpy(who.addr, addr.w, sizeof(who.addr));
+		known = deltamap_desired(policy_compiler_table(s->c, POLICY_IPCACHE), &who);
+		assert_non_null(known);
+		assert_int_equal(pod->identity[v6], known->identity);
+	}
+}
+
 static void probe(struct setup *s, uint64_t seed, unsigned step)
 {
 	int family = (int)policy_world_random(&s->w, 2), unknown;
@@ -162,6 +184,7 @@ static void probe(struct setup *s, uint64_t seed, unsigned step)
 	if (policy_world_random(&s->w, 40) == 0)
 		port = (uint16_t)policy_world_random(&s->w, 65536);
 	assert_int_equal(wag_addr_parse(peer, &addr), 0);
+	own_identities(s, ep);
 	a = oracle_judge(&s->w.o, dir == POLICY_EGRESS, oracle_pod(&s->w.o, own), peer,
 			 protos[p].name, port);
 	verdict = policy_lookup(s->c, ep + 1, dir, &addr, protos[p].proto, port, &unknown);
