@@ -45,7 +45,7 @@ struct way {
 
 static const struct flow {
 	const char *name;
-	unsigned ends; /* that are pods of this node: two know of each other; of one's peer wag_ipcache */
+	unsigned ends; /* that are pods of this node: only of two it is known without wag_ipcache */
 	struct way there, back;
 } flows[] = {
 	{ "pod to pod", 2,

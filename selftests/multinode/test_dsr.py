@@ -113,7 +113,7 @@ def affinity(env):
 
 @test("dsr")
 def maglev_by_every_node(env):
-    """Whichever node the network sends a flow to, it gets the same endpoint, and sees its client."""
+    """Whichever node a flow is sent to, it gets the same endpoint, which sees its client."""
     pods, numbers = env.pods(), range(23000, 23016)
     env.service(pods, PORTS, "NodePort", externalIPs=[EXTERNAL[f] for f in env.families],
                 annotations={"service.waggle.io/lb-algorithm": "maglev"})

@@ -50,7 +50,7 @@ struct wag_policy {
 	__u32 ruleset[2]; /* by direction: 0 ingress, 1 egress; 0: everything is allowed */
 	__u32 verdict[2]; /* of a peer that has no entry in wag_rule */
 	__u32 flags;	  /* WAG_POLICY_* */
-	__u16 identity[2]; /* of its IPv4 and its IPv6 address, as wag_ipcache has it; 0: ask there */
+	__u16 identity[2]; /* of its IPv4 and IPv6 address, as wag_ipcache has it; 0: ask there */
 };
 #define WAG_POLICY_AUDIT 1U /* what would be dropped is only told */
 
