@@ -241,6 +241,7 @@ static void set_sizes(struct bpf_object *obj, const struct dataplane_options *o)
 		{ "wag_svc_name", o->svc_max },
 		{ "wag_flow_cache", flow_cache_entries() * libbpf_num_possible_cpus() },
 		{ "wag_flow_xlat", flow_cache_entries() * libbpf_num_possible_cpus() },
+		{ "wag_flow_hop", WAG_FLOW_HOPS * libbpf_num_possible_cpus() },
 	};
 
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {

@@ -21,30 +21,35 @@
 #define FLOW_CACHE_PROBE 16
 #define FLOW_CACHE_CREDIT 4096
 
-/* One line of the processor's cache tells whether it is the flow, the next where it goes. */
+/* One line of the processor's cache, all that a packet touches which is not translated. */
 struct wag_cached {
 	struct wag_tuple tuple;
 	__u64 until; /* in ticks */
 	__u32 ifindex; /* where it came in: nobody else's packet is taken for one of the flow */
-	__u32 flags;   /* of wag_pkt */
+	__u32 epoch;   /* of the policies it was judged by */
+	__u16 flags;   /* of wag_pkt */
+	__u16 max_len; /* longer packets ask again; 0: none does */
+	__u16 hop;     /* in wag_flow_hop */
 	__u8 point;
 	__u8 next;
-	__u8 pad[2];
-	__u32 epoch; /* of the policies it was judged by */
+};
 
-	struct route_hop hop;
+/* The rest of those that are translated. */
+struct wag_cached_xlat {
+	struct wag_addr saddr, daddr;
+	__be16 sport, dport;
 	__u32 svc_index, svc_id;
-	__be16 xsport, xdport;
-	__u8 pad2[4];
+	__u32 pad;
 	__u64 device_until; /* stage_pack.h */
 };
 
-/* The rest of those that are translated: whoever is not touches two lines only. */
-struct wag_cached_xlat {
-	struct wag_addr saddr, daddr;
+/* Where many flows go. It stays for as long as one of them is good: theirs is never later. */
+struct wag_cached_hop {
+	struct route_hop hop;
+	__u64 until; /* in ticks */
 };
 
-_Static_assert(sizeof(struct wag_cached) == 128, "two lines of 64 bytes");
+_Static_assert(sizeof(struct wag_cached) == 64, "a line");
 _Static_assert(sizeof(struct wag_cached) + sizeof(struct wag_cached_xlat) == WAG_FLOW_CACHE_BYTES,
 	       "what the agent reckons with");
 
@@ -68,7 +73,16 @@ struct {
 	__type(value, struct wag_cached_xlat);
 } wag_flow_xlat SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct wag_cached_hop);
+} wag_flow_hop SEC(".maps");
+
 #define CACHED_FLAGS (PKT_TRACKED | PKT_REPLY | PKT_NAT | PKT_DSR | PKT_NODE_PORT)
+_Static_assert(CACHED_FLAGS <= 0xffff, "wag_cached.flags");
 
 static __always_inline bool flow_cacheable(const struct wag_pkt *pkt)
 {
@@ -76,20 +90,35 @@ static __always_inline bool flow_cacheable(const struct wag_pkt *pkt)
 	       !(pkt->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST));
 }
 
-static __always_inline __u64 flow_cache_hash(const struct wag_tuple *t)
-{
-	__u64 hash = t->saddr.d[1] * 0x9e3779b97f4a7c15ULL ^ t->daddr.d[1];
+#define HASH_1 0x9e3779b97f4a7c15ULL
+#define HASH_2 0xff51afd7ed558ccdULL
+#define HASH_3 0xc4ceb9fe1a85ec53ULL
 
-	hash = (hash ^ (__u64)t->sport << 32 ^ t->dport) * 0xff51afd7ed558ccdULL;
-	return (hash ^ hash >> 32) * 0xc4ceb9fe1a85ec53ULL; /* of which the upper half is good */
+static __always_inline __u32 hash_fold(__u64 d)
+{
+	return d ^ d >> 32;
 }
 
-/* One of this CPU's places for a flow of that hash: two far apart, then the neighbour of each. */
-static __always_inline __u32 flow_cache_at(__u64 hash, int place)
+/*
+ * Of which the upper half is good. A sum of products, which do not wait for one another: with it
+ * begins the wait for memory.
+ */
+static __always_inline __u64 flow_cache_hash(const struct wag_tuple *t)
 {
-	__u32 at = (hash >> (place & 1 ? 32 : 48) ^ place >> 1) & cfg.flow_cache_mask;
+	return hash_fold(t->saddr.d[1]) * HASH_1 + hash_fold(t->daddr.d[1]) * HASH_2 +
+	       *(const __u32 *)&t->sport * HASH_3; /* both ports */
+}
 
-	return at + bpf_get_smp_processor_id() * (cfg.flow_cache_mask + 1);
+/* Of this hash: two neighbours, and two more far from them. */
+static __always_inline __u32 hash_place(__u64 hash, int place, __u32 mask)
+{
+	return (hash >> (place & 2 ? 32 : 48) ^ (place & 1)) & mask;
+}
+
+/* Where a CPU's places for flows begin. */
+static __always_inline __u32 flow_cache_base(__u32 cpu)
+{
+	return cpu * (cfg.flow_cache_mask + 1);
 }
 
 static __always_inline bool flow_cache_is(const struct wag_cached *c, const struct wag_pkt *pkt,
@@ -103,27 +132,32 @@ static __always_inline bool flow_cache_is(const struct wag_cached *c, const stru
 
 static __always_inline bool flow_cache_pays(struct cache_luck *luck)
 {
-	if (!luck->credit)
-		return ++luck->skipped % FLOW_CACHE_PROBE == 0;
-	luck->credit--;
-	return true;
+	return luck->credit || ++luck->skipped % FLOW_CACHE_PROBE == 0;
 }
 
 static __always_inline void flow_cache_paid(struct cache_luck *luck)
 {
 	if (luck->credit < FLOW_CACHE_CREDIT)
-		luck->credit += 3;
+		luck->credit += 2;
+}
+
+static __always_inline void flow_cache_cost(struct cache_luck *luck)
+{
+	if (luck->credit)
+		luck->credit--;
 }
 
 /* at: its place, or the last one asked. */
-static __always_inline struct wag_cached *flow_cache_entry(const struct wag_pkt *pkt,
-							   __u32 ifindex, __u32 *at)
+static __always_inline struct wag_cached *
+flow_cache_entry(const struct wag_pkt *pkt, __u32 ifindex, __u32 cpu, __u32 *at)
 {
 	__u64 hash = flow_cache_hash(&pkt->tuple);
+	__u32 base = flow_cache_base(cpu);
 	struct wag_cached *c;
 
+#pragma unroll
 	for (int place = 0; place < FLOW_CACHE_PLACES; place++) {
-		*at = flow_cache_at(hash, place);
+		*at = base + hash_place(hash, place, cfg.flow_cache_mask);
 		c = bpf_map_lookup_elem(&wag_flow_cache, at);
 		if (c && flow_cache_is(c, pkt, ifindex))
 			return c;
@@ -131,8 +165,7 @@ static __always_inline struct wag_cached *flow_cache_entry(const struct wag_pkt 
 	return NULL;
 }
 
-static __always_inline bool flow_cache_xlat(struct wag_pkt *pkt, const struct wag_cached *c,
-					    __u32 at)
+static __always_inline bool flow_cache_xlat(struct wag_pkt *pkt, __u32 at)
 {
 	const struct wag_cached_xlat *x = bpf_map_lookup_elem(&wag_flow_xlat, &at);
 
@@ -140,8 +173,11 @@ static __always_inline bool flow_cache_xlat(struct wag_pkt *pkt, const struct wa
 		return false;
 	pkt->xlat.saddr = x->saddr;
 	pkt->xlat.daddr = x->daddr;
-	pkt->xlat.sport = c->xsport;
-	pkt->xlat.dport = c->xdport;
+	pkt->xlat.sport = x->sport;
+	pkt->xlat.dport = x->dport;
+	pkt->xlat.proto = pkt->tuple.proto;
+	pkt->svc_index = x->svc_index;
+	pkt->svc_id = x->svc_id;
 	return true;
 }
 
@@ -151,18 +187,53 @@ static __always_inline bool flow_may_move(__u8 proto, __u32 flags)
 	return proto == IPPROTO_UDP && flags & (PKT_NAT | PKT_DSR) && !(flags & PKT_REPLY);
 }
 
-/* pkt->xlat is the flow's. */
-static __always_inline bool flow_moved(const struct wag_cached *c, const struct wag_pkt *pkt)
+static __noinline bool backend_is_gone(const struct wag_pkt *pkt)
 {
 	struct wag_backend_key key = {
 		.addr = pkt->xlat.daddr,
-		.svc_id = c->svc_id,
+		.svc_id = pkt->svc_id,
 		.port = pkt->xlat.dport,
 		.proto = IPPROTO_UDP,
 	};
 
-	return flow_may_move(pkt->tuple.proto, c->flags) && c->svc_id &&
-	       !bpf_map_lookup_elem(&wag_backend, &key);
+	return !bpf_map_lookup_elem(&wag_backend, &key);
+}
+
+/* pkt->xlat and svc_id are the flow's. */
+static __always_inline bool flow_moved(const struct wag_cached *c, const struct wag_pkt *pkt)
+{
+	return flow_may_move(pkt->tuple.proto, c->flags) && pkt->svc_id && backend_is_gone(pkt);
+}
+
+static __always_inline const struct route_hop *flow_cache_hop(const struct wag_cached *c, __u32 cpu)
+{
+	__u32 at = cpu * WAG_FLOW_HOPS + c->hop;
+	const struct wag_cached_hop *known = bpf_map_lookup_elem(&wag_flow_hop, &at);
+
+	return known ? &known->hop : NULL;
+}
+
+static __always_inline bool flow_cache_take(struct __sk_buff *skb, struct wag_scratch *scratch)
+{
+	__u32 cpu = bpf_get_smp_processor_id(), at;
+	struct wag_pkt *pkt = &scratch->pkt;
+	const struct route_hop *hop;
+	struct wag_cached *c;
+
+	c = flow_cache_entry(pkt, skb->ifindex, cpu, &at);
+	if (!c || bpf_jiffies64() >= c->until || c->epoch != scratch->epoch)
+		return false;
+	hop = flow_cache_hop(c, cpu);
+	if (!hop)
+		return false;
+	if (c->flags & (PKT_NAT | PKT_DSR) && (!flow_cache_xlat(pkt, at) || flow_moved(c, pkt)))
+		return false;
+	flow_cache_paid(&scratch->luck);
+	if (!route_hop_take(skb, scratch, hop, c->max_len))
+		return false;
+	pkt->flags |= c->flags;
+	pkt->next = c->next;
+	return true;
 }
 
 /*
@@ -171,28 +242,17 @@ static __always_inline bool flow_moved(const struct wag_cached *c, const struct 
  */
 static __always_inline bool flow_cache_find(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
-	struct wag_pkt *pkt = &scratch->pkt;
-	struct wag_cached *c;
-	__u32 at;
+	bool ask = flow_cacheable(&scratch->pkt) && flow_cache_pays(&scratch->luck);
 
-	scratch->hop.kind = HOP_NONE;
-	scratch->cache_ask = 0;
-	if (!flow_cacheable(pkt) || !flow_cache_pays(&scratch->luck))
-		return false;
-	scratch->cache_ask = 1;
-	c = flow_cache_entry(pkt, skb->ifindex, &at);
-	if (!c || bpf_jiffies64() >= c->until || c->epoch != scratch->epoch)
-		return false;
-	if (c->flags & (PKT_NAT | PKT_DSR) && (!flow_cache_xlat(pkt, c, at) || flow_moved(c, pkt)))
-		return false;
-	flow_cache_paid(&scratch->luck);
-	if (!route_hop_take(skb, scratch, &c->hop))
-		return false;
-	pkt->flags |= c->flags;
-	pkt->svc_index = c->svc_index;
-	pkt->svc_id = c->svc_id;
-	pkt->next = c->next;
-	return true;
+	if (ask) {
+		if (flow_cache_take(skb, scratch))
+			return true;
+		flow_cache_cost(&scratch->luck);
+	}
+	scratch->cache_ask = ask;
+	scratch->pkt.svc_index = scratch->pkt.svc_id = 0;
+	__builtin_memset(&scratch->hop, 0, sizeof(scratch->hop));
+	return false;
 }
 
 /* A hostPort's pod has no entry in wag_backend to ask for: stage_track.h asks otherwise. */
@@ -207,10 +267,11 @@ static __always_inline struct wag_cached *flow_cache_place(const struct wag_pkt 
 							   __u32 ifindex, __u32 *at)
 {
 	__u64 hash = flow_cache_hash(&pkt->tuple), now = bpf_jiffies64();
+	__u32 base = flow_cache_base(bpf_get_smp_processor_id());
 	struct wag_cached *c;
 
 	for (int place = 0; place < FLOW_CACHE_PLACES; place++) {
-		*at = flow_cache_at(hash, place);
+		*at = base + hash_place(hash, place, cfg.flow_cache_mask);
 		c = bpf_map_lookup_elem(&wag_flow_cache, at);
 		if (c && (now >= c->until || flow_cache_is(c, pkt, ifindex)))
 			return c;
@@ -218,34 +279,79 @@ static __always_inline struct wag_cached *flow_cache_place(const struct wag_pkt 
 	return NULL;
 }
 
-static __always_inline void flow_cache_keep(struct __sk_buff *skb, struct wag_scratch *scratch)
+static __always_inline bool flow_hop_is(const struct route_hop *hop, const struct route_hop *other)
 {
-	struct wag_pkt *pkt = &scratch->pkt;
-	struct wag_cached_xlat *x;
-	struct wag_cached *c;
-	__u32 at;
+	const __u64 *a = (const __u64 *)hop, *b = (const __u64 *)other;
 
-	if (!scratch->cache_ask || !(pkt->flags & PKT_TRACKED) || pkt->flags & PKT_FIRST_REPLY ||
-	    scratch->hop.kind == HOP_NONE || flow_is_hostport(pkt))
-		return;
-	c = flow_cache_place(pkt, skb->ifindex, &at);
-	if (!c)
-		return;
-	x = bpf_map_lookup_elem(&wag_flow_xlat, &at);
+	return !((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4]));
+}
+
+static __always_inline __u64 flow_hop_hash(const struct route_hop *hop)
+{
+	const __u64 *d = (const __u64 *)hop;
+
+	return hash_fold(d[0]) * HASH_1 + hash_fold(d[1]) * HASH_2 +
+	       hash_fold(d[2] ^ d[3] ^ d[4]) * HASH_3;
+}
+
+/* Where the hop stands from now on, for FLOW_CACHE_TICKS at least; -1: nowhere. */
+static __always_inline int flow_hop_keep(const struct route_hop *hop, __u64 now)
+{
+	__u32 base = bpf_get_smp_processor_id() * WAG_FLOW_HOPS;
+	__u64 hash = flow_hop_hash(hop);
+
+	for (int place = 0; place < FLOW_CACHE_PLACES; place++) {
+		__u32 i = hash_place(hash, place, WAG_FLOW_HOPS - 1), at = base + i;
+		struct wag_cached_hop *known = bpf_map_lookup_elem(&wag_flow_hop, &at);
+
+		if (!known || (now < known->until && !flow_hop_is(&known->hop, hop)))
+			continue;
+		known->hop = *hop;
+		known->until = now + FLOW_CACHE_TICKS;
+		return i;
+	}
+	return -1;
+}
+
+static __always_inline void flow_cache_keep_xlat(const struct wag_pkt *pkt, __u32 at)
+{
+	struct wag_cached_xlat *x = bpf_map_lookup_elem(&wag_flow_xlat, &at);
+
 	if (!x)
 		return;
 	x->saddr = pkt->xlat.saddr;
 	x->daddr = pkt->xlat.daddr;
+	x->sport = pkt->xlat.sport;
+	x->dport = pkt->xlat.dport;
+	x->svc_index = pkt->svc_index;
+	x->svc_id = pkt->svc_id;
+}
+
+static __noinline int flow_cache_keep(struct __sk_buff *skb, struct wag_scratch *scratch)
+{
+	struct wag_pkt *pkt = &scratch->pkt;
+	__u64 now = bpf_jiffies64();
+	struct wag_cached *c;
+	__u32 at;
+	int hop;
+
+	if (!scratch->cache_ask || !(pkt->flags & PKT_TRACKED) || pkt->flags & PKT_FIRST_REPLY ||
+	    scratch->hop.kind == HOP_NONE || flow_is_hostport(pkt))
+		return 0;
+	c = flow_cache_place(pkt, skb->ifindex, &at);
+	hop = c ? flow_hop_keep(&scratch->hop, now) : -1;
+	if (hop < 0)
+		return 0;
+	if (pkt->flags & (PKT_NAT | PKT_DSR))
+		flow_cache_keep_xlat(pkt, at);
 	c->tuple = pkt->tuple;
-	c->xsport = pkt->xlat.sport;
-	c->xdport = pkt->xlat.dport;
-	c->flags = pkt->flags & CACHED_FLAGS;
-	c->until = bpf_jiffies64() + FLOW_CACHE_TICKS;
-	c->epoch = scratch->epoch;
+	c->until = now + FLOW_CACHE_TICKS;
 	c->ifindex = skb->ifindex;
-	c->svc_index = pkt->svc_index;
-	c->svc_id = pkt->svc_id;
-	c->hop = scratch->hop;
+	c->epoch = scratch->epoch;
+	c->flags = pkt->flags & CACHED_FLAGS;
+	c->max_len = scratch->hop_max_len < 0xffff ? scratch->hop_max_len : 0xffff;
+	c->hop = hop;
 	c->point = pkt->point;
 	c->next = pkt->next;
+	return 0;
 }

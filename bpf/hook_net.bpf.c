@@ -22,6 +22,27 @@
 #include "stage_limit.h"
 #include "stage_finish.h"
 
+/* Where a packet goes that is like none of a moment ago. */
+static __noinline int find_from_net(struct __sk_buff *skb, struct wag_scratch *s)
+{
+	int v;
+
+	if ((v = stage_track(skb, s)) != NEXT)
+		return v;
+	if ((v = stage_service(skb, s)) != NEXT)
+		return v;
+	if ((v = stage_policy(skb, s)) != NEXT)
+		return v;
+	if ((v = stage_masquerade(skb, s)) != NEXT)
+		return v;
+	if ((v = stage_commit(skb, s)) != NEXT)
+		return v;
+	if ((v = route_from_net(skb, s)) != NEXT)
+		return v;
+	flow_cache_keep(skb, s);
+	return NEXT;
+}
+
 SEC("tc")
 int wag_from_net(struct __sk_buff *skb)
 {
@@ -37,22 +58,8 @@ int wag_from_net(struct __sk_buff *skb)
 		goto out;
 	if ((v = stage_unpack(skb, s)) != NEXT) /* wag_from_tunnel sees what is in it */
 		goto out;
-	if (flow_cache_find(skb, s))
-		goto known;
-	if ((v = stage_track(skb, s)) != NEXT)
+	if (!flow_cache_find(skb, s) && (v = find_from_net(skb, s)) != NEXT)
 		goto out;
-	if ((v = stage_service(skb, s)) != NEXT)
-		goto out;
-	if ((v = stage_policy(skb, s)) != NEXT)
-		goto out;
-	if ((v = stage_masquerade(skb, s)) != NEXT)
-		goto out;
-	if ((v = stage_commit(skb, s)) != NEXT)
-		goto out;
-	if ((v = route_from_net(skb, s)) != NEXT)
-		goto out;
-	flow_cache_keep(skb, s);
-known:
 	if ((v = stage_nat(skb, s)) != NEXT)
 		goto out;
 	v = stage_pack(skb, s);
@@ -62,17 +69,12 @@ out:
 	return stage_finish(skb, s, v);
 }
 
-SEC("tc")
-int wag_to_net(struct __sk_buff *skb)
+/* What the node itself sends. */
+static __noinline int from_node(struct __sk_buff *skb)
 {
-	struct wag_scratch *s;
+	struct wag_scratch *s = scratch_get(WAG_POINT_TO_NET);
 	int v;
 
-	limit_pace(skb);
-	/* Forwarded packets met their hook where they came in. */
-	if (skb->ingress_ifindex || (skb->mark & WAG_MARK_MASK) == WAG_MARK_TRANSLATED)
-		return PASS;
-	s = scratch_get(WAG_POINT_TO_NET);
 	if (!s)
 		return DROP;
 	if ((v = stage_parse(skb, &s->pkt)) != NEXT)
@@ -96,6 +98,16 @@ int wag_to_net(struct __sk_buff *skb)
 	v = stage_pack(skb, s);
 out:
 	return stage_finish(skb, s, v);
+}
+
+SEC("tc")
+int wag_to_net(struct __sk_buff *skb)
+{
+	limit_pace(skb);
+	/* Forwarded packets met their hook where they came in. */
+	if (skb->ingress_ifindex || (skb->mark & WAG_MARK_MASK) == WAG_MARK_TRANSLATED)
+		return PASS;
+	return from_node(skb);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -23,13 +23,34 @@
  * What belongs to no flow goes to the stack, but not with somebody else's source address, nor out
  * of the cluster with the pod's.
  */
-static __always_inline int untracked_from_pod(struct __sk_buff *skb, struct wag_scratch *s, int v)
+static __noinline int untracked_from_pod(struct __sk_buff *skb, struct wag_scratch *s, int v)
 {
 	if (v != PASS || addr_is_zero(&s->pkt.tuple.saddr)) /* not IP */
 		return v;
 	if (!sender_is_pod(skb, s))
 		return wag_drop(&s->pkt, WAG_DROP_SPOOFED_SOURCE);
 	return masquerade_untracked(skb, s);
+}
+
+/* Where a packet goes that is like none of a moment ago. */
+static __noinline int find_from_pod(struct __sk_buff *skb, struct wag_scratch *s)
+{
+	int v;
+
+	if ((v = stage_track(skb, s)) != NEXT) /* a known flow brings its translation */
+		return untracked_from_pod(skb, s, v);
+	if ((v = stage_service(skb, s)) != NEXT) /* new flow only: frontend -> backend */
+		return v;
+	if ((v = stage_policy(skb, s)) != NEXT) /* new flow only: may it be? */
+		return v;
+	if ((v = stage_masquerade(skb, s)) != NEXT) /* new flow only: out of the cluster */
+		return v;
+	if ((v = stage_commit(skb, s)) != NEXT) /* new flow only: remember it */
+		return v;
+	if ((v = route_from_pod(skb, s)) != NEXT) /* another pod, another node, or the stack */
+		return v;
+	flow_cache_keep(skb, s);
+	return NEXT;
 }
 
 SEC("tc")
@@ -49,24 +70,9 @@ int wag_from_pod(struct __sk_buff *skb)
 		v = untracked_from_pod(skb, s, v);
 		goto out;
 	}
-	if (flow_cache_find(skb, s)) /* as a packet a moment ago went */
-		goto known;
-	if ((v = stage_track(skb, s)) != NEXT) { /* a known flow brings its translation */
-		v = untracked_from_pod(skb, s, v);
+	if (!flow_cache_find(skb, s) && /* as a packet a moment ago went */
+	    (v = find_from_pod(skb, s)) != NEXT)
 		goto out;
-	}
-	if ((v = stage_service(skb, s)) != NEXT) /* new flow only: frontend -> backend */
-		goto out;
-	if ((v = stage_policy(skb, s)) != NEXT)  /* new flow only: may it be? */
-		goto out;
-	if ((v = stage_masquerade(skb, s)) != NEXT) /* new flow only: out of the cluster */
-		goto out;
-	if ((v = stage_commit(skb, s)) != NEXT)  /* new flow only: remember it */
-		goto out;
-	if ((v = route_from_pod(skb, s)) != NEXT) /* another pod, another node, or the stack */
-		goto out;
-	flow_cache_keep(skb, s);
-known:
 	if ((v = stage_nat(skb, s)) != NEXT) /* addresses, ports, checksums */
 		goto out;
 	v = stage_pack(skb, s);

@@ -25,7 +25,7 @@
 #include "stage_finish.h"
 
 /* Only the cluster's nodes are believed; of a stranger's packet the event shows the outside. */
-static __always_inline int unpacked(struct __sk_buff *skb, struct wag_scratch *scratch)
+static __noinline int unpacked(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
 	struct bpf_tunnel_key *key = &scratch->tunnel;
 	struct wag_pkt *pkt = &scratch->pkt;
@@ -51,6 +51,27 @@ static __always_inline int unpacked(struct __sk_buff *skb, struct wag_scratch *s
 	return wag_drop(pkt, WAG_DROP_UNKNOWN_TUNNEL_SOURCE);
 }
 
+/* Where a packet goes that is like none of a moment ago. */
+static __noinline int find_from_tunnel(struct __sk_buff *skb, struct wag_scratch *s)
+{
+	int v;
+
+	if ((v = stage_track(skb, s)) != NEXT)
+		return v;
+	if ((v = stage_service(skb, s)) != NEXT)
+		return v;
+	if ((v = stage_policy(skb, s)) != NEXT)
+		return v;
+	if ((v = stage_masquerade(skb, s)) != NEXT)
+		return v;
+	if ((v = stage_commit(skb, s)) != NEXT)
+		return v;
+	if ((v = route_from_net(skb, s)) != NEXT)
+		return v;
+	flow_cache_keep(skb, s);
+	return NEXT;
+}
+
 SEC("tc")
 int wag_from_tunnel(struct __sk_buff *skb)
 {
@@ -63,22 +84,8 @@ int wag_from_tunnel(struct __sk_buff *skb)
 		goto out;
 	if ((v = stage_parse(skb, &s->pkt)) != NEXT)
 		goto out;
-	if (flow_cache_find(skb, s))
-		goto known;
-	if ((v = stage_track(skb, s)) != NEXT)
+	if (!flow_cache_find(skb, s) && (v = find_from_tunnel(skb, s)) != NEXT)
 		goto out;
-	if ((v = stage_service(skb, s)) != NEXT)
-		goto out;
-	if ((v = stage_policy(skb, s)) != NEXT)
-		goto out;
-	if ((v = stage_masquerade(skb, s)) != NEXT)
-		goto out;
-	if ((v = stage_commit(skb, s)) != NEXT)
-		goto out;
-	if ((v = route_from_net(skb, s)) != NEXT)
-		goto out;
-	flow_cache_keep(skb, s);
-known:
 	if ((v = stage_nat(skb, s)) != NEXT)
 		goto out;
 	v = stage_pack(skb, s);

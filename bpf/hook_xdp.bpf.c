@@ -17,12 +17,13 @@
 #include "stage_finish.h"
 
 /* Is this a flow that we send on, by a device that takes packets from here? */
-static __always_inline bool may_turn(const struct xdp_md *ctx, const struct wag_cached *c)
+static __always_inline bool may_turn(const struct xdp_md *ctx, const struct wag_scratch *s,
+				     const struct wag_cached *c, const struct route_hop *hop)
 {
-	__u32 out = c->hop.ifindex, len = ctx->data_end - ctx->data - ETH_HLEN;
+	__u32 out = hop->ifindex, len = ctx->data_end - ctx->data - ETH_HLEN;
 
-	return bpf_jiffies64() < c->until && c->flags & PKT_NAT && c->hop.kind == HOP_DEVICE &&
-	       len <= c->hop.max_len && !tracing() &&
+	return bpf_jiffies64() < c->until && c->flags & PKT_NAT && hop->kind == HOP_DEVICE &&
+	       (!c->max_len || len <= c->max_len) && !s->trace &&
 	       (out == ctx->ingress_ifindex || bpf_map_lookup_elem(&wag_xdp_dev, &out));
 }
 
@@ -32,9 +33,10 @@ int wag_xdp_net(struct xdp_md *ctx)
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct wag_scratch *s = scratch_get(WAG_POINT_FROM_NET); /* as wag_from_net left it */
 	const struct ethhdr *eth = data;
+	const struct route_hop *hop;
 	struct wag_cached *c;
 	struct wag_pkt *pkt;
-	__u32 at;
+	__u32 cpu, at;
 	bool v6;
 
 	if (!s || (void *)(eth + 1) > end)
@@ -43,18 +45,20 @@ int wag_xdp_net(struct xdp_md *ctx)
 	if (!parse_plain(pkt, data, end, eth->h_proto) || !flow_cacheable(pkt) ||
 	    !flow_cache_pays(&s->luck))
 		return XDP_PASS;
-	c = flow_cache_entry(pkt, ctx->ingress_ifindex, &at);
-	if (!c || !may_turn(ctx, c) || !flow_cache_xlat(pkt, c, at) || flow_moved(c, pkt))
+	cpu = bpf_get_smp_processor_id();
+	c = flow_cache_entry(pkt, ctx->ingress_ifindex, cpu, &at);
+	hop = c ? flow_cache_hop(c, cpu) : NULL;
+	if (!hop || !may_turn(ctx, s, c, hop) || !flow_cache_xlat(pkt, at) || flow_moved(c, pkt))
 		return XDP_PASS;
 	flow_cache_paid(&s->luck);
 	v6 = pkt->flags & PKT_V6;
 	if (!frame_ttl(data, end, v6)) /* the stack says so to its sender */
 		return XDP_PASS;
-	if (frame_macs(data, end, c->hop.dst, c->hop.src) ||
+	if (frame_macs(data, end, &hop->macs) ||
 	    (v6 ? nat_frame(data, end, pkt, true) : nat_frame(data, end, pkt, false)))
 		return XDP_ABORTED; /* never: its headers were read */
 	count_packet(WAG_POINT_XDP, WAG_DROP_FORWARDED, end - data);
-	return c->hop.ifindex == ctx->ingress_ifindex ? XDP_TX : bpf_redirect(c->hop.ifindex, 0);
+	return hop->ifindex == ctx->ingress_ifindex ? XDP_TX : bpf_redirect(hop->ifindex, 0);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -40,18 +40,17 @@ enum pkt_flags {
 	PKT_SYN = 1 << 11,   /* TCP, SYN without ACK */
 	PKT_NODE_PORT = 1 << 12,
 	PKT_PLAIN = 1 << 13, /* TCP or UDP right behind a bare IP header: L4 at a constant offset */
-	PKT_JUDGED = 1 << 14, /* a new flow whose two ends were looked up */
+	PKT_DSR = 1 << 14,   /* goes as it is to the node of xlat.daddr, which translates it */
 	PKT_TO_POD = 1 << 15, /* and wag_scratch.to is the destination */
 	PKT_HELD = 1 << 16,  /* a fragment that waits, or is put back: it is counted another time */
 	PKT_PACK = 1 << 17,  /* to be packed here, for the node of wag_scratch.hop */
 	PKT_UNANSWERED = 1 << 18, /* with PKT_TRACKED: began before there was a Service, perhaps */
 	PKT_AUDIT = 1 << 19, /* policy would drop it, and only tells */
-	PKT_DSR = 1 << 20,   /* goes as it is to the node of xlat.daddr, which translates it */
+	PKT_JUDGED = 1 << 20, /* a new flow whose two ends were looked up */
 };
 
 struct wag_pkt {
 	struct wag_tuple tuple; /* as it came */
-	struct wag_tuple xlat;	/* as it leaves, with PKT_NAT; with PKT_DSR where to */
 	__u64 now; /* asked for where it is needed: pkt_clock() */
 	__u32 flags;
 	__u32 l4_off; /* from the start of the frame; L3 starts at ETH_HLEN */
@@ -64,6 +63,7 @@ struct wag_pkt {
 	__u8 tcp_flags;
 	__u8 icmp_type, icmp_code;
 	__u16 mtu; /* what the answer to a packet too big says */
+	struct wag_tuple xlat; /* as it leaves, with PKT_NAT; with PKT_DSR where to; else nothing */
 };
 
 /* Who asks for a Service. */
@@ -99,7 +99,6 @@ struct policy_ask {
 	struct wag_port_key at;
 	struct wag_rule_key rule;
 	__u32 unknown; /* nobody is known to have the peer's address, and somebody should */
-	__u32 verdict[2]; /* by direction; 0: not judged */
 };
 
 /* How a flow's packets leave, as far as the next ones need not ask again. */
@@ -110,11 +109,16 @@ enum hop_kind {
 	HOP_TUNNEL, /* packed for that node; out of ifindex with these MACs, or (0) by the device */
 };
 
+/* How an Ethernet header begins. */
+struct eth_macs {
+	__u8 dst[ETH_ALEN], src[ETH_ALEN];
+} __attribute__((aligned(4)));
+
 struct route_hop {
 	__u32 kind; /* enum hop_kind */
 	__u32 ifindex;
-	__u32 max_len; /* longer ones ask again */
-	__u8 dst[ETH_ALEN], src[ETH_ALEN];
+	struct eth_macs macs;
+	__u32 pad;
 	struct wag_addr tunnel;
 };
 
@@ -129,6 +133,13 @@ struct cache_luck {
  * hold it. TC programs are not interrupted by one another on a CPU.
  */
 struct wag_scratch {
+	/* First what every packet asks for: few lines of the processor's cache. */
+	__u32 epoch; /* of the policies that this packet is judged by */
+	__u32 trace; /* somebody asks for an event of each packet */
+	__u32 judged[2]; /* by direction: what policies said; 0: they were not asked */
+	int verdict; /* that stage_route found, for when the packet is translated */
+	__u32 cache_ask; /* flow_cache.h */
+	struct cache_luck luck; /* the one thing that outlives a packet */
 	struct wag_pkt pkt;
 	struct wag_ct_key key, pair;
 	struct wag_ct ct, frontend;
@@ -137,15 +148,12 @@ struct wag_scratch {
 	struct wag_tuple outer, outer_new, inner, inner_new; /* ICMP errors */
 	__u8 quoted[128];				     /* refusals */
 	struct wag_pod to;    /* of a new flow, with PKT_TO_POD */
-	__u32 epoch; /* of the policies that this packet is judged by */
 	struct policy_ask ask;
 	__u32 sender_ifindex; /* of a new flow: of the pod that sends it, 0: no pod */
-	int verdict;	      /* that stage_route found, for when the packet is translated */
 	__u32 len;	      /* of the packet for the next link's MTU */
 	__u32 frag_back; /* where the packet came in; while others are put back: they */
 	struct route_hop hop;
-	__u32 cache_ask; /* flow_cache.h */
-	struct cache_luck luck; /* the one thing that outlives a packet */
+	__u32 hop_max_len; /* longer packets of the flow ask again */
 	struct bpf_fib_lookup fib;
 	struct bpf_sock_tuple sock;
 	struct bpf_redir_neigh neigh;
@@ -185,11 +193,28 @@ static __always_inline bool addr_is_v4(const struct wag_addr *a)
 	return a->d[0] == 0 && a->w[2] == bpf_htonl(WAG_V4MAPPED_W2);
 }
 
+/*
+ * Two words that stand one after the other, to be stored at once: a load of both must not wait
+ * until each of two stores has reached the cache.
+ */
+static __always_inline __u64 two_words(__u32 first, __u32 second)
+{
+	return __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? (__u64)second << 32 | first :
+							   (__u64)first << 32 | second;
+}
+
 static __always_inline void addr_from_v4(struct wag_addr *addr, __be32 v4)
 {
 	addr->d[0] = 0;
-	addr->w[2] = bpf_htonl(WAG_V4MAPPED_W2);
-	addr->w[3] = v4;
+	addr->d[1] = two_words(bpf_htonl(WAG_V4MAPPED_W2), v4);
+}
+
+static __always_inline void addr_from_v6(struct wag_addr *addr, const struct in6_addr *v6)
+{
+	const __u32 *w = v6->in6_u.u6_addr32;
+
+	addr->d[0] = two_words(w[0], w[1]);
+	addr->d[1] = two_words(w[2], w[3]);
 }
 
 /* 127.0.0.0/8 and ::1. */

@@ -116,7 +116,7 @@ static __always_inline int policy_end(struct wag_scratch *scratch, const struct 
 	if (WAG_VERDICT_ACTION(verdict) != WAG_VERDICT_ALLOW && dir == POLICY_INGRESS &&
 	    cfg.policy & WAG_POLICY_CFG_NODE && is_node(&ask->client))
 		verdict = WAG_VERDICT(WAG_VERDICT_ALLOW, 0);
-	ask->verdict[dir] = verdict;
+	scratch->judged[dir] = verdict;
 	policy_count(ask, verdict);
 	if (WAG_VERDICT_ACTION(verdict) == WAG_VERDICT_ALLOW)
 		return NEXT;

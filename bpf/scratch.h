@@ -2,6 +2,7 @@
 /* Where a packet's working memory comes from. Not pinned: nothing in it is worth keeping. */
 #pragma once
 
+#include <stddef.h>
 #include "maps.h"
 #include "packet.h"
 
@@ -19,7 +20,9 @@ static __always_inline struct wag_scratch *scratch_find(void)
 	return bpf_map_lookup_elem(&wag_scratch, &zero);
 }
 
-/* A clean wag_pkt for a packet met at point; NULL never happens, but the verifier wants it asked.
+/*
+ * A wag_pkt for a packet met at point, clean but for xlat. NULL never happens, but the verifier
+ * wants it asked.
  */
 static __always_inline struct wag_scratch *scratch_get(enum wag_point point)
 {
@@ -30,9 +33,10 @@ static __always_inline struct wag_scratch *scratch_get(enum wag_point point)
 	if (!scratch)
 		return NULL;
 	runtime = bpf_map_lookup_elem(&wag_runtime, &zero);
-	__builtin_memset(&scratch->pkt, 0, sizeof(scratch->pkt));
+	__builtin_memset(&scratch->pkt, 0, offsetof(struct wag_pkt, xlat));
 	scratch->pkt.point = point;
 	scratch->epoch = runtime ? runtime->policy_epoch : 0;
-	scratch->ask.verdict[0] = scratch->ask.verdict[1] = 0;
+	scratch->trace = runtime && runtime->trace;
+	scratch->judged[0] = scratch->judged[1] = 0;
 	return scratch;
 }

@@ -6,14 +6,6 @@
 #include "packet.h"
 #include "refuse.h"
 
-static __always_inline bool tracing(void)
-{
-	__u32 zero = 0;
-	struct wag_runtime *runtime = bpf_map_lookup_elem(&wag_runtime, &zero);
-
-	return runtime && runtime->trace;
-}
-
 static __always_inline __u8 event_ct(const struct wag_pkt *pkt)
 {
 	if (pkt->flags & PKT_RELATED)
@@ -25,15 +17,14 @@ static __always_inline __u8 event_ct(const struct wag_pkt *pkt)
 	return pkt->flags & PKT_TRACKED ? WAG_EVENT_CT_ESTABLISHED : WAG_EVENT_CT_NONE;
 }
 
-static __always_inline void emit_packet(struct __sk_buff *skb, struct wag_scratch *scratch,
-					bool drop)
+static __noinline int emit_packet(struct __sk_buff *skb, struct wag_scratch *scratch, bool drop)
 {
 	const struct wag_pkt *pkt = &scratch->pkt;
 	struct wag_event *e = bpf_ringbuf_reserve(&wag_events, sizeof(*e), 0);
 
 	if (!e) {
 		count_map_error(WAG_MAP_EVENTS, -ENOSPC);
-		return;
+		return 0;
 	}
 	e->time_ns = bpf_ktime_get_ns();
 	e->type = drop ? WAG_EVENT_DROP : WAG_EVENT_TRACE;
@@ -57,18 +48,20 @@ static __always_inline void emit_packet(struct __sk_buff *skb, struct wag_scratc
 	e->line = pkt->line;
 	e->ep_id = 0;
 	e->epoch = scratch->epoch;
-	e->policy[0] = scratch->ask.verdict[0];
-	e->policy[1] = scratch->ask.verdict[1];
+	e->policy[0] = scratch->judged[0];
+	e->policy[1] = scratch->judged[1];
 	e->orig = pkt->tuple;
-	e->xlat = pkt->xlat;
+	e->xlat = pkt->flags & (PKT_NAT | PKT_DSR) ? pkt->xlat : (struct wag_tuple){};
 	e->cookie = 0;
 	e->cgroup_id = 0;
 	/* No wakeup: thousands of ns (docs/architecture.md); the reader polls. */
 	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+	return 0;
 }
 
-static __always_inline int stage_finish(struct __sk_buff *skb, struct wag_scratch *scratch,
-					int verdict)
+#define PKT_TOLD (PKT_NEW | PKT_FIRST_REPLY | PKT_AUDIT)
+
+static __noinline int finish(struct __sk_buff *skb, struct wag_scratch *scratch, int verdict)
 {
 	struct wag_pkt *pkt = &scratch->pkt;
 	bool drop = verdict == DROP;
@@ -78,10 +71,21 @@ static __always_inline int stage_finish(struct __sk_buff *skb, struct wag_scratc
 	if (cfg.dry_run || pkt->flags & PKT_HELD)
 		return verdict;
 	count_packet(pkt->point, drop ? pkt->reason : WAG_DROP_FORWARDED, skb->len);
-	if (cfg.events &&
-	    (drop || pkt->flags & (PKT_NEW | PKT_FIRST_REPLY | PKT_AUDIT) || tracing()))
+	if (cfg.events && (drop || pkt->flags & PKT_TOLD || scratch->trace))
 		emit_packet(skb, scratch, drop);
 	if (drop && pkt->flags & PKT_REFUSED)
 		return refuse(skb, scratch);
+	return verdict;
+}
+
+/* Nearly always there is nothing to tell. */
+static __always_inline int stage_finish(struct __sk_buff *skb, struct wag_scratch *scratch,
+					int verdict)
+{
+	struct wag_pkt *pkt = &scratch->pkt;
+
+	if (cfg.dry_run || verdict == DROP || scratch->trace || pkt->flags & (PKT_TOLD | PKT_HELD))
+		return finish(skb, scratch, verdict);
+	count_packet(pkt->point, WAG_DROP_FORWARDED, skb->len);
 	return verdict;
 }

@@ -302,14 +302,12 @@ static __always_inline int nat_frame(void *data, void *end, const struct wag_pkt
 	return nat_plain_write(data, end, pkt, v6, diff);
 }
 
-static __always_inline int stage_nat(struct __sk_buff *skb, struct wag_scratch *scratch)
+static __noinline int translate(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
 	struct wag_pkt *pkt = &scratch->pkt;
 	enum wag_reason why;
 	__u64 diff = 0;
 
-	if (!(pkt->flags & PKT_NAT))
-		return NEXT;
 	pkt->xlat.proto = pkt->tuple.proto;
 	if (pkt->flags & PKT_PLAIN)
 		return (pkt->flags & PKT_V6 ? nat_plain(skb, pkt, true)
@@ -324,4 +322,9 @@ static __always_inline int stage_nat(struct __sk_buff *skb, struct wag_scratch *
 		return NEXT;
 	why = nat_l4(skb, pkt, diff);
 	return why ? wag_drop(pkt, why) : NEXT;
+}
+
+static __always_inline int stage_nat(struct __sk_buff *skb, struct wag_scratch *scratch)
+{
+	return scratch->pkt.flags & PKT_NAT ? translate(skb, scratch) : NEXT;
 }

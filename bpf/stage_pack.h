@@ -58,7 +58,7 @@ static __always_inline __u8 pack_tos(const void *l3, bool v6)
 	return (v6 ? bpf_ntohs(*(const __be16 *)l3) >> 4 : ((const __u8 *)l3)[1]) & PACK_ECN_MASK;
 }
 
-static __always_inline int pack(struct __sk_buff *skb, struct wag_scratch *scratch)
+static __noinline int pack(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	const struct route_hop *hop = &scratch->hop;
@@ -78,8 +78,8 @@ static __always_inline int pack(struct __sk_buff *skb, struct wag_scratch *scrat
 	len = skb->len - ETH_HLEN;
 	if ((void *)(p + 1) > (void *)(long)skb->data_end)
 		return -1;
-	__builtin_memcpy(p->eth.h_dest, hop->dst, ETH_ALEN);
-	__builtin_memcpy(p->eth.h_source, hop->src, ETH_ALEN);
+	__builtin_memcpy(p->eth.h_dest, hop->macs.dst, ETH_ALEN);
+	__builtin_memcpy(p->eth.h_source, hop->macs.src, ETH_ALEN);
 	p->eth.h_proto = bpf_htons(ETH_P_IP);
 	p->ip = pack_ip(len, tos, hop->tunnel.w[3]);
 	p->udp.source = sport;
@@ -123,17 +123,18 @@ static __always_inline bool unpack_is_plain(struct __sk_buff *skb, struct wag_sc
  */
 static __always_inline bool unpack_waits(struct __sk_buff *skb, const struct wag_pkt *pkt)
 {
-	__u32 at = flow_cache_at(flow_cache_hash(&pkt->tuple), 0);
-	struct wag_cached *c = bpf_map_lookup_elem(&wag_flow_cache, &at);
+	__u32 at = flow_cache_base(bpf_get_smp_processor_id()) +
+		   hash_place(flow_cache_hash(&pkt->tuple), 0, cfg.flow_cache_mask);
+	struct wag_cached_xlat *x = bpf_map_lookup_elem(&wag_flow_xlat, &at);
 
-	if (!c)
+	if (!x)
 		return false;
 	if (skb->gso_size)
-		c->device_until = bpf_jiffies64() + FLOW_CACHE_TICKS;
-	return bpf_jiffies64() < c->device_until;
+		x->device_until = bpf_jiffies64() + FLOW_CACHE_TICKS;
+	return bpf_jiffies64() < x->device_until;
 }
 
-static __always_inline bool unpack(struct __sk_buff *skb, struct wag_scratch *scratch)
+static __noinline bool unpack(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
 	struct wag_pkt *pkt = &scratch->pkt;
 	const struct wag_pod *pod;

@@ -181,7 +181,7 @@ static __always_inline int parse_icmp_error(struct __sk_buff *skb, struct wag_pk
 	return NEXT;
 }
 
-static __always_inline int parse_icmp(struct __sk_buff *skb, struct wag_pkt *pkt)
+static __noinline int parse_icmp(struct __sk_buff *skb, struct wag_pkt *pkt)
 {
 	struct icmphdr icmp; /* icmp6hdr has the same first 8 bytes */
 
@@ -230,10 +230,10 @@ static __always_inline bool is_multicast(const struct wag_tuple *t, bool v6)
 /* Ports and flags of a plain packet; l4 and what is behind it up to end is packet memory. */
 static __always_inline bool parse_plain_l4(struct wag_pkt *pkt, void *l4, void *end, __u8 proto)
 {
+	__u64 *rest = (__u64 *)&pkt->tuple.sport; /* ports, protocol */
 	struct tcphdr *tcp = l4;
-	struct udphdr *udp = l4;
 
-	if ((void *)(udp + 1) > end)
+	if (l4 + sizeof(struct udphdr) > end)
 		return false;
 	if (proto == IPPROTO_TCP) {
 		if ((void *)(tcp + 1) > end)
@@ -244,9 +244,7 @@ static __always_inline bool parse_plain_l4(struct wag_pkt *pkt, void *l4, void *
 	} else if (proto != IPPROTO_UDP) {
 		return false;
 	}
-	pkt->tuple.sport = udp->source;
-	pkt->tuple.dport = udp->dest;
-	pkt->tuple.proto = proto;
+	*rest = two_words(*(__u32 *)l4, bpf_htonl((__u32)proto << 24));
 	pkt->flags |= PKT_PLAIN;
 	return true;
 }
@@ -277,8 +275,8 @@ static __always_inline bool parse_plain(struct wag_pkt *pkt, void *data, void *e
 	if (proto != bpf_htons(ETH_P_IPV6) || (void *)(ip6 + 1) > end ||
 	    *(__u8 *)ip6 >> 4 != 6)
 		return false;
-	__builtin_memcpy(&pkt->tuple.saddr, &ip6->saddr, sizeof(pkt->tuple.saddr));
-	__builtin_memcpy(&pkt->tuple.daddr, &ip6->daddr, sizeof(pkt->tuple.daddr));
+	addr_from_v6(&pkt->tuple.saddr, &ip6->saddr);
+	addr_from_v6(&pkt->tuple.daddr, &ip6->daddr);
 	pkt->l4_off = ETH_HLEN + sizeof(*ip6);
 	if (!parse_plain_l4(pkt, ip6 + 1, end, ip6->nexthdr))
 		return false;
@@ -286,13 +284,12 @@ static __always_inline bool parse_plain(struct wag_pkt *pkt, void *data, void *e
 	return true;
 }
 
-static __always_inline int stage_parse(struct __sk_buff *skb, struct wag_pkt *pkt)
+/* With options, extension headers, in fragments, ICMP, other protocols. */
+static __noinline int parse_other(struct __sk_buff *skb, struct wag_pkt *pkt)
 {
 	struct l3_info info = {};
 	int v;
 
-	if (parse_plain(pkt, (void *)(long)skb->data, (void *)(long)skb->data_end, skb->protocol))
-		return is_multicast(&pkt->tuple, pkt->flags & PKT_V6) ? PASS : NEXT;
 	pkt_clock(pkt); /* of fragments */
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
 		if (parse_ipv4(skb, ETH_HLEN, &pkt->tuple, &info) < 0)
@@ -321,4 +318,11 @@ static __always_inline int stage_parse(struct __sk_buff *skb, struct wag_pkt *pk
 	if (v == NEXT && pkt->flags & PKT_FRAG_FIRST)
 		v = frag_first(skb, pkt);
 	return v;
+}
+
+static __always_inline int stage_parse(struct __sk_buff *skb, struct wag_pkt *pkt)
+{
+	if (parse_plain(pkt, (void *)(long)skb->data, (void *)(long)skb->data_end, skb->protocol))
+		return is_multicast(&pkt->tuple, pkt->flags & PKT_V6) ? PASS : NEXT;
+	return parse_other(skb, pkt);
 }

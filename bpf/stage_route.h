@@ -31,6 +31,7 @@ static __always_inline bool frame_ttl(void *data, void *end, bool v6)
 {
 	struct ipv6hdr *ip6 = data + ETH_HLEN;
 	struct iphdr *ip = data + ETH_HLEN;
+	__u32 check;
 
 	if (v6) {
 		if ((void *)(ip6 + 1) > end || ip6->hop_limit <= 1)
@@ -41,7 +42,8 @@ static __always_inline bool frame_ttl(void *data, void *end, bool v6)
 	if ((void *)(ip + 1) > end || ip->ttl <= 1)
 		return false;
 	ip->ttl--; /* the high byte of its 16-bit word in network order */
-	ip->check = csum_apply(ip->check, (__u16)~bpf_htons(0x0100));
+	check = ip->check + bpf_htons(0x0100); /* RFC 1141 */
+	ip->check = check + (check >= 0xffff);
 	return true;
 }
 
@@ -50,20 +52,32 @@ static __always_inline bool route_ttl(struct __sk_buff *skb, bool v6)
 	return frame_ttl((void *)(long)skb->data, (void *)(long)skb->data_end, v6);
 }
 
-static __always_inline int frame_macs(void *data, void *end, const __u8 *dst, const __u8 *src)
+/* By words: the compiler, who does not know how a frame is aligned, would go by bytes. */
+static __always_inline int frame_macs(void *data, void *end, const struct eth_macs *macs)
 {
-	struct ethhdr *eth = data;
+	const __u32 *from = (const __u32 *)macs;
+	__u32 *to = data;
 
-	if ((void *)(eth + 1) > end)
+	if (data + ETH_HLEN > end)
 		return -1;
-	__builtin_memcpy(eth->h_dest, dst, ETH_ALEN);
-	__builtin_memcpy(eth->h_source, src, ETH_ALEN);
+	to[0] = from[0];
+	to[1] = from[1];
+	to[2] = from[2];
 	return 0;
 }
 
-static __always_inline int route_macs(struct __sk_buff *skb, const __u8 *dst, const __u8 *src)
+static __always_inline int route_macs(struct __sk_buff *skb, const struct eth_macs *macs)
 {
-	return frame_macs((void *)(long)skb->data, (void *)(long)skb->data_end, dst, src);
+	return frame_macs((void *)(long)skb->data, (void *)(long)skb->data_end, macs);
+}
+
+_Static_assert(offsetof(struct wag_pod, mac) % 4 == 0 &&
+	       offsetof(struct wag_pod, host_mac) == offsetof(struct wag_pod, mac) + ETH_ALEN,
+	       "struct eth_macs");
+
+static __always_inline const struct eth_macs *pod_macs(const struct wag_pod *pod)
+{
+	return (const struct eth_macs *)pod->mac;
 }
 
 /* What the flow's next packets may do without asking: flow_cache.h. */
@@ -75,9 +89,9 @@ static __always_inline void route_remember(struct wag_scratch *scratch, enum hop
 
 	hop->kind = kind;
 	hop->ifindex = ifindex;
-	hop->max_len = max_len;
-	__builtin_memcpy(hop->dst, dst, ETH_ALEN);
-	__builtin_memcpy(hop->src, src, ETH_ALEN);
+	scratch->hop_max_len = max_len;
+	__builtin_memcpy(hop->macs.dst, dst, ETH_ALEN);
+	__builtin_memcpy(hop->macs.src, src, ETH_ALEN);
 }
 
 /* The packet goes on by this verdict, as soon as it is translated. */
@@ -209,12 +223,12 @@ static __always_inline int route_to_pod(struct __sk_buff *skb, struct wag_scratc
 		return link_too_big(scratch, mtu);
 	if (!route_ttl(skb, pkt->flags & PKT_V6))
 		return route_ends(scratch, WAG_DROP_TTL_EXCEEDED, __LINE__);
-	if (route_macs(skb, pod->mac, pod->host_mac))
+	if (route_macs(skb, pod_macs(pod)))
 		return wag_drop(pkt, WAG_DROP_WRITE_ERROR);
 	if (cfg.dry_run)
 		return route_by(scratch, WAG_NEXT_POD, PASS);
 	route_remember(scratch, flags & WAG_POD_NO_PEER ? HOP_DEVICE : HOP_PEER, ifindex,
-		       mtu ? mtu : ~0U, pod->mac, pod->host_mac);
+		       mtu, pod->mac, pod->host_mac);
 	return route_by(scratch, WAG_NEXT_POD, flags & WAG_POD_NO_PEER ?
 						       bpf_redirect(ifindex, 0) :
 						       bpf_redirect_peer(ifindex, 0));
@@ -223,9 +237,9 @@ static __always_inline int route_to_pod(struct __sk_buff *skb, struct wag_scratc
 /* To the node's own stack, as if it came from the node itself. */
 static __always_inline int route_to_host(struct __sk_buff *skb, struct wag_scratch *scratch)
 {
-	const __u8 zero[ETH_ALEN] = {}; /* lo's own address */
+	const struct eth_macs zero = {}; /* lo's own address */
 
-	if (route_macs(skb, zero, zero))
+	if (route_macs(skb, &zero))
 		return wag_drop(&scratch->pkt, WAG_DROP_WRITE_ERROR);
 	return route_by(scratch, WAG_NEXT_HOST,
 			cfg.dry_run ? PASS : bpf_redirect(IFINDEX_LO, BPF_F_INGRESS));
@@ -379,7 +393,7 @@ static __always_inline int link_tunnel(struct __sk_buff *skb, struct wag_scratch
 	} else {
 		scratch->hop.kind = HOP_TUNNEL;
 		scratch->hop.ifindex = 0;
-		scratch->hop.max_len = cidr->mtu;
+		scratch->hop_max_len = cidr->mtu;
 		v = tunnel_by_device(skb, scratch);
 		if (v == DROP)
 			return DROP;
@@ -403,28 +417,31 @@ static __always_inline int route_to_node(struct __sk_buff *skb, struct wag_scrat
 	return link_direct(skb, scratch);
 }
 
+static __noinline int route_hop_tunnel(struct __sk_buff *skb, struct wag_scratch *scratch,
+				       const struct route_hop *hop)
+{
+	route_mark(skb);
+	scratch->hop = *hop;
+	if (!hop->ifindex || skb->gso_size)
+		return tunnel_by_device(skb, scratch);
+	scratch->pkt.flags |= PKT_PACK;
+	return bpf_redirect(hop->ifindex, 0);
+}
+
 /* The way a packet of the same flow found. False: this one has to be looked at itself. */
 static __always_inline bool route_hop_take(struct __sk_buff *skb, struct wag_scratch *scratch,
-					   const struct route_hop *hop)
+					   const struct route_hop *hop, __u32 max_len)
 {
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct wag_pkt *pkt = &scratch->pkt;
 
-	if (hop->max_len != ~0U && route_len(skb, pkt) > hop->max_len)
+	if (max_len && skb->len - ETH_HLEN > max_len && route_len(skb, pkt) > max_len)
 		return false;
-	if (!route_ttl(skb, pkt->flags & PKT_V6))
+	if (!frame_ttl(data, end, pkt->flags & PKT_V6))
 		return false;
-	if (hop->kind == HOP_TUNNEL) {
-		route_mark(skb);
-		scratch->hop = *hop;
-		if (hop->ifindex && !skb->gso_size) {
-			pkt->flags |= PKT_PACK;
-			scratch->verdict = bpf_redirect(hop->ifindex, 0);
-		} else {
-			scratch->verdict = tunnel_by_device(skb, scratch);
-		}
-		return true;
-	}
-	if (route_macs(skb, hop->dst, hop->src))
+	if (hop->kind == HOP_TUNNEL)
+		scratch->verdict = route_hop_tunnel(skb, scratch, hop);
+	else if (frame_macs(data, end, &hop->macs))
 		scratch->verdict = wag_drop(pkt, WAG_DROP_WRITE_ERROR);
 	else if (hop->kind == HOP_PEER)
 		scratch->verdict = bpf_redirect_peer(hop->ifindex, 0);
@@ -478,7 +495,7 @@ static __always_inline int route_from_node(struct __sk_buff *skb, struct wag_scr
 
 		if (pod_too_narrow(skb, scratch, mtu))
 			return link_too_big(scratch, mtu);
-		if (route_macs(skb, pod->mac, pod->host_mac))
+		if (route_macs(skb, pod_macs(pod)))
 			return wag_drop(pkt, WAG_DROP_WRITE_ERROR);
 		return route_by(scratch, WAG_NEXT_POD,
 				cfg.dry_run ? PASS : bpf_redirect(ifindex, 0));

@@ -126,6 +126,7 @@ static __always_inline int stage_service(struct __sk_buff *skb, struct wag_scrat
 	pkt->xlat.sport = t->sport;
 	pkt->xlat.daddr = choice->addr;
 	pkt->xlat.dport = choice->port;
+	pkt->xlat.proto = t->proto;
 	if (scratch->client.direct && !scratch->client.local && backend_is_far(scratch)) {
 		pkt->flags |= PKT_DSR;
 		return NEXT;

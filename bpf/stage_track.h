@@ -261,6 +261,7 @@ static __always_inline int stage_track(struct __sk_buff *skb, struct wag_scratch
 	pkt->xlat.daddr = ct->xdaddr;
 	pkt->xlat.sport = ct->xsport;
 	pkt->xlat.dport = ct->xdport;
+	pkt->xlat.proto = pkt->tuple.proto;
 	pkt->flags |= ct->flags & WAG_CT_DSR ? PKT_DSR : PKT_NAT;
 	return NEXT;
 }

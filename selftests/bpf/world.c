@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <bpf/bpf.h>
-#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <endian.h>
@@ -184,6 +183,8 @@ int world_open(struct world *w, const struct wag_config *cfg)
 	bpf_map__set_max_entries(w->pod->maps.wag_ct_ring, cfg->ct_entries);
 	bpf_map__set_max_entries(w->pod->maps.wag_flow_cache,
 				 (cfg->flow_cache_mask + 1) * libbpf_num_possible_cpus());
+	bpf_map__set_max_entries(w->pod->maps.wag_flow_hop,
+				 WAG_FLOW_HOPS * libbpf_num_possible_cpus());
 	bpf_map__set_max_entries(w->pod->maps.wag_flow_xlat,
 				 (cfg->flow_cache_mask + 1) * libbpf_num_possible_cpus());
 	if (hook_pod__load(w->pod) < 0 || world_share_maps(w, w->net->obj) < 0 ||
@@ -329,69 +330,6 @@ static void pack(struct world *w)
 	w->packed->bss->plain = w->plain;
 }
 
-static int scratch_of(struct world *w, enum hook hook)
-{
-	switch (hook) {
-	case FROM_NET:
-	case TO_NET:
-		return bpf_map__fd(w->net->maps.wag_scratch);
-	case FROM_TUNNEL:
-	case TO_TUNNEL:
-		return bpf_map__fd(w->tunnel->maps.wag_scratch);
-	default:
-		return bpf_map__fd(w->pod->maps.wag_scratch);
-	}
-}
-
-static size_t sizeof_scratch(struct world *w)
-{
-	return bpf_map__value_size(w->pod->maps.wag_scratch);
-}
-
-/* Where a packet's working memory holds the key, by its BTF. */
-static __u32 key_offset(struct world *w)
-{
-	const struct btf *btf = bpf_object__btf(w->pod->obj);
-	int id = bpf_map__btf_value_type_id(w->pod->maps.wag_scratch);
-	const struct btf_type *t = btf__type_by_id(btf, id);
-	const struct btf_member *m = btf_members(t);
-
-	for (unsigned i = 0; i < btf_vlen(t); i++)
-		if (!strcmp(btf__name_by_offset(btf, m[i].name_off), "tunnel"))
-			return m[i].offset / 8;
-	abort();
-}
-
-void world_tunnel_key(struct world *w, enum hook hook, struct bpf_tunnel_key *ret_key)
-{
-	size_t size = (sizeof_scratch(w) + 7) & ~7UL;
-	int cpus = libbpf_num_possible_cpus();
-	__u8 *each = calloc(cpus, size);
-	__u32 zero = 0;
-
-	memset(ret_key, 0, sizeof(*ret_key));
-	if (each && !bpf_map_lookup_elem(scratch_of(w, hook), &zero, each))
-		for (int cpu = 0; cpu < cpus && !ret_key->tunnel_id; cpu++)
-			memcpy(ret_key, each + cpu * size + key_offset(w), sizeof(*ret_key));
-	free(each);
-}
-
-/* Of an earlier packet; what the scratch knows besides of the flow cache's luck stays. */
-static void forget_key(struct world *w, enum hook hook)
-{
-	size_t size = (sizeof_scratch(w) + 7) & ~7UL;
-	int cpus = libbpf_num_possible_cpus();
-	__u8 *each = calloc(cpus, size);
-	__u32 zero = 0;
-
-	if (each && !bpf_map_lookup_elem(scratch_of(w, hook), &zero, each)) {
-		for (int cpu = 0; cpu < cpus; cpu++)
-			memset(each + cpu * size + key_offset(w), 0, sizeof(struct bpf_tunnel_key));
-		bpf_map_update_elem(scratch_of(w, hook), &zero, each, BPF_ANY);
-	}
-	free(each);
-}
-
 static int run_prog(struct world *w, int prog, enum hook hook, const struct frame *in,
 		    struct frame *ret_out, struct __sk_buff *ctx)
 {
@@ -399,7 +337,7 @@ static int run_prog(struct world *w, int prog, enum hook hook, const struct fram
 	struct __sk_buff ctx_out = {};
 
 	pack(w);
-	forget_key(w, hook);
+	world_forget_key(w, hook);
 	opts.data_in = in->data;
 	opts.data_size_in = in->len;
 	opts.data_out = ret_out->data;

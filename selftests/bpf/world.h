@@ -96,6 +96,8 @@ void world_cidr_mtu(struct world *w, enum who who, unsigned bits, __u32 flags, e
 void world_node(struct world *w, enum who underlay);
 /* The tunnel key that the hook's last packet was given. */
 void world_tunnel_key(struct world *w, enum hook hook, struct bpf_tunnel_key *ret_key);
+/* Of an earlier packet; what the scratch knows besides of the flow cache's luck stays. */
+void world_forget_key(struct world *w, enum hook hook);
 void world_hostport(struct world *w, enum who at, __u16 port, __u8 proto, enum who pod,
 		    __u16 pod_port);
 void world_pod_flags(struct world *w, enum who who, __u32 flags);

@@ -5,8 +5,9 @@
 #include <linux/types.h>
 #include <waggle/abi_addr.h>
 
-#define WAG_FLOW_CACHE 8192 /* entries of wag_flow_cache and wag_flow_xlat for each CPU, at most */
-#define WAG_FLOW_CACHE_BYTES 160 /* of one in both */
+#define WAG_FLOW_CACHE 16384 /* entries of wag_flow_cache and wag_flow_xlat for each CPU, at most */
+#define WAG_FLOW_CACHE_BYTES 120 /* of one in both */
+#define WAG_FLOW_HOPS 1024 /* entries of wag_flow_hop for each CPU */
 
 #define WAG_LOOPBACK_V4 1U
 #define WAG_LOOPBACK_V6 2U
