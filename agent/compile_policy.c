@@ -17,6 +17,7 @@ static const size_t key_sizes[POLICY_TABLES] = {
 	[POLICY_POD] = sizeof(struct wag_policy_key),
 	[POLICY_RULE] = sizeof(struct wag_rule_key),
 	[POLICY_PORT] = sizeof(struct wag_port_key),
+	[POLICY_PORT_EXACT] = sizeof(struct wag_port_key),
 };
 
 static const size_t value_sizes[POLICY_TABLES] = {
@@ -24,6 +25,7 @@ static const size_t value_sizes[POLICY_TABLES] = {
 	[POLICY_POD] = sizeof(struct wag_policy),
 	[POLICY_RULE] = sizeof(uint32_t),
 	[POLICY_PORT] = sizeof(uint32_t),
+	[POLICY_PORT_EXACT] = sizeof(uint32_t),
 };
 
 int policy_compiler_new(struct policy_compiler **ret, const struct policy_limits *limits)
@@ -48,6 +50,7 @@ int policy_compiler_new(struct policy_compiler **ret, const struct policy_limits
 	if (r < 0)
 		return r;
 	c->profiles.table = &c->tables[POLICY_PORT];
+	c->profiles.exact = &c->tables[POLICY_PORT_EXACT];
 	*ret = TAKE_PTR(c);
 	return 0;
 }
@@ -432,6 +435,7 @@ static const char *too_much(const struct policy_compiler *c)
 	static const char *const names[POLICY_TABLES] = {
 		[POLICY_IPCACHE] = "wag_ipcache", [POLICY_POD] = "wag_policy",
 		[POLICY_RULE] = "wag_rule",	  [POLICY_PORT] = "wag_port",
+		[POLICY_PORT_EXACT] = "wag_port_exact",
 	};
 
 	for (int t = 0; t < POLICY_TABLES; t++)

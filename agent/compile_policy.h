@@ -22,6 +22,7 @@ enum policy_table {
 	POLICY_POD,	/* wag_policy_key -> wag_policy */
 	POLICY_RULE,	/* wag_rule_key -> __u32 */
 	POLICY_PORT,	/* wag_port_key -> __u32 */
+	POLICY_PORT_EXACT, /* the same, of single ports */
 	POLICY_TABLES,	/* those that have generations */
 };
 

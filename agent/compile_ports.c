@@ -32,6 +32,7 @@ struct profile {
 static int put_entry(struct profile_set *s, uint32_t id, const struct segment *seg, unsigned bits,
 		     uint16_t port, bool add)
 {
+	struct deltamap *table = bits == 96 ? s->exact : s->table;
 	struct wag_port_key key = { .bits = bits, .profile = id };
 
 	if (bits > 64)
@@ -39,8 +40,8 @@ static int put_entry(struct profile_set *s, uint32_t id, const struct segment *s
 	if (bits > 80)
 		key.port = htons(port);
 	if (add)
-		return deltamap_set_desired(s->table, &key, &seg->verdict);
-	deltamap_unset_desired(s->table, &key);
+		return deltamap_set_desired(table, &key, &seg->verdict);
+	deltamap_unset_desired(table, &key);
 	return 0;
 }
 
@@ -61,16 +62,43 @@ static int put_range(struct profile_set *s, uint32_t id, const struct segment *s
 	return r;
 }
 
-/* The first segment is everything else's; a protocol that is one segment takes one entry. */
-static int put_entries(struct profile_set *s, const struct profile *p, bool add)
+/* What the ports of a protocol get that have no entry of their own: what most of them get. */
+static uint32_t background(const struct segment *first, const struct segment *end)
 {
+	const struct segment *longest = first;
+
+	for (const struct segment *seg = first; seg < end; seg++)
+		if (seg->last - seg->first > longest->last - longest->first)
+			longest = seg;
+	return longest->verdict;
+}
+
+/* The fewer entries, the sooner a packet has walked down to its own. */
+static int put_protocol(struct profile_set *s, const struct profile *p, const struct segment *first,
+			const struct segment *end, bool add)
+{
+	struct segment back = { .proto = first->proto, .verdict = background(first, end) };
 	int r = 0;
 
-	for (size_t i = 0; i < p->n && r == 0; i++) {
-		const struct segment *seg = &p->segments[i];
+	if (back.verdict != p->segments->verdict)
+		r = put_entry(s, p->id, &back, 80, 0, add);
+	for (const struct segment *seg = first; seg < end && r == 0; seg++)
+		if (seg->verdict != back.verdict)
+			r = put_range(s, p->id, seg, add);
+	return r;
+}
 
-		r = seg->proto ? put_range(s, p->id, seg, add) :
-				 put_entry(s, p->id, seg, 64, 0, add);
+/* The first segment is everything else's; those of one protocol stand together. */
+static int put_entries(struct profile_set *s, const struct profile *p, bool add)
+{
+	const struct segment *end = p->segments + p->n, *next;
+	int r = put_entry(s, p->id, p->segments, 64, 0, add);
+
+	for (const struct segment *seg = p->segments + 1; seg < end && r == 0; seg = next) {
+		next = seg;
+		while (next < end && next->proto == seg->proto)
+			next++;
+		r = put_protocol(s, p, seg, next, add);
 	}
 	return r;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Ordered rules that all match one peer -> what each port gets. Equal answers share one profile,
- * whose entries stand in POLICY_PORT as prefixes. Pure.
+ * whose entries stand in POLICY_PORT as prefixes, those of single ports in POLICY_PORT_EXACT. Pure.
  */
 #pragma once
 
@@ -28,7 +28,7 @@ struct profile;
 struct profile_set {
 	struct profile *profiles;
 	struct profile *by_id; /* the same, by id */
-	struct deltamap *table; /* borrowed */
+	struct deltamap *table, *exact; /* borrowed */
 	uint32_t next_id, *free_ids;
 	size_t n_free, cap_free, n;
 };

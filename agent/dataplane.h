@@ -28,6 +28,7 @@ enum dp_table {
 	DP_POLICY,    /* wag_policy_key -> wag_policy */
 	DP_RULE,      /* wag_rule_key -> __u32 verdict */
 	DP_PORT,      /* wag_port_key -> __u32 verdict */
+	DP_PORT_EXACT, /* the same, of single ports */
 	DP_RULE_NAME, /* __u32 rule -> wag_rule_name */
 	DP_TABLES,
 };

@@ -44,6 +44,7 @@ static const struct {
 	[DP_POLICY] = { "wag_policy", sizeof(struct wag_policy_key), sizeof(struct wag_policy) },
 	[DP_RULE] = { "wag_rule", sizeof(struct wag_rule_key), sizeof(__u32) },
 	[DP_PORT] = { "wag_port", sizeof(struct wag_port_key), sizeof(__u32) },
+	[DP_PORT_EXACT] = { "wag_port_exact", sizeof(struct wag_port_key), sizeof(__u32) },
 	[DP_RULE_NAME] = { "wag_rule_name", sizeof(__u32), sizeof(struct wag_rule_name) },
 };
 

@@ -43,6 +43,7 @@ static const struct {
 	[DP_POLICY] = { "wag_policy", sizeof(struct wag_policy_key), sizeof(struct wag_policy) },
 	[DP_RULE] = { "wag_rule", sizeof(struct wag_rule_key), sizeof(__u32) },
 	[DP_PORT] = { "wag_port", sizeof(struct wag_port_key), sizeof(__u32) },
+	[DP_PORT_EXACT] = { "wag_port_exact", sizeof(struct wag_port_key), sizeof(__u32) },
 	[DP_RULE_NAME] = { "wag_rule_name", sizeof(__u32), sizeof(struct wag_rule_name) },
 };
 
@@ -147,7 +148,8 @@ static void end(struct dataplane *dp)
 /* Writing a generation that programs may still read. */
 static void note_haste(struct dataplane *dp, enum dp_table table)
 {
-	if (table == DP_IPCACHE || table == DP_POLICY || table == DP_RULE || table == DP_PORT)
+	if (table == DP_IPCACHE || table == DP_POLICY || table == DP_RULE || table == DP_PORT ||
+	    table == DP_PORT_EXACT)
 		dp->hasty |= dp->readers;
 }
 

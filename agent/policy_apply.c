@@ -16,13 +16,15 @@ static const struct {
 	[POLICY_POD] = { DP_POLICY, offsetof(struct wag_policy_key, gen) },
 	[POLICY_RULE] = { DP_RULE, offsetof(struct wag_rule_key, gen) },
 	[POLICY_PORT] = { DP_PORT, offsetof(struct wag_port_key, gen) },
+	[POLICY_PORT_EXACT] = { DP_PORT_EXACT, offsetof(struct wag_port_key, gen) },
 };
 
 static const struct policy_limits limits = {
 	.entries = { [POLICY_IPCACHE] = WAG_IPCACHE_MAX / 2,
 		     [POLICY_POD] = WAG_POLICY_MAX / 2,
 		     [POLICY_RULE] = WAG_RULE_MAX / 2,
-		     [POLICY_PORT] = WAG_PORT_MAX / 2 },
+		     [POLICY_PORT] = WAG_PORT_MAX / 2,
+		     [POLICY_PORT_EXACT] = WAG_PORT_MAX / 2 },
 };
 
 struct policy_ep {

@@ -110,6 +110,14 @@ struct {
 } wag_port SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, WAG_PORT_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct wag_port_key);
+	__type(value, __u32);
+} wag_port_exact SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, WAG_RULES_MAX);
 	__type(key, __u32);

@@ -48,7 +48,9 @@ static __always_inline __u32 policy_port(struct wag_scratch *scratch, __u32 prof
 	ask->at.profile = profile;
 	ask->at.proto = bpf_htons(ask->proto);
 	ask->at.port = ask->port;
-	verdict = bpf_map_lookup_elem(&wag_port, &ask->at);
+	verdict = bpf_map_lookup_elem(&wag_port_exact, &ask->at);
+	if (!verdict)
+		verdict = bpf_map_lookup_elem(&wag_port, &ask->at);
 	return verdict ? *verdict : WAG_VERDICT(WAG_VERDICT_ISOLATED, 0);
 }
 

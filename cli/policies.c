@@ -29,6 +29,7 @@ void policies_done(struct policies *p)
 	pinned_map_done(&p->policy);
 	pinned_map_done(&p->rule);
 	pinned_map_done(&p->port);
+	pinned_map_done(&p->port_exact);
 	pinned_map_done(&p->names);
 }
 
@@ -52,6 +53,9 @@ int policies_open(const struct cli *cli, struct policies *ret, struct wag_err *e
 	if (r == 0)
 		r = pinned_map_open_typed(cli, "wag_port", sizeof(struct wag_port_key),
 					  sizeof(uint32_t), &ret->port, err);
+	if (r == 0)
+		r = pinned_map_open_typed(cli, "wag_port_exact", sizeof(struct wag_port_key),
+					  sizeof(uint32_t), &ret->port_exact, err);
 	if (r == 0)
 		r = pinned_map_open_typed(cli, "wag_rule_name", sizeof(uint32_t),
 					  sizeof(struct wag_rule_name), &ret->names, err);
@@ -116,10 +120,12 @@ static void take_verdict(struct naming *n, uint32_t verdict)
 	struct naming of = { .p = n->p, .profile = WAG_VERDICT_RULE(verdict), .seen = n->seen };
 	struct policy_rule_text text;
 
-	if (WAG_VERDICT_ACTION(verdict) == WAG_VERDICT_PORTS && WAG_VERDICT_RULE(verdict))
+	if (WAG_VERDICT_ACTION(verdict) == WAG_VERDICT_PORTS && WAG_VERDICT_RULE(verdict)) {
 		pinned_map_each(&n->p->port, visit_port, &of);
-	else if (rule_of(n->p, verdict, &text))
+		pinned_map_each(&n->p->port_exact, visit_port, &of);
+	} else if (rule_of(n->p, verdict, &text)) {
 		json_object_set_new(n->seen, text.policy, json_true());
+	}
 }
 
 static int visit_port(const void *key, const void *value, void *ctx)

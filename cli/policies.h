@@ -14,13 +14,13 @@ struct policy_rule_text {
 void policy_rule_text(const struct wag_rule_name *name, struct policy_rule_text *ret);
 
 struct policies {
-	struct pinned_map pods, policy, rule, port, names;
+	struct pinned_map pods, policy, rule, port, port_exact, names;
 	uint32_t gen;
 };
 #define POLICIES_NONE                                                                              \
 	{                                                                                          \
 		PINNED_MAP_NONE, PINNED_MAP_NONE, PINNED_MAP_NONE, PINNED_MAP_NONE,                \
-		PINNED_MAP_NONE, 0                                                                 \
+		PINNED_MAP_NONE, PINNED_MAP_NONE, 0                                                \
 	}
 
 int policies_open(const struct cli *cli, struct policies *ret, struct wag_err *err);

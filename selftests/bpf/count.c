@@ -23,7 +23,7 @@
 #define MANY 10000
 #define WARM_PACKETS 64 /* of which only one in 16 asks the flow cache until it has paid */
 #define PACKETS 256 /* so many that the flow cache has the flow for some of them */
-/* wag_policy, wag_rule, wag_port, and the rule's counter in wag_rule_stat */
+/* wag_policy, wag_rule, wag_port_exact, and the rule's counter in wag_rule_stat */
 #define LOOKUPS_OF_AN_END 4
 
 #define ALLOW WAG_VERDICT(WAG_VERDICT_ALLOW, 7)
@@ -115,7 +115,7 @@ static void fill(struct world *w)
 		addr.addr[0] = htonl(0x20010db8);
 		addr.addr[3] = htonl(i);
 		if (!expect(!bpf_map_update_elem(w->rule, &rule, &allow, BPF_ANY) &&
-				    !bpf_map_update_elem(w->port_rule, &port, &allow, BPF_ANY) &&
+				    !bpf_map_update_elem(w->port_exact, &port, &allow, BPF_ANY) &&
 				    !bpf_map_update_elem(w->ipcache, &addr, &who, BPF_ANY),
 			    "rule %u", i))
 			return;

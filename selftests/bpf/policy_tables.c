@@ -73,6 +73,6 @@ void policy_port(struct world *w, __u32 profile, __u32 bits, __u8 proto, __u16 p
 		struct wag_port_key key = { .bits = bits, .gen = gen, .profile = profile,
 					    .proto = htons(proto), .port = htons(port) };
 
-		put(w->port_rule, &key, &verdict);
+		put(bits == 96 ? w->port_exact : w->port_rule, &key, &verdict);
 	}
 }

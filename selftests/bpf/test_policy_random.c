@@ -118,6 +118,8 @@ static void apply(struct random_world *r)
 				  sizeof(struct wag_rule_key), sizeof(__u32) },
 		[POLICY_PORT] = { r->w->port_rule, offsetof(struct wag_port_key, gen),
 				  sizeof(struct wag_port_key), sizeof(__u32) },
+		[POLICY_PORT_EXACT] = { r->w->port_exact, offsetof(struct wag_port_key, gen),
+					sizeof(struct wag_port_key), sizeof(__u32) },
 	};
 	static struct applying a;
 	struct wag_runtime runtime = { .policy_epoch = ++r->epoch };

@@ -158,6 +158,7 @@ static void find_fds(struct world *w)
 	w->policy = bpf_map__fd(w->pod->maps.wag_policy);
 	w->rule = bpf_map__fd(w->pod->maps.wag_rule);
 	w->port_rule = bpf_map__fd(w->pod->maps.wag_port);
+	w->port_exact = bpf_map__fd(w->pod->maps.wag_port_exact);
 	w->rule_stat = bpf_map__fd(w->pod->maps.wag_rule_stat);
 }
 
@@ -274,7 +275,8 @@ void world_reset(struct world *w, bool v6)
 {
 	const int hashes[] = { w->ct,	     w->svc,  w->backend, w->pods,
 			       w->node_addr, w->frag, w->device,  w->hostport,
-			       w->ipcache,   w->policy, w->rule,  w->port_rule };
+			       w->ipcache,   w->policy, w->rule,  w->port_rule,
+			       w->port_exact };
 	const struct wag_node_addr node = { .ifindex = 1 };
 
 	for (size_t i = 0; i < sizeof(hashes) / sizeof(hashes[0]); i++)

@@ -41,7 +41,7 @@ struct world {
 	int prog[HOOKS];
 	int ct, ct_ring, ct_clock, svc, svc_state, slot, backend, pods, node_addr, cidr, device,
 		hostport, nodes, frag, frag_hold, stats, map_errors, runtime, ipcache, policy, rule,
-		port_rule, rule_stat;
+		port_rule, port_exact, rule_stat;
 	/* Of what comes in by the tunnel: who packed it, or (plain) that nobody did. */
 	enum who packer;
 	__u32 packer_vni;

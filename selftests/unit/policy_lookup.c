@@ -42,7 +42,9 @@ static uint32_t ports(struct policy_compiler *c, uint32_t profile, uint8_t proto
 		} else if (bits > 64) {
 			continue; /* nothing is cut inside a protocol's number */
 		}
-		v = deltamap_desired(policy_compiler_table(c, POLICY_PORT), &key);
+		v = deltamap_desired(policy_compiler_table(c, bits == 96 ? POLICY_PORT_EXACT :
+									   POLICY_PORT),
+				     &key);
 		if (v)
 			return *v;
 	}

@@ -255,6 +255,7 @@ static void test_nothing_is_left(void **state)
 	assert_int_equal(stats.profiles, 0);
 	assert_int_equal(policy_compiler_table(s->c, POLICY_RULE)->n_desired, 0);
 	assert_int_equal(policy_compiler_table(s->c, POLICY_PORT)->n_desired, 0);
+	assert_int_equal(policy_compiler_table(s->c, POLICY_PORT_EXACT)->n_desired, 0);
 	assert_int_equal(policy_compiler_table(s->c, POLICY_POD)->n_desired, 0);
 	end(s);
 }
@@ -296,9 +297,40 @@ static char *many_ports(int n)
 	return text;
 }
 
+/* The port, and what every other one gets: a packet has little to walk through. */
+static void test_ports_take_few_entries(void **state)
+{
+	static const struct {
+		const char *ports;
+		size_t exact, prefixes;
+	} cases[] = {
+		{ "{\"port\":80}", 1, 1 },
+		{ "{\"port\":80},{\"port\":81},{\"port\":443,\"protocol\":\"UDP\"}", 1, 2 },
+		{ "{\"port\":8000,\"endPort\":8007}", 0, 2 },
+		{ "{\"port\":1,\"endPort\":65535}", 1, 2 }, /* all but port 0 */
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct setup *s = begin(2, NULL);
+		char text[512];
+
+		snprintf(text, sizeof(text),
+			 "{\"apiVersion\":\"networking.k8s.io/v1\",\"kind\":\"NetworkPolicy\","
+			 "\"metadata\":{\"name\":\"few\",\"namespace\":\"red\"},\"spec\":"
+			 "{\"podSelector\":{},\"ingress\":[{\"ports\":[%s]}]}}", cases[i].ports);
+		policy_world_put(&s->w, MODEL_POLICY, text);
+		assert_int_equal(run(s), 0);
+		assert_int_equal(policy_compiler_table(s->c, POLICY_PORT_EXACT)->n_desired,
+				 cases[i].exact);
+		assert_int_equal(policy_compiler_table(s->c, POLICY_PORT)->n_desired,
+				 cases[i].prefixes);
+		end(s);
+	}
+}
+
 static void test_a_policy_that_does_not_fit_is_refused(void **state)
 {
-	struct policy_limits limits = { .entries = { [POLICY_PORT] = 1000 } };
+	struct policy_limits limits = { .entries = { [POLICY_PORT_EXACT] = 1000 } };
 	struct setup *s = begin(2, &limits);
 	char *big = many_ports(2000), *fits = many_ports(100), *huge = many_ports(100000);
 
@@ -308,7 +340,7 @@ static void test_a_policy_that_does_not_fit_is_refused(void **state)
 	policy_world_put(&s->w, MODEL_POLICY, big);
 	policy_world_put(&s->w, MODEL_POLICY, deny_red);
 	assert_int_equal(run(s), 0);
-	assert_string_equal(s->refused, "red/many: with it, wag_port would be full (old)");
+	assert_string_equal(s->refused, "red/many: with it, wag_port_exact would be full (old)");
 	assert_int_equal(n_refused(s), 1);
 	/* As it was before, and others are not touched by it. */
 	assert_int_equal(WAG_VERDICT_ACTION(ask(s, 1, POLICY_INGRESS, "8.8.8.8", IPPROTO_TCP, 101)),
@@ -330,7 +362,7 @@ static void test_a_policy_that_does_not_fit_is_refused(void **state)
 /* The same refusal is told once, however often it is tried again for others that went. */
 static void test_a_refusal_is_told_once(void **state)
 {
-	struct policy_limits limits = { .entries = { [POLICY_PORT] = 1000 } };
+	struct policy_limits limits = { .entries = { [POLICY_PORT_EXACT] = 1000 } };
 	struct setup *s = begin(6, &limits);
 	char *big = many_ports(2000), *fits = many_ports(100), *bigger = many_ports(1999);
 
@@ -514,6 +546,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_who_decided_has_a_name),
+		cmocka_unit_test(test_ports_take_few_entries),
 		cmocka_unit_test(test_a_policy_that_does_not_fit_is_refused),
 		cmocka_unit_test(test_a_refusal_is_told_once),
 		cmocka_unit_test(test_an_unreadable_policy_is_refused),

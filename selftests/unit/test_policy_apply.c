@@ -22,6 +22,7 @@ static const struct {
 	[POLICY_POD] = { DP_POLICY, offsetof(struct wag_policy_key, gen) },
 	[POLICY_RULE] = { DP_RULE, offsetof(struct wag_rule_key, gen) },
 	[POLICY_PORT] = { DP_PORT, offsetof(struct wag_port_key, gen) },
+	[POLICY_PORT_EXACT] = { DP_PORT_EXACT, offsetof(struct wag_port_key, gen) },
 };
 
 static struct dataplane *dp;

@@ -13,7 +13,7 @@
 #define WAG_IPCACHE_MAX 262144
 #define WAG_POLICY_MAX 4096
 #define WAG_RULE_MAX 262144
-#define WAG_PORT_MAX 131072
+#define WAG_PORT_MAX 131072 /* of single ports, and of the others */
 #define WAG_RULES_MAX 32768 /* rules of all policies */
 
 /* What a table says of a flow: two bits of action, and which rule decided. 0 is not used. */
@@ -61,7 +61,10 @@ struct wag_rule_key {
 	__u32 gen;
 };
 
-/* ---- wag_port: LPM_TRIE wag_port_key -> __u32 verdict. ---- */
+/*
+ * ---- wag_port_exact: HASH, wag_port: LPM_TRIE wag_port_key -> __u32 verdict. ----
+ * Single ports (96 bits), asked first: a trie is the slower the more it holds. And all others.
+ */
 struct wag_port_key {
 	__u32 bits; /* 64: any protocol; 80: any port of it; up to 96 */
 	__u32 gen;
