@@ -3,7 +3,8 @@
  * Live frames through a node: sends packets into a client pod's interface, so that they arrive at
  * the node's end of its veth, and counts every one of them at the backends. Reads commands from
  * stdin and answers each with one line:
- *   open FIRST COUNT        opens flows by a handshake (SYN, SYN-ACK, ACK), untimed
+ *   open FIRST COUNT        opens flows by a handshake (SYN, SYN-ACK, ACK), untimed: "ok", or
+ *                           "of SENT, SEEN arrived" where some packets were lost every time
  *   run syn|ack FIRST COUNT TIMES   sends COUNT flows' packets TIMES over: "NS SENT SEEN"
  */
 #include <arpa/inet.h>
@@ -30,6 +31,7 @@
 #define FRAME_BYTES 54
 #define BATCH 64
 #define OPEN_BLOCK 65536 /* setting up frames costs some 20 ms a call */
+#define OPEN_TRIES 5	 /* an ordinary task may be kept from the queues until they are full */
 #define BACKENDS_MAX 8
 #define CPUS_MAX 1024
 
@@ -76,10 +78,15 @@ static int read_mac(const char *ifname, uint8_t *mac)
 	return r;
 }
 
-static int attach_tc(const char *ns, const char *ifname, struct bpf_program *prog)
+/* Where both are at one interface, a timed packet meets at_backend only. */
+enum { PRIORITY_BACKEND = 1, PRIORITY_CLIENT };
+
+static int attach_tc(const char *ns, const char *ifname, struct bpf_program *prog,
+		     uint32_t priority)
 {
 	DECLARE_LIBBPF_OPTS(bpf_tc_hook, hook, .attach_point = BPF_TC_INGRESS);
-	DECLARE_LIBBPF_OPTS(bpf_tc_opts, opts, .prog_fd = bpf_program__fd(prog));
+	DECLARE_LIBBPF_OPTS(bpf_tc_opts, opts, .prog_fd = bpf_program__fd(prog),
+			    .priority = priority);
 	int r = enter_ns(ns);
 
 	if (r < 0)
@@ -156,11 +163,11 @@ static int attach(const struct options *o, struct bench_gen *skel)
 		return r < 0 ? r : skel->links.at_wire ? 0 : -errno;
 	}
 	for (int i = 0; i < o->backend_count; i++) {
-		r = attach_tc(o->backends[i], "eth0", skel->progs.at_backend);
+		r = attach_tc(o->backends[i], "eth0", skel->progs.at_backend, PRIORITY_BACKEND);
 		if (r < 0)
 			return r;
 	}
-	return attach_tc(o->client_ns, o->client_if, skel->progs.at_client);
+	return attach_tc(o->client_ns, o->client_if, skel->progs.at_client, PRIORITY_CLIENT);
 }
 
 static void detach(const struct options *o)
@@ -231,31 +238,45 @@ static int send_burst(struct bench_gen *skel, const struct burst *b, uint64_t *r
 	return 0;
 }
 
+/* Until all have arrived, as TCP would. *ret_seen: of the last try. */
+static int send_whole(struct bench_gen *skel, const struct burst *b, uint64_t *ret_seen)
+{
+	for (int i = 0; i < OPEN_TRIES; i++) {
+		uint64_t ns, arrived, answers = seen(skel, SEEN_CLIENT);
+		int r = send_burst(skel, b, &ns, &arrived);
+
+		if (r < 0)
+			return r;
+		answers = seen(skel, SEEN_CLIENT) - answers;
+		*ret_seen = b->reflect && answers < arrived ? answers : arrived;
+		if (*ret_seen >= b->packets)
+			break;
+	}
+	return 0;
+}
+
 static int open_flows(struct bench_gen *skel, uint32_t first, uint32_t count)
 {
 	for (uint32_t done = 0; done < count;) {
 		uint32_t n = count - done < OPEN_BLOCK ? count - done : OPEN_BLOCK;
 		struct burst b = { .syn = true, .reflect = true, .first = first + done,
 				   .count = n, .packets = n };
-		uint64_t ns, arrived, answers = seen(skel, SEEN_CLIENT);
-		int r = send_burst(skel, &b, &ns, &arrived);
+		uint64_t arrived;
+		int r = send_whole(skel, &b, &arrived);
 
-		if (r < 0)
-			return r;
-		if (arrived != n || seen(skel, SEEN_CLIENT) - answers != n) {
-			fprintf(stderr, "bench_pkt: of %u SYNs from flow %u on %lu arrived, ", n,
-				first + done, arrived);
-			fprintf(stderr, "%lu were answered\n", seen(skel, SEEN_CLIENT) - answers);
-			return -EPROTO;
+		if (r == 0 && arrived >= n) {
+			b.syn = b.reflect = false;
+			r = send_whole(skel, &b, &arrived);
 		}
-		b.syn = b.reflect = false;
-		r = send_burst(skel, &b, &ns, &arrived);
 		if (r < 0)
 			return r;
-		if (arrived != n)
-			return -EPROTO;
+		if (arrived < n) {
+			printf("of %u, %lu arrived\n", n, arrived);
+			return 0;
+		}
 		done += n;
 	}
+	printf("ok\n");
 	return 0;
 }
 
@@ -266,13 +287,8 @@ static int command(struct bench_gen *skel, char *line)
 	char kind[8];
 	int r;
 
-	if (sscanf(line, "open %u %u", &first, &count) == 2) {
-		r = open_flows(skel, first, count);
-		if (r < 0)
-			return r;
-		printf("ok\n");
-		return 0;
-	}
+	if (sscanf(line, "open %u %u", &first, &count) == 2)
+		return open_flows(skel, first, count);
 	if (sscanf(line, "run %7s %u %u %u", kind, &first, &count, &times) == 4) {
 		struct burst b = { .syn = !strcmp(kind, "syn"), .first = first, .count = count,
 				   .packets = count * times };

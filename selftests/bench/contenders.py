@@ -55,7 +55,9 @@ class Frames:
 
     def open(self, first, count):
         self.say(f"open {first} {count}")
-        self.expect("ok")
+        line = self.answer()
+        if line != "ok":
+            raise Void(f"{line} (opening flow {first} and up)")
 
     def run(self, kind, first, count, times=1):
         """ns per packet; a packet that no backend saw voids the whole run."""
