@@ -98,8 +98,8 @@ static void expect_back(int fd, const struct frame *want, const char *what)
 			return;
 		}
 		n = recvfrom(fd, got, sizeof(got), 0, (struct sockaddr *)&from, &size);
-		/* The namespace's own neighbour discovery goes the other way. */
-	} while (n > 0 && from.sll_pkttype == PACKET_OUTGOING);
+		/* The rest is the namespace's own: it goes the other way, or to a group. */
+	} while (n > 0 && from.sll_pkttype != PACKET_HOST && from.sll_pkttype != PACKET_OTHERHOST);
 	expect(n == want->len && !memcmp(got, want->data, want->len),
 	       "%s came back as another frame of %zd bytes, not %u", what, n, want->len);
 }
