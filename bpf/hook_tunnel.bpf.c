@@ -101,7 +101,7 @@ out:
 }
 
 /* The node's own packets meet their Services here, as at any other device. */
-static __always_inline int from_node(struct __sk_buff *skb, struct wag_scratch *s)
+static __always_inline int find_from_node(struct __sk_buff *skb, struct wag_scratch *s)
 {
 	int v;
 
@@ -130,7 +130,7 @@ int wag_to_tunnel(struct __sk_buff *skb)
 		goto out;
 	/* Forwarded packets met their hook where they came in. */
 	if (v == NEXT && !skb->ingress_ifindex)
-		v = from_node(skb, s);
+		v = find_from_node(skb, s);
 	if (v == DROP)
 		goto out;
 	if ((v = route_to_tunnel(skb, s)) != NEXT)

@@ -297,7 +297,6 @@ static __always_inline int stage_commit(struct __sk_buff *skb, struct wag_scratc
 		pkt->flags |= PKT_NAT;
 	}
 	pkt->flags |= PKT_NEW;
-	pkt->xlat.proto = pkt->tuple.proto;
 	if (cfg.dry_run)
 		return NEXT;
 	need = pkt->flags & PKT_NAT ? 2 : 1;

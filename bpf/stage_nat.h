@@ -308,7 +308,6 @@ static __noinline int translate(struct __sk_buff *skb, struct wag_scratch *scrat
 	enum wag_reason why;
 	__u64 diff = 0;
 
-	pkt->xlat.proto = pkt->tuple.proto;
 	if (pkt->flags & PKT_PLAIN)
 		return (pkt->flags & PKT_V6 ? nat_plain(skb, pkt, true)
 					    : nat_plain(skb, pkt, false))
