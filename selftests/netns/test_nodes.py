@@ -104,11 +104,13 @@ class Monitor:
         self.lab = lab
         self.proc = lab.start("node", ["ip", "-t", "monitor", "link", "route", "address"],
                               name=f"monitor-{len(lab.procs)}")
-        # it is there once it notices something
-        lab.ip("node", "link add probe0 type bridge")
-        wait_for("the monitor", lambda: "probe0" in lab.log(self.proc.log_name))
-        lab.ip("node", "link del probe0")
-        wait_for("the monitor", lambda: "Deleted" in lab.log(self.proc.log_name))
+        wait_for("the monitor", self.notices)
+
+    def notices(self):
+        """Does it see a link come and go? It may not have been there yet, the time before."""
+        self.lab.ip("node", "link add probe0 type bridge")
+        self.lab.ip("node", "link del probe0")
+        return "Deleted" in self.lab.log(self.proc.log_name)
 
     def lines(self):
         """All it saw but the probe."""
