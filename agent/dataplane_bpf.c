@@ -15,6 +15,7 @@
 #include <unistd.h>
 #include <waggle/bpfsys.h>
 #include <waggle/cleanup.h>
+#include <waggle/map_walk.h>
 #include <waggle/pins.h>
 #include "dataplane_internal.h"
 
@@ -203,55 +204,9 @@ int dataplane_delete(struct dataplane *dp, enum dp_table table, const void *keys
 	return r;
 }
 
-/* A trie has no batches before Linux 5.13, and keys longer than a hash's cursor after. */
-static int visit_one_by_one(int fd, char *key, char *value, dataplane_visit_fn fn, void *ctx)
-{
-	bool first = true;
-	int r = 0;
-
-	while (r == 0 && bpf_map_get_next_key(fd, first ? NULL : key, key) == 0) {
-		first = false;
-		if (bpf_map_lookup_elem(fd, key, value) == 0)
-			r = fn(key, value, ctx);
-	}
-	return r;
-}
-
 int dataplane_visit(struct dataplane *dp, enum dp_table table, dataplane_visit_fn fn, void *ctx)
 {
-	size_t ks = tables[table].key_size, vs = tables[table].value_size;
-	int fd = dataplane_map_fd(dp, tables[table].name), r = 0, end = 0;
-	_cleanup_free_ char *keys = calloc(BATCH_MAX, ks);
-	_cleanup_free_ char *values = calloc(BATCH_MAX, vs);
-	uint64_t in = 0, out = 0; /* a hash map's cursor is a bucket number of 4 bytes */
-	struct bpf_map_info info;
-	bool first = true;
-
-	if (!keys || !values)
-		return -ENOMEM;
-	r = dp_map_info(fd, &info);
-	if (r < 0)
-		return r;
-	if (info.type == BPF_MAP_TYPE_LPM_TRIE)
-		return visit_one_by_one(fd, keys, values, fn, ctx);
-	while (!end) {
-		uint32_t n = BATCH_MAX;
-
-		if (bpf_map_lookup_batch(fd, first ? NULL : &in, &out, keys, values, &n, NULL) <
-		    0) {
-			if (errno != ENOENT)
-				return -errno;
-			end = 1;
-		}
-		for (uint32_t i = 0; i < n; i++) {
-			r = fn(keys + i * ks, values + i * vs, ctx);
-			if (r)
-				return r;
-		}
-		in = out;
-		first = false;
-	}
-	return 0;
+	return map_walk(dataplane_map_fd(dp, tables[table].name), fn, ctx);
 }
 
 struct wag_svc_state *dataplane_svc_state(struct dataplane *dp, size_t *ret_n)

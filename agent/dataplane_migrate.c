@@ -16,9 +16,9 @@
 #include <time.h>
 #include <waggle/bpfsys.h>
 #include <waggle/cleanup.h>
+#include <waggle/map_walk.h>
 #include "dataplane_internal.h"
 
-#define BATCH 4096
 #define ADOPT_MAX 16 /* pairs one run of wag_ct_adopt takes */
 
 enum role {
@@ -75,6 +75,7 @@ struct carry {
 	int adopt_fd;
 	uint32_t n_pairs;
 	char *pairs; /* ADOPT_MAX of the new key and value, packed */
+	char *room;  /* of one */
 };
 
 static void carry_done(struct carry *c)
@@ -82,6 +83,7 @@ static void carry_done(struct carry *c)
 	free(c->key.copies);
 	free(c->value.copies);
 	free(c->pairs);
+	free(c->room);
 }
 
 static int whole_copy(struct dp_plan *plan, uint32_t from, uint32_t to)
@@ -127,8 +129,13 @@ static int carry_init(struct carry *c, struct dataplane *dp, struct dp_map *map)
 		r = dp_map_info(map->fd, &c->to);
 	if (r == 0)
 		r = make_plans(c);
-	if (r < 0 || role_of(map->name) != ROLE_CT)
+	if (r < 0)
 		return r;
+	c->room = calloc(1, c->to.key_size + c->to.value_size);
+	if (!c->room)
+		return -ENOMEM;
+	if (role_of(map->name) != ROLE_CT)
+		return 0;
 	c->created_off = offsetof(struct wag_ct, created_ns);
 	c->adopt_fd = dp_prog_fd(dp, "wag_ct_adopt");
 	c->pairs = calloc(ADOPT_MAX, c->to.key_size + c->to.value_size);
@@ -166,9 +173,9 @@ static int carry_flow(struct carry *c, const void *key, const void *value)
 }
 
 /* A table that became too small is an error only where losing an entry would lose a Service. */
-static int carry_entry(struct carry *c, const void *key, const void *value, char *room)
+static int carry_entry(struct carry *c, const void *key, const void *value)
 {
-	char *to_key = room, *to_value = room + c->to.key_size;
+	char *to_key = c->room, *to_value = c->room + c->to.key_size;
 
 	dp_plan_apply(&c->key, key, to_key, c->to.key_size);
 	dp_plan_apply(&c->value, value, to_value, c->to.value_size);
@@ -181,55 +188,18 @@ static int carry_entry(struct carry *c, const void *key, const void *value, char
 	return 0;
 }
 
-static int carry_hash(struct carry *c)
+static int carry_one(const void *key, const void *value, void *ctx)
 {
-	_cleanup_free_ char *keys = calloc(BATCH, c->from.key_size);
-	_cleanup_free_ char *values = calloc(BATCH, c->from.value_size);
-	_cleanup_free_ char *room = malloc(c->to.key_size + c->to.value_size);
-	uint64_t in = 0, out = 0;
-	bool first = true, end = false;
-	int r = 0;
+	struct carry *c = ctx;
 
-	if (!keys || !values || !room)
-		return -ENOMEM;
-	while (!end && r == 0) {
-		uint32_t n = BATCH;
-
-		if (bpf_map_lookup_batch(c->map->old_fd, first ? NULL : &in, &out, keys, values, &n,
-					 NULL) < 0) {
-			if (errno != ENOENT)
-				return -errno;
-			end = true;
-		}
-		for (uint32_t i = 0; i < n && r == 0; i++) {
-			const char *k = keys + (size_t)i * c->from.key_size;
-			const char *v = values + (size_t)i * c->from.value_size;
-
-			r = c->pairs ? carry_flow(c, k, v) : carry_entry(c, k, v, room);
-		}
-		in = out;
-		first = false;
-	}
-	return r == 0 && c->pairs ? flush_pairs(c) : r;
+	return c->pairs ? carry_flow(c, key, value) : carry_entry(c, key, value);
 }
 
-/* A trie has no batches before Linux 5.13, and keys longer than a hash's cursor after. */
-static int carry_trie(struct carry *c)
+static int carry_entries(struct carry *c)
 {
-	_cleanup_free_ char *key = calloc(1, c->from.key_size);
-	_cleanup_free_ char *value = calloc(1, c->from.value_size);
-	_cleanup_free_ char *room = malloc(c->to.key_size + c->to.value_size);
-	bool first = true;
-	int r = 0;
+	int r = map_walk(c->map->old_fd, carry_one, c);
 
-	if (!key || !value || !room)
-		return -ENOMEM;
-	while (r == 0 && bpf_map_get_next_key(c->map->old_fd, first ? NULL : key, key) == 0) {
-		first = false;
-		if (bpf_map_lookup_elem(c->map->old_fd, key, value) == 0)
-			r = carry_entry(c, key, value, room);
-	}
-	return r;
+	return r == 0 && c->pairs ? flush_pairs(c) : r;
 }
 
 static bool is_zero(const char *p, size_t n)
@@ -281,7 +251,7 @@ static int carry_map(struct dataplane *dp, struct dp_map *map, uint64_t since_ns
 	    (c.from.type == BPF_MAP_TYPE_ARRAY || c.from.type == BPF_MAP_TYPE_PERCPU_ARRAY))
 		r = carry_array(&c);
 	else if (r == 0)
-		r = c.from.type == BPF_MAP_TYPE_LPM_TRIE ? carry_trie(&c) : carry_hash(&c);
+		r = carry_entries(&c);
 	if (r == 0)
 		dp_note(dp, "upgrade: map %s: %zu entries carried over", map->name, c.carried);
 	carry_done(&c);

@@ -12,8 +12,6 @@
 #include <waggle/suggest.h>
 #include "bpf_maps.h"
 
-#define BATCH 4096U
-
 static int quiet(enum libbpf_print_level level, const char *format, va_list args)
 {
 	return 0;
@@ -212,98 +210,9 @@ int pinned_map_lookup(const struct pinned_map *map, const void *key, void *value
 	return bpf_map_lookup_elem(map->fd, key, value) < 0 ? -errno : 0;
 }
 
-/* One element at a time, for maps that know no batches. */
-static int each_by_key(const struct pinned_map *map, pinned_map_fn fn, void *ctx)
+int pinned_map_each(const struct pinned_map *map, map_walk_fn fn, void *ctx)
 {
-	_cleanup_free_ void *key = malloc(map->info.key_size), *value = NULL;
-	const void *last = NULL;
-	int r;
-
-	value = malloc(pinned_map_value_bytes(map));
-	if (!key || !value)
-		return -ENOMEM;
-	/* A key deleted under our feet sends the walk back to the start: bound it. */
-	for (uint64_t n = 0; n < 2ULL * map->info.max_entries; n++) {
-		if (bpf_map_get_next_key(map->fd, last, key) < 0)
-			return errno == ENOENT ? 0 : -errno;
-		last = key;
-		r = pinned_map_lookup(map, key, value);
-		if (r == -ENOENT)
-			continue;
-		if (r == 0)
-			r = fn(key, value, ctx);
-		if (r != 0)
-			return r;
-	}
-	return 0;
-}
-
-struct batch {
-	void *keys, *values;
-	uint32_t size;
-	void *cursor; /* opaque to us: a bucket number of 4 bytes, or of other maps the last key */
-};
-
-static void batch_done(struct batch *batch)
-{
-	free(batch->keys);
-	free(batch->values);
-	free(batch->cursor);
-}
-
-static int batch_grow(struct batch *batch, const struct pinned_map *map, uint32_t size)
-{
-	void *keys = realloc(batch->keys, (size_t)size * map->info.key_size);
-	void *values;
-
-	if (!keys)
-		return -ENOMEM;
-	batch->keys = keys;
-	values = realloc(batch->values, (size_t)size * pinned_map_value_bytes(map));
-	if (!values)
-		return -ENOMEM;
-	batch->values = values;
-	batch->size = size;
-	return 0;
-}
-
-int pinned_map_each(const struct pinned_map *map, pinned_map_fn fn, void *ctx)
-{
-	_cleanup_(batch_done) struct batch batch = {};
-	size_t value_bytes = pinned_map_value_bytes(map);
-	bool first = true, last = false;
-	int r;
-
-	batch.cursor = calloc(1, map->info.key_size > 4 ? map->info.key_size : 4);
-	if (!batch.cursor)
-		return -ENOMEM;
-	r = batch_grow(&batch, map, map->info.max_entries < BATCH ? map->info.max_entries : BATCH);
-	if (r < 0)
-		return r;
-	while (!last) {
-		uint32_t n = batch.size;
-
-		if (bpf_map_lookup_batch(map->fd, first ? NULL : batch.cursor, batch.cursor,
-					 batch.keys, batch.values, &n, NULL) < 0) {
-			if (errno == ENOSPC) { /* a bucket larger than the batch */
-				r = batch_grow(&batch, map, batch.size * 2);
-				if (r < 0)
-					return r;
-				continue;
-			}
-			if (errno != ENOENT)
-				return first ? each_by_key(map, fn, ctx) : -errno;
-			last = true;
-		}
-		first = false;
-		for (uint32_t i = 0; i < n; i++) {
-			r = fn((char *)batch.keys + (size_t)i * map->info.key_size,
-			       (char *)batch.values + i * value_bytes, ctx);
-			if (r != 0)
-				return r;
-		}
-	}
-	return 0;
+	return map_walk(map->fd, fn, ctx);
 }
 
 static int count_one(const void *key, const void *value, void *ctx)

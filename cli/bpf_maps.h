@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <waggle/abi_maps.h>
 #include <waggle/abi_reason.h>
+#include <waggle/map_walk.h>
 #include "cli.h"
 
 /* Keeps libbpf from writing to stderr: our errors say what a person needs. */
@@ -34,11 +35,8 @@ void pinned_map_done(struct pinned_map *map);
 int pinned_map_names(const struct cli *cli, char ***ret, struct wag_err *err);
 void pinned_names_free(char **names, int n);
 
-/* Calls fn for every element (not 0 stops, and is returned). The value of a per-CPU map is one
- * value a possible CPU, each rounded up to 8 bytes. Elements that come and go meanwhile may be
- * missed; none is visited for ever. */
-typedef int (*pinned_map_fn)(const void *key, const void *value, void *ctx);
-int pinned_map_each(const struct pinned_map *map, pinned_map_fn fn, void *ctx);
+/* map_walk() */
+int pinned_map_each(const struct pinned_map *map, map_walk_fn fn, void *ctx);
 int pinned_map_lookup(const struct pinned_map *map, const void *key, void *value); /* 0, -errno */
 /* Elements in it now, or -errno. For arrays, all of them. */
 int64_t pinned_map_count(const struct pinned_map *map);
