@@ -89,7 +89,8 @@ static int connect_tcp(const char *server, int timeout_ms, struct wag_err *err)
 	size_t len;
 	int r;
 
-	if (!colon || !colon[1] || (size_t)(colon - server) >= sizeof(host))
+	if (!colon || !colon[1] || (size_t)(colon - server) >= sizeof(host) ||
+	    strtoul(colon + 1, NULL, 10) > UINT16_MAX)
 		return wag_err_set(err, -EINVAL,
 				   "server \"%s\" is neither unix:///PATH nor HOST:PORT", server);
 	len = colon - server;

@@ -243,8 +243,8 @@ static int input_read(struct observe *o, struct input *in, FILE *f, struct wag_e
 	_cleanup_free_ char *line = NULL;
 	unsigned number = 0;
 	size_t size = 0;
+	int failed, r = 0;
 	ssize_t len;
-	int r = 0;
 
 	while (r == 0 && (len = getline(&line, &size, f)) > 0) {
 		Observer__GetFlowsResponse *response;
@@ -265,9 +265,15 @@ static int input_read(struct observe *o, struct input *in, FILE *f, struct wag_e
 		else
 			observer__get_flows_response__free_unpacked(response, NULL);
 	}
+	failed = ferror(f) ? errno : 0;
 	for (size_t i = 0; r == 0 && i < in->n; i++)
 		r = show(o, in->kept[i]);
-	return r < 0 ? output_error(r, err) : 0;
+	if (r < 0)
+		return output_error(r, err);
+	if (failed)
+		return wag_err_set(err, -failed, "cannot read %s: %s", o->args.input_file,
+				   strerror(failed));
+	return 0;
 }
 
 static int read_file(struct observe *o, struct wag_err *err)
