@@ -4,71 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <waggle/cleanup.h>
-#include "json_in.h"
+#include <waggle/suggest.h>
 #include "observe_args.h"
 
 #define DEFAULT_SERVER "unix:///run/waggle/hubble.sock"
-
-int observe_duration_parse(const char *text, uint64_t *ret_ns)
-{
-	static const struct {
-		const char *unit;
-		double ns;
-	} units[] = { { "ms", 1e6 }, { "us", 1e3 },   { "ns", 1 },     { "s", 1e9 },
-		      { "m", 60e9 }, { "h", 3600e9 }, { "d", 86400e9 } };
-	double sum = 0;
-
-	if (!*text)
-		return -EINVAL;
-	while (*text) {
-		char *end;
-		double value = strtod(text, &end);
-		size_t i = 0, n = sizeof(units) / sizeof(units[0]);
-
-		if (end == text || value < 0 || value > 1e9 || *text == ' ')
-			return -EINVAL;
-		while (i < n && strncmp(units[i].unit, end, strlen(units[i].unit)))
-			i++;
-		if (i == n)
-			return -EINVAL;
-		sum += value * units[i].ns;
-		text = end + strlen(units[i].unit);
-	}
-	if (sum > 9e18)
-		return -EINVAL;
-	*ret_ns = sum;
-	return 0;
-}
-
-int observe_time_parse(const char *text, uint64_t now_ns, uint64_t *ret_ns)
-{
-	uint64_t duration;
-	int64_t seconds;
-	int32_t nanos;
-	struct tm tm = { 0 };
-	const char *end;
-
-	if (!strcmp(text, "now")) {
-		*ret_ns = now_ns;
-		return 0;
-	}
-	if (observe_duration_parse(text, &duration) == 0) {
-		*ret_ns = duration < now_ns ? now_ns - duration : 1;
-		return 0;
-	}
-	if (json_time_parse(text, &seconds, &nanos) < 0) {
-		nanos = 0;
-		end = strptime(text, "%Y-%m-%d", &tm);
-		if (!end || *end)
-			return -EINVAL;
-		seconds = timegm(&tm);
-	}
-	if (seconds < 0)
-		return -EINVAL;
-	*ret_ns = seconds * 1000000000ULL + nanos;
-	return 0;
-}
 
 enum option_id {
 	OPT_FILTER = 256, /* + side * 32 + kind */
@@ -194,18 +133,38 @@ void observe_args_help(FILE *f)
 	      f);
 }
 
+/* Of a flag that is alone or has a truth: what check_truth() has made "true" or "false". */
 static bool on(const char *value)
 {
-	return !value || !strcmp(value, "true") || !strcmp(value, "1");
+	return !value || !strcmp(value, "true");
+}
+
+/* Go's words for a truth. */
+static int check_truth(const char **value, const char *flag, struct wag_err *err)
+{
+	static const char *const words[] = { "0", "f", "F", "false", "FALSE", "False",
+					     "1", "t", "T", "true",  "TRUE",  "True" };
+	const size_t n = sizeof(words) / sizeof(words[0]);
+
+	for (size_t i = 0; i < n; i++) {
+		if (!strcmp(words[i], *value)) {
+			*value = i < n / 2 ? "false" : "true";
+			return 0;
+		}
+	}
+	return wag_err_set(err, -EINVAL, "--%s: \"%s\" is neither true nor false", flag, *value);
 }
 
 static int parse_count(const char *text, const char *flag, uint64_t *ret, struct wag_err *err)
 {
 	char *end;
 
+	errno = 0;
 	*ret = strtoull(text, &end, 10);
 	if (*text < '0' || *text > '9' || *end)
 		return wag_err_set(err, -EINVAL, "--%s: \"%s\" is not a number", flag, text);
+	if (errno)
+		return wag_err_set(err, -EINVAL, "--%s: %s is too large", flag, text);
 	return 0;
 }
 
@@ -395,6 +354,8 @@ static int parse_option(struct observe_args *args, int opt, const char *value, b
 		*negate = on(value);
 		return 0;
 	}
+	if (opt >= OPT_ALL_NAMESPACES && opt <= OPT_TO_ALL_NAMESPACES && !on(value))
+		return 0;
 	opt = as_filter(opt, &value);
 	if (opt < OPT_FILTER || opt >= OPT_SERVER)
 		return parse_selector(args, opt, value, err);
@@ -445,13 +406,67 @@ static int parse_command(struct observe_args *args, char *const *words, int n, s
 	return wag_err_set(err, -EINVAL,
 			   "unexpected argument \"%s\": the commands are observe, status, "
 			   "list nodes, list namespaces; for flags see --help",
-			   words[0]);
+			   n > 1 && !strcmp(words[0], "observe") ? words[1] : words[0]);
+}
+
+/* What Hubble's other flags would need, by how they begin. */
+static const struct {
+	const char *flag, *why;
+} hubble_only[] = {
+	{ "http-", "flows carry no HTTP" },
+	{ "fqdn", "flows carry no DNS names; use --service, --pod or --ip" },
+	{ "from-fqdn", "flows carry no DNS names; use --from-service, --from-pod or --from-ip" },
+	{ "to-fqdn", "flows carry no DNS names; use --to-service, --to-pod or --to-ip" },
+	{ "trace-id", "flows carry no trace IDs" },
+	{ "ip-trace-id", "flows carry no trace IDs" },
+	{ "encrypted", "nothing is encrypted" },
+	{ "unencrypted", "nothing is encrypted" },
+	{ "cluster", "there is one cluster" },
+	{ "from-cluster", "there is one cluster" },
+	{ "to-cluster", "there is one cluster" },
+	{ "node-label", "use --node-name" },
+	{ "cel-expression", "use the other filters" },
+	{ "tls", "the server speaks no TLS; use --server unix:///PATH" },
+	{ "port-forward", "the server is a socket of the node; use --server unix:///PATH" },
+	{ "basic-auth", "the server asks for no password" },
+	{ "kube", "no API server is asked; use --server unix:///PATH" },
+	{ "config", "there is no configuration file" },
+};
+
+static int unknown_long(const char *flag, struct wag_err *err)
+{
+	const char *names[sizeof(options) / sizeof(options[0])], *close;
+	int len = strcspn(flag, "=");
+	char name[64];
+	size_t n = 0;
+
+	for (size_t i = 0; i < sizeof(hubble_only) / sizeof(hubble_only[0]); i++)
+		if (!strncmp(flag, hubble_only[i].flag, strlen(hubble_only[i].flag)))
+			return wag_err_set(err, -EINVAL, "flag --%.*s is Hubble's, not ours: %s",
+					   len, flag, hubble_only[i].why);
+	for (; options[n].name; n++)
+		names[n] = options[n].name;
+	snprintf(name, sizeof(name), "%.*s", len, flag);
+	close = suggest(name, names, n);
+	return wag_err_set(err, -EINVAL, "unknown flag --%s%s%s%s", name,
+			   close ? ": did you mean --" : ": see --help", close ? close : "",
+			   close ? "?" : "");
+}
+
+/* word: the argument that getopt() stopped at. */
+static int bad_flag(int opt, const char *word, struct wag_err *err)
+{
+	if (opt == ':')
+		return wag_err_set(err, -EINVAL, "flag %s needs a value", word);
+	if (optopt > 0 && optopt < 256)
+		return wag_err_set(err, -EINVAL, "unknown flag -%c: see --help", optopt);
+	return unknown_long(word + strspn(word, "-"), err);
 }
 
 int observe_args_parse(struct observe_args *args, int argc, char **argv, struct wag_err *err)
 {
 	bool negate = false;
-	int opt, r;
+	int opt, index, r;
 
 	memset(args, 0, sizeof(*args));
 	observe_filter_init(&args->filters[0]);
@@ -462,14 +477,21 @@ int observe_args_parse(struct observe_args *args, int argc, char **argv, struct 
 	args->use_default_mask = true;
 	opterr = 0;
 	optind = 0;
-	while ((opt = getopt_long(argc, argv, ":fo:n:t:l:46AshD", options, NULL)) != -1) {
-		const char *flag = optind > 0 ? argv[optind - 1] : "";
+	for (;;) {
+		const char *value;
 
-		if (opt == '?')
-			return wag_err_set(err, -EINVAL, "unknown flag %s: see --help", flag);
-		if (opt == ':')
-			return wag_err_set(err, -EINVAL, "flag %s needs a value", flag);
-		r = parse_option(args, opt, optarg, &negate, err);
+		index = -1;
+		opt = getopt_long(argc, argv, ":fo:n:t:l:46AshD", options, &index);
+		if (opt == -1)
+			break;
+		value = optarg;
+		if (opt == '?' || opt == ':')
+			return bad_flag(opt, argv[optind - 1], err);
+		r = 0;
+		if (value && index >= 0 && options[index].has_arg == optional_argument)
+			r = check_truth(&value, options[index].name, err);
+		if (r == 0)
+			r = parse_option(args, opt, value, &negate, err);
 		if (r < 0)
 			return r;
 	}

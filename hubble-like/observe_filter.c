@@ -76,6 +76,22 @@ static int add_enum(void *list, size_t *n, const ProtobufCEnumDescriptor *desc, 
 	return wag_err_set(err, -EINVAL, "--%s: \"%s\" is not known", flag, value);
 }
 
+/* A number of at most max, and nothing else. */
+static int parse_number(const char *text, size_t len, unsigned long max, unsigned long *ret)
+{
+	unsigned long value;
+	char *end;
+
+	if (*text < '0' || *text > '9')
+		return -EINVAL;
+	errno = 0;
+	value = strtoul(text, &end, 10);
+	if (errno || end != text + len || value > max)
+		return -EINVAL;
+	*ret = value;
+	return 0;
+}
+
 static int parse_sub_type(int type, const char *text, int *ret)
 {
 	static const char *const trace[] = {
@@ -88,11 +104,12 @@ static int parse_sub_type(int type, const char *text, int *ret)
 	const char *const *names = type == 7 ? sock : trace;
 	size_t n = type == 7 ? 5 : type == 4 ? sizeof(trace) / sizeof(trace[0]) : 0;
 	const ProtobufCEnumValue *drop;
-	char *end;
+	unsigned long number;
 
-	*ret = strtol(text, &end, 10);
-	if (*text && !*end)
+	if (parse_number(text, strlen(text), UINT8_MAX, &number) == 0) {
+		*ret = number;
 		return 0;
+	}
 	for (size_t i = 0; i < n; i++) {
 		if (!strcasecmp(names[i], text)) {
 			*ret = i;
@@ -117,20 +134,17 @@ static int add_type(Flow__FlowFilter *f, const char *value, struct wag_err *err)
 	const char *colon = strchr(value, ':');
 	size_t len = colon ? (size_t)(colon - value) : strlen(value);
 	Flow__EventTypeFilter **slot, *item;
-	int type = -1, sub_type = 0;
-	char *end;
+	unsigned long type = 0;
+	int sub_type = 0;
 
 	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
 		if (strlen(types[i].name) == len && !strncasecmp(types[i].name, value, len))
 			type = types[i].type;
-	if (type < 0) {
-		type = strtol(value, &end, 10);
-		if (end != value + len || !len)
-			return wag_err_set(err, -EINVAL,
-					   "--type: \"%s\" is not known (drop, trace, trace-sock, "
-					   "policy-verdict, l7, capture, debug, agent or a number)",
-					   value);
-	}
+	if (!type && parse_number(value, len, UINT8_MAX, &type) < 0)
+		return wag_err_set(err, -EINVAL,
+				   "--type: \"%s\" is not known (drop, trace, trace-sock, "
+				   "policy-verdict, l7, capture, debug, agent or a number)",
+				   value);
 	if (colon && parse_sub_type(type, colon + 1, &sub_type) < 0)
 		return wag_err_set(err, -EINVAL, "--type: subtype \"%s\" is not known", colon + 1);
 	item = malloc(sizeof(*item));
@@ -161,6 +175,8 @@ static int add_tcp_flags(Flow__FlowFilter *f, const char *value, struct wag_err 
 	}
 	flow__tcpflags__init(item);
 	*slot = item;
+	if (!*value)
+		return wag_err_set(err, -EINVAL, "--tcp-flags: name one, like SYN");
 	for (char *word = strtok_r(copy, ",", &save); word; word = strtok_r(NULL, ",", &save)) {
 		for (char *p = word; *p; p++)
 			*p = *p >= 'a' && *p <= 'z' ? *p - 32 : *p;
@@ -275,17 +291,13 @@ static int add_identity(Flow__FlowFilter *f, bool source, const char *value, str
 	static const char *const names[] = { "unknown",	    "host",	      "world",
 					     "unmanaged",   "health",	      "init",
 					     "remote-node", "kube-apiserver", "ingress" };
+	const unsigned n_names = sizeof(names) / sizeof(names[0]);
+	unsigned long id = 0;
 	uint32_t *slot;
-	char *end;
-	unsigned long id = strtoul(value, &end, 10);
 
-	for (unsigned i = 0; *end && i < sizeof(names) / sizeof(names[0]); i++) {
-		if (!strcmp(names[i], value)) {
-			id = i;
-			end = "";
-		}
-	}
-	if (*end || !*value)
+	while (id < n_names && strcmp(names[id], value))
+		id++;
+	if (id == n_names && parse_number(value, strlen(value), UINT32_MAX, &id) < 0)
 		return wag_err_set(err, -EINVAL,
 				   "--identity: \"%s\" is neither a number nor a "
 				   "reserved identity",
