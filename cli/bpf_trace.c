@@ -22,6 +22,7 @@
 #include "hook_pod.skel.h"
 
 #define FRAME 128
+#define NET_IP_ALIGN 2
 
 /* ---- the agent's configuration, as its running program has it ---- */
 
@@ -152,9 +153,10 @@ static int run(struct bpf_object *obj, const char *prog, const struct bpf_trace 
 	struct bpf_program *p = bpf_object__find_program_by_name(obj, prog);
 	struct bpf_map *events = bpf_object__find_map_by_name(obj, "wag_events");
 	struct __sk_buff ctx = { .ifindex = t->ifindex };
-	uint8_t in[FRAME] = { 0 };
+	uint8_t room[NET_IP_ALIGN + FRAME] __attribute__((aligned(4))) = { 0 };
+	uint8_t *in = room + NET_IP_ALIGN; /* what follows the Ethernet header is aligned */
 	struct ring_buffer *ring;
-	LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = in, .data_size_in = sizeof(in),
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = in, .data_size_in = FRAME,
 		    .ctx_in = &ctx, .ctx_size_in = sizeof(ctx));
 	int r;
 

@@ -115,17 +115,28 @@ static int find_end(const struct cli *cli, const char *what, const char *option,
 
 /* ---- the packet ---- */
 
+static int parse_port(const char *text, unsigned *ret)
+{
+	char *end;
+	unsigned long port = strtoul(text, &end, 10);
+
+	if (*text < '0' || *text > '9' || *end || port < 1 || port > 65535)
+		return -EINVAL;
+	*ret = port;
+	return 0;
+}
+
 static int make_tuple(const struct cli *cli, struct wag_tuple *ret, struct wag_err *err)
 {
 	struct finding from, to;
 	__u8 proto = IPPROTO_TCP;
-	unsigned long port = cli->port ? strtoul(cli->port, NULL, 10) : 0;
+	unsigned port;
 	int r;
 
 	if (cli->protocol && wag_proto_parse(cli->protocol, &proto) < 0)
 		return wag_err_set(err, -EINVAL, "--protocol %s: is not TCP, UDP or SCTP",
 				   cli->protocol);
-	if (port < 1 || port > 65535)
+	if (!cli->port || parse_port(cli->port, &port) < 0)
 		return wag_err_set(err, -EINVAL, "policy trace: --port must be 1 to 65535");
 	r = find_end(cli, cli->from, "--from", 0, &from, err);
 	if (r == 0)
@@ -244,6 +255,5 @@ int cmd_policy_trace(const struct cli *cli, int argc, char **argv, struct wag_er
 		return wag_err_set(err, -ENODATA, "the packet is none of the datapath's: the "
 				   "node's stack has it");
 	steps = tell(&p, &event);
-	r = output_print(cli->format, steps, steps, columns, 2);
-	return r < 0 ? wag_err_set(err, r, "output: %s", strerror(-r)) : 0;
+	return output_print(cli->format, steps, steps, columns, 2, err);
 }
