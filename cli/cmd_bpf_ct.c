@@ -225,6 +225,6 @@ int cmd_bpf_ct_list(const struct cli *cli, int argc, char **argv, struct wag_err
 	r = pinned_map_each(&map, add_flow, &w);
 	if (r < 0)
 		return wag_err_set(err, r, "wag_ct: %s", strerror(-r));
-	r = output_print(cli->format, list, list, columns, sizeof(columns) / sizeof(columns[0]));
-	return r < 0 ? wag_err_set(err, r, "output: %s", strerror(-r)) : 0;
+	return output_print(cli->format, list, list, columns,
+			    sizeof(columns) / sizeof(columns[0]), err);
 }

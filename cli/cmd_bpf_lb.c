@@ -67,14 +67,6 @@ static void add_frontend(json_t *rows, json_t *doc, const json_t *service)
 	json_object_set_new(doc, frontend, lines);
 }
 
-static int print(const struct cli *cli, const json_t *doc, const json_t *rows,
-		 const struct output_column *cols, size_t n, struct wag_err *err)
-{
-	int r = output_print(cli->format, doc, rows, cols, n);
-
-	return r < 0 ? wag_err_set(err, r, "output: %s", strerror(-r)) : 0;
-}
-
 static int list_frontends(const struct cli *cli, const json_t *services, struct wag_err *err)
 {
 	_cleanup_json_ json_t *list = json_array();
@@ -89,7 +81,7 @@ static int list_frontends(const struct cli *cli, const json_t *services, struct 
 						      json_object_get(service, "id"), "kind",
 						      kind_of(service), "rules", rules));
 	}
-	return print(cli, list, list, frontend_columns, 4, err);
+	return output_print(cli->format, list, list, frontend_columns, 4, err);
 }
 
 /* Frontends of one id stand together and have the same backends. */
@@ -111,7 +103,7 @@ static int list_backends(const struct cli *cli, const json_t *services, struct w
 				"address", json_object_get(backend, "address"),
 				"sets", json_object_get(backend, "sets")));
 	}
-	return print(cli, list, list, backend_columns, 3, err);
+	return output_print(cli->format, list, list, backend_columns, 3, err);
 }
 
 static int list_ranges(const struct cli *cli, const json_t *services, struct wag_err *err)
@@ -126,7 +118,7 @@ static int list_ranges(const struct cli *cli, const json_t *services, struct wag
 				json_object_get(service, "frontend"),
 				"id", json_object_get(service, "id"),
 				"sourceRanges", json_object_get(service, "sourceRanges")));
-	return print(cli, list, list, range_columns, 3, err);
+	return output_print(cli->format, list, list, range_columns, 3, err);
 }
 
 int cmd_bpf_lb_list(const struct cli *cli, int argc, char **argv, struct wag_err *err)
@@ -147,5 +139,5 @@ int cmd_bpf_lb_list(const struct cli *cli, int argc, char **argv, struct wag_err
 		return list_ranges(cli, services, err);
 	json_array_foreach(services, i, service)
 		add_frontend(rows, doc, service);
-	return print(cli, doc, rows, columns, 2, err);
+	return output_print(cli->format, doc, rows, columns, 2, err);
 }

@@ -45,14 +45,6 @@ static json_t *share_lines(const json_t *shares)
 	return lines;
 }
 
-static int print(const struct cli *cli, const json_t *doc, const json_t *rows,
-		 const struct output_column *columns, size_t n, struct wag_err *err)
-{
-	int r = output_print(cli->format, doc, rows, columns, n);
-
-	return r < 0 ? wag_err_set(err, r, "output: %s", strerror(-r)) : 0;
-}
-
 static void add_table(json_t *doc, json_t *rows, const json_t *service, const char *set)
 {
 	const json_t *table = json_object_get(service, set);
@@ -81,7 +73,7 @@ int cmd_bpf_lb_maglev_list(const struct cli *cli, int argc, char **argv, struct 
 	json_array_foreach(services, i, service)
 		for (size_t s = 0; s < sizeof(sets) / sizeof(sets[0]); s++)
 			add_table(doc, rows, service, sets[s]);
-	return print(cli, doc, rows, list_columns, 5, err);
+	return output_print(cli->format, doc, rows, list_columns, 5, err);
 }
 
 static const json_t *find(const json_t *services, const char *which)
@@ -123,5 +115,5 @@ int cmd_bpf_lb_maglev_get(const struct cli *cli, int argc, char **argv, struct w
 		json_array_foreach(json_object_get(service, sets[s]), i, addr)
 			json_array_append_new(list, json_pack("{s:s, s:i, s:O}", "set", sets[s],
 							      "entry", (int)i, "backend", addr));
-	return print(cli, list, list, get_columns, 3, err);
+	return output_print(cli->format, list, list, get_columns, 3, err);
 }

@@ -64,9 +64,8 @@ int cmd_bpf_map_list(const struct cli *cli, int argc, char **argv, struct wag_er
 	pinned_names_free(names, n);
 	if (r < 0)
 		return r;
-	r = output_print(cli->format, doc, rows, list_columns,
-			 sizeof(list_columns) / sizeof(list_columns[0]));
-	return r < 0 ? wag_err_set(err, r, "output: %s", strerror(-r)) : 0;
+	return output_print(cli->format, doc, rows, list_columns,
+			    sizeof(list_columns) / sizeof(list_columns[0]), err);
 }
 
 /* ---- dump ---- */
@@ -143,7 +142,6 @@ static int print_dump(const struct dump *d, struct wag_err *err)
 	_cleanup_json_ json_t *rows = json_array();
 	json_t *one;
 	size_t i;
-	int r;
 
 	json_array_foreach(d->list, i, one) {
 		_cleanup_free_ char *key = output_compact(json_object_get(one, "key"));
@@ -154,8 +152,7 @@ static int print_dump(const struct dump *d, struct wag_err *err)
 		json_array_append_new(rows, json_pack("{s:s, s:s}", "key", key ? key : "?",
 						      "value", value ? value : "?"));
 	}
-	r = output_print(d->cli->format, d->list, rows, columns, 2);
-	return r < 0 ? wag_err_set(err, r, "output: %s", strerror(-r)) : 0;
+	return output_print(d->cli->format, d->list, rows, columns, 2, err);
 }
 
 int cmd_bpf_map_dump(const struct cli *cli, int argc, char **argv, struct wag_err *err)

@@ -124,6 +124,6 @@ int cmd_bpf_prog_list(const struct cli *cli, int argc, char **argv, struct wag_e
 		if (uses_ours(&ours, ids, info.nr_map_ids < MAX_MAPS ? info.nr_map_ids : MAX_MAPS))
 			json_array_append_new(list, prog_json(cli, &info));
 	}
-	r = output_print(cli->format, list, list, columns, sizeof(columns) / sizeof(columns[0]));
-	return r < 0 ? wag_err_set(err, r, "output: %s", strerror(-r)) : 0;
+	return output_print(cli->format, list, list, columns,
+			    sizeof(columns) / sizeof(columns[0]), err);
 }

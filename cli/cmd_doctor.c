@@ -36,11 +36,9 @@ static size_t count_problems(const json_t *findings)
 static int print(const struct cli *cli, const json_t *doc, const json_t *rows,
 		 const struct output_column *columns, size_t n, struct wag_err *err)
 {
-	int r = 0;
-
-	if (cli->format != OUTPUT_TABLE || json_array_size(rows))
-		r = output_print(cli->format, doc, rows, columns, n);
-	return r < 0 ? wag_err_set(err, r, "output: %s", strerror(-r)) : 0;
+	if (cli->format == OUTPUT_TABLE && !json_array_size(rows))
+		return 0;
+	return output_print(cli->format, doc, rows, columns, n, err);
 }
 
 /* The same for a table: a finding in a line, what to do about it in the next. */

@@ -67,6 +67,6 @@ int cmd_endpoint_list(const struct cli *cli, int argc, char **argv, struct wag_e
 		json_object_del(one, "title");
 		json_object_del(one, "short");
 	}
-	r = output_print(cli->format, doc, rows, columns, sizeof(columns) / sizeof(columns[0]));
-	return r < 0 ? wag_err_set(err, r, "output: %s", strerror(-r)) : 0;
+	return output_print(cli->format, doc, rows, columns,
+			    sizeof(columns) / sizeof(columns[0]), err);
 }

@@ -139,7 +139,8 @@ static int judge(const struct cli *cli, struct ipam *ipam, const struct ipam_sta
 	return left;
 }
 
-static int print(const struct cli *cli, const struct ipam_state *s, json_t *problems)
+static int print(const struct cli *cli, const struct ipam_state *s, json_t *problems,
+		 struct wag_err *err)
 {
 	_cleanup_json_ json_t *doc = NULL;
 	json_t *copy, *one;
@@ -158,7 +159,7 @@ static int print(const struct cli *cli, const struct ipam_state *s, json_t *prob
 	doc = json_pack("{s:I, s:I, s:b, s:o}", "leases", (json_int_t)s->n_leases, "pods",
 			(json_int_t)s->n_records, "datapath", s->pods_known, "problems", copy);
 	return output_print(cli->format, doc, problems, columns,
-			    sizeof(columns) / sizeof(columns[0]));
+			    sizeof(columns) / sizeof(columns[0]), err);
 }
 
 /* Everything is read and judged under the store's lock: no address is given meanwhile. */
@@ -181,9 +182,9 @@ int cmd_ipam_check(const struct cli *cli, int argc, char **argv, struct wag_err 
 	left = judge(cli, &ipam, &s, problems);
 	if (left < 0)
 		return wag_err_set(err, left, "out of memory");
-	r = print(cli, &s, problems);
+	r = print(cli, &s, problems, err);
 	if (r < 0)
-		return wag_err_set(err, r, "output: %s", strerror(-r));
+		return r;
 	if (s.unreadable)
 		fprintf(stderr, "waggle: %zu unreadable files in %s/endpoints: what a power cut "
 				"left; the next DEL or GC removes them\n",

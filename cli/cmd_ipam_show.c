@@ -154,10 +154,10 @@ int cmd_ipam_show(const struct cli *cli, int argc, char **argv, struct wag_err *
 	leases = leases_of(&s);
 	doc = json_pack("{s:s, s:o, s:o}", "mode", s.node.mode, "ranges", without(ranges, helpers),
 			"leases", without(leases, helpers));
-	r = output_print(cli->format, doc, ranges, range_columns, N(range_columns));
+	r = output_print(cli->format, doc, ranges, range_columns, N(range_columns), err);
 	if (r == 0 && cli->verbose && cli->format == OUTPUT_TABLE) {
 		putchar('\n');
-		r = output_print(cli->format, doc, leases, lease_columns, N(lease_columns));
+		r = output_print(cli->format, doc, leases, lease_columns, N(lease_columns), err);
 	}
-	return r < 0 ? wag_err_set(err, r, "output: %s", strerror(-r)) : 0;
+	return r;
 }

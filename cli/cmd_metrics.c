@@ -42,9 +42,9 @@ int cmd_metrics(const struct cli *cli, int argc, char **argv, struct wag_err *er
 	int r;
 
 	if (cli->format == OUTPUT_TABLE && http_get(cli->health_addr, "/metrics", &body) == 200) {
+		errno = 0;
 		fputs(body, stdout);
-		return fflush(stdout) == 0 ? 0 : wag_err_set(err, -EPIPE, "output: %s",
-							      strerror(EPIPE));
+		return output_done(err);
 	}
 	r = stats_read(cli, stats, sizeof(stats) / sizeof(stats[0]), err);
 	if (r < 0)
@@ -53,6 +53,6 @@ int cmd_metrics(const struct cli *cli, int argc, char **argv, struct wag_err *er
 		fprintf(stderr, "no agent answers on %s: these are the datapath's counters\n",
 			cli->health_addr);
 	list = stats_json(stats);
-	r = output_print(cli->format, list, list, columns, sizeof(columns) / sizeof(columns[0]));
-	return r < 0 ? wag_err_set(err, r, "output: %s", strerror(-r)) : 0;
+	return output_print(cli->format, list, list, columns,
+			    sizeof(columns) / sizeof(columns[0]), err);
 }

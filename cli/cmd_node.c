@@ -36,6 +36,6 @@ int cmd_node_list(const struct cli *cli, int argc, char **argv, struct wag_err *
 		return r;
 	json_array_foreach(doc, i, node)
 		json_array_append_new(rows, row_of(node));
-	r = output_print(cli->format, doc, rows, columns, sizeof(columns) / sizeof(columns[0]));
-	return r < 0 ? wag_err_set(err, r, "output: %s", strerror(-r)) : 0;
+	return output_print(cli->format, doc, rows, columns,
+			    sizeof(columns) / sizeof(columns[0]), err);
 }

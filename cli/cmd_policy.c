@@ -80,9 +80,8 @@ int cmd_policy_get(const struct cli *cli, int argc, char **argv, struct wag_err 
 	if (argc && !json_array_size(list))
 		return wag_err_set(err, -ENOENT, "no policy '%s' is in force here: 'waggle policy "
 				   "get' lists them; a NetworkPolicy is NAMESPACE/NAME", argv[0]);
-	r = output_print(cli->format, list, list, rule_columns,
-			 sizeof(rule_columns) / sizeof(rule_columns[0]));
-	return r < 0 ? wag_err_set(err, r, "output: %s", strerror(-r)) : 0;
+	return output_print(cli->format, list, list, rule_columns,
+			    sizeof(rule_columns) / sizeof(rule_columns[0]), err);
 }
 
 /* ---- endpoint get ---- */
@@ -145,7 +144,6 @@ int cmd_endpoint_get(const struct cli *cli, int argc, char **argv, struct wag_er
 	if (!json_array_size(rows))
 		return wag_err_set(err, -ENOENT, "no pod '%s' on this node: 'waggle endpoint list' "
 				   "lists them", argv[0]);
-	r = output_print(cli->format, rows, rows, endpoint_columns,
-			 sizeof(endpoint_columns) / sizeof(endpoint_columns[0]));
-	return r < 0 ? wag_err_set(err, r, "output: %s", strerror(-r)) : 0;
+	return output_print(cli->format, rows, rows, endpoint_columns,
+			    sizeof(endpoint_columns) / sizeof(endpoint_columns[0]), err);
 }

@@ -263,9 +263,9 @@ int cmd_status(const struct cli *cli, int argc, char **argv, struct wag_err *err
 	if (!doc)
 		return wag_err_set(err, -ENOMEM, "out of memory");
 	rows = table_of(doc);
-	s = output_print(cli->format, doc, rows, columns, 2);
+	s = output_print(cli->format, doc, rows, columns, 2, err);
 	if (s < 0)
-		return wag_err_set(err, s, "output: %s", strerror(-s));
+		return s;
 	if (r < 0) {
 		*err = meta_err;
 		return r;

@@ -135,7 +135,7 @@ static int cmd_version(const struct cli *cli, int argc, char **argv, struct wag_
 		printf("waggle %s\n", WAGGLE_VERSION);
 		return 0;
 	}
-	return output_print(cli->format, doc, rows, columns, 2);
+	return output_print(cli->format, doc, rows, columns, 2, err);
 }
 
 /* How many leading words of argv spell the verb; 0: it is another one. */

@@ -283,13 +283,24 @@ static int print_yaml(const json_t *doc)
 	return r;
 }
 
-int output_print(enum output_format format, const json_t *doc, const json_t *rows,
-		 const struct output_column *columns, size_t n_columns)
+int output_done(struct wag_err *err)
 {
-	int r = 0;
+	int r;
 
-	if (!doc || !rows)
-		return -ENOMEM;
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return 0;
+	r = errno ? -errno : -EIO;
+	return wag_err_set(err, r, "output: %s", strerror(-r));
+}
+
+int output_print(enum output_format format, const json_t *doc, const json_t *rows,
+		 const struct output_column *columns, size_t n_columns, struct wag_err *err)
+{
+	int done, r = doc && rows ? 0 : -ENOMEM;
+
+	if (r < 0)
+		return wag_err_set(err, r, "output: %s", strerror(-r));
+	errno = 0; /* a write that fails says why, whoever notices it */
 	switch (format) {
 	case OUTPUT_TABLE:
 		r = print_table(rows, columns, n_columns);
@@ -303,7 +314,8 @@ int output_print(enum output_format format, const json_t *doc, const json_t *row
 		r = print_yaml(doc);
 		break;
 	}
-	if (r == 0 && (fflush(stdout) != 0 || ferror(stdout)))
-		r = -EPIPE;
-	return r;
+	done = output_done(err);
+	if (done < 0)
+		return done;
+	return r < 0 ? wag_err_set(err, r, "output: %s", strerror(-r)) : 0;
 }

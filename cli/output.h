@@ -4,6 +4,7 @@
 
 #include <jansson.h>
 #include <stddef.h>
+#include <waggle/err.h>
 
 enum output_format { OUTPUT_TABLE, OUTPUT_JSON, OUTPUT_YAML };
 
@@ -16,10 +17,14 @@ int output_format_parse(const char *text, enum output_format *ret); /* 0 or -EIN
 
 /*
  * Prints doc as JSON or YAML, or rows as a table: an array of objects, one cell a column. A cell
- * that is an array takes one line an element. Returns 0 or -errno (-EPIPE: nobody reads).
+ * that is an array takes one line an element. Returns 0, or -errno with err filled (-EPIPE: nobody
+ * reads).
  */
 int output_print(enum output_format format, const json_t *doc, const json_t *rows,
-		 const struct output_column *columns, size_t n_columns);
+		 const struct output_column *columns, size_t n_columns, struct wag_err *err);
+
+/* Has all that was printed arrived? 0, or -errno with err filled (-EPIPE: nobody reads). */
+int output_done(struct wag_err *err);
 
 /* "key=value key=value" of any value, for a table's cell; caller frees. NULL: out of memory. */
 char *output_compact(const json_t *value);

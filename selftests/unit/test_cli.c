@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include "cli/http_get.h"
@@ -57,7 +59,7 @@ static char *printed(enum output_format format, json_t *doc, const struct output
 	assert_non_null(f);
 	fflush(stdout);
 	dup2(fileno(f), STDOUT_FILENO);
-	assert_int_equal(output_print(format, doc, doc, columns, n), 0);
+	assert_int_equal(output_print(format, doc, doc, columns, n, NULL), 0);
 	fflush(stdout);
 	dup2(saved, STDOUT_FILENO);
 	close(saved);
@@ -86,6 +88,33 @@ static void test_formats(void **state)
 	doc = json_loads(text, 0, NULL);
 	assert_int_equal(json_array_size(doc), 2);
 	free(text);
+	json_decref(doc);
+}
+
+/* More than stdio keeps back, to a reader that has left: in a process of its own. */
+static void test_reader_leaves(void **state)
+{
+	static const struct output_column columns[] = { { "N", "n" } };
+	json_t *doc = json_array();
+
+	for (int i = 0; i < 20000; i++)
+		json_array_append_new(doc, json_pack("{s:i}", "n", i));
+	fflush(stdout);
+	for (enum output_format format = OUTPUT_TABLE; format <= OUTPUT_YAML; format++) {
+		pid_t pid = fork();
+		int status, fds[2];
+
+		assert_true(pid >= 0);
+		if (pid == 0) {
+			signal(SIGPIPE, SIG_IGN);
+			if (pipe(fds) < 0 || close(fds[0]) < 0 || dup2(fds[1], STDOUT_FILENO) < 0)
+				_exit(1);
+			_exit(-output_print(format, doc, doc, columns, 1, NULL));
+		}
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(WIFEXITED(status));
+		assert_int_equal(WEXITSTATUS(status), EPIPE);
+	}
 	json_decref(doc);
 }
 
@@ -121,6 +150,7 @@ int main(void)
 		cmocka_unit_test(test_suggest),	     cmocka_unit_test(test_compact),
 		cmocka_unit_test(test_formats),	     cmocka_unit_test(test_format_names),
 		cmocka_unit_test(test_http_addresses),
+		cmocka_unit_test(test_reader_leaves),
 	};
 
 	return cmocka_run_group_tests_name("cli", tests, NULL, NULL);
