@@ -29,8 +29,8 @@ struct cli {
 	const char *from, *to, *port, *protocol; /* of "policy trace"; NULL: not given */
 };
 
-/* A verb: argv holds its own arguments only. 0, or -errno with err filled; > 0 is an exit status
- * whose reason was already printed. */
+/* A verb: argv holds its own arguments only. 0, or -errno with err filled (-EINVAL:
+ * wrong usage); > 0 is an exit status whose reason was already printed. */
 typedef int (*cmd_fn)(const struct cli *cli, int argc, char **argv, struct wag_err *err);
 
 int cmd_status(const struct cli *cli, int argc, char **argv, struct wag_err *err);

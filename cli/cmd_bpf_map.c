@@ -161,7 +161,7 @@ int cmd_bpf_map_dump(const struct cli *cli, int argc, char **argv, struct wag_er
 	struct dump d = { .cli = cli, .map = &map };
 	int r;
 
-	if (argc != 1)
+	if (argc != 1 || !*argv[0])
 		return wag_err_set(err, -EINVAL, "usage: waggle bpf map dump NAME "
 				   "(names: waggle bpf map list)");
 	r = pinned_map_open(cli, argv[0], &map, err);

@@ -2,7 +2,9 @@
 #include <errno.h>
 #include <netdb.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -18,7 +20,7 @@ static int split_addr(const char *addr, char *host, size_t size, const char **re
 	const char *colon = strrchr(addr, ':');
 	size_t len;
 
-	if (!colon || !colon[1])
+	if (!colon || !colon[1] || strtoul(colon + 1, NULL, 10) > UINT16_MAX)
 		return -EINVAL;
 	len = colon - addr;
 	if (addr[0] == '[' && len >= 2 && addr[len - 1] == ']') {

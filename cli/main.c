@@ -155,6 +155,35 @@ static int match(const char *name, int argc, char **argv)
 	return words;
 }
 
+/* "bpf lb" alone: the commands that begin with it. */
+static bool list_group(const char *typed)
+{
+	size_t len = strlen(typed), n = 0;
+
+	for (size_t i = 0; len && i < N_VERBS; i++) {
+		if (strncmp(verbs[i].name, typed, len) != 0 || verbs[i].name[len] != ' ')
+			continue;
+		fprintf(stderr, n++ ? ", '%s'" : "waggle: which one? '%s'", verbs[i].name);
+	}
+	if (n)
+		fputc('\n', stderr);
+	return n > 0;
+}
+
+/* "map list": the command that ends with it. */
+static const char *command_ending(const char *typed)
+{
+	size_t len = strlen(typed), whole;
+
+	for (size_t i = 0; len && i < N_VERBS; i++) {
+		whole = strlen(verbs[i].name);
+		if (whole > len && verbs[i].name[whole - len - 1] == ' ' &&
+		    strcmp(verbs[i].name + whole - len, typed) == 0)
+			return verbs[i].name;
+	}
+	return NULL;
+}
+
 static int unknown_command(int argc, char **argv)
 {
 	const char *names[N_VERBS], *close;
@@ -165,7 +194,11 @@ static int unknown_command(int argc, char **argv)
 		names[i] = verbs[i].name;
 	for (int i = 0; i < argc && i < MAX_WORDS && len < sizeof(typed); i++)
 		len += snprintf(typed + len, sizeof(typed) - len, "%s%s", i ? " " : "", argv[i]);
-	close = suggest(typed, names, N_VERBS);
+	if (list_group(typed))
+		return 2;
+	close = command_ending(typed);
+	if (!close)
+		close = suggest(typed, names, N_VERBS);
 	fprintf(stderr, "waggle: no command '%s'", typed);
 	if (close)
 		fprintf(stderr, "; did you mean '%s'?\n", close);
@@ -189,10 +222,16 @@ static int run(const struct cli *cli, int argc, char **argv)
 			return 2;
 		}
 		r = verbs[i].run(cli, argc - words, argv + words, &err);
+		if (r >= 0 && output_done(&err) < 0)
+			r = err.code;
 		/* Whoever reads us may stop early ("| head"): no news. */
 		if (r < 0 && r != -EPIPE)
 			fprintf(stderr, "waggle: %s\n", err.msg[0] ? err.msg : strerror(-r));
-		return r == 0 ? 0 : 1;
+		return r == 0 ? 0 : r == -EINVAL ? 2 : 1;
+	}
+	if (argc == 1 && strcmp(argv[0], "help") == 0) {
+		usage(stdout);
+		return 0;
 	}
 	return unknown_command(argc, argv);
 }
@@ -282,11 +321,36 @@ static int take_option(struct cli *cli, int c)
 	case 'h':
 		usage(stdout);
 		return 0;
-	default:
-		fprintf(stderr, "'waggle --help' lists the options\n");
-		return 2;
 	}
 	return -1;
+}
+
+/* word: the argument that getopt() stopped at. */
+static int bad_option(int c, const char *word)
+{
+	const char *names[sizeof(options) / sizeof(options[0])], *close = NULL;
+	const char *name = word + strspn(word, "-");
+	char typed[64];
+	size_t n = 0;
+
+	for (; options[n].name; n++)
+		names[n] = options[n].name;
+	snprintf(typed, sizeof(typed), "%.*s", (int)strcspn(name, "="), name);
+	if (c == ':')
+		fprintf(stderr, "waggle: %s needs a value", word);
+	else if (optopt > 0 && optopt < OPT_ALL && word[1] != '-')
+		fprintf(stderr, "waggle: no option '-%c'", optopt);
+	else if (optopt)
+		fprintf(stderr, "waggle: --%s takes no value", typed);
+	else {
+		fprintf(stderr, "waggle: no option '--%s'", typed);
+		close = suggest(typed, names, n);
+	}
+	if (close)
+		fprintf(stderr, "; did you mean '--%s'?\n", close);
+	else
+		fprintf(stderr, "; 'waggle --help' lists them\n");
+	return 2;
 }
 
 int main(int argc, char **argv)
@@ -300,8 +364,9 @@ int main(int argc, char **argv)
 
 	signal(SIGPIPE, SIG_IGN);
 	bpf_maps_init();
-	while ((c = getopt_long(argc, argv, "o:vyh", options, NULL)) != -1) {
-		r = take_option(&cli, c);
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, ":o:vyh", options, NULL)) != -1) {
+		r = c == '?' || c == ':' ? bad_option(c, argv[optind - 1]) : take_option(&cli, c);
 		if (r >= 0)
 			return r;
 	}

@@ -135,6 +135,7 @@ static void test_http_addresses(void **state)
 		int r;
 	} cases[] = {
 		{ "nonsense", -EINVAL }, { ":80", -EINVAL }, { "127.0.0.1:", -EINVAL },
+		{ "127.0.0.1:99999", -EINVAL },
 		{ "[]:80", -EINVAL },	 { "unix:/nowhere/at/all", -ECONNREFUSED },
 	};
 	char *body = NULL;
@@ -144,12 +145,63 @@ static void test_http_addresses(void **state)
 	assert_null(body);
 }
 
+/* Of the command itself: what it says, and its exit status. */
+static void test_command_lines(void **state)
+{
+	static const struct {
+		const char *args;
+		int status;
+		const char *says;
+	} cases[] = {
+		{ "", 2, "usage: waggle" },
+		{ "help", 0, "usage: waggle" },
+		{ "statu", 2, "no command 'statu'; did you mean 'status'?" },
+		{ "map list", 2, "did you mean 'bpf map list'?" },
+		{ "bpf lb maglev", 2, "which one? 'bpf lb maglev list', 'bpf lb maglev get'" },
+		{ "--otput json status", 2, "no option '--otput'; did you mean '--output'?" },
+		{ "status -vx", 2, "waggle: no option '-x'; 'waggle --help' lists them" },
+		{ "status --all=3", 2, "waggle: --all takes no value" },
+		{ "status --pin-dir", 2, "waggle: --pin-dir needs a value" },
+		{ "status -o", 2, "waggle: -o needs a value" },
+		{ "status -o xml", 2, "-o xml: one of table, json, yaml" },
+		{ "endpoint get", 2, "which one?" },
+		{ "bpf map dump ''", 2, "usage: waggle bpf map dump NAME" },
+		{ "ipam release 10.244.0", 2, "'10.244.0' is no address" },
+		{ "policy trace --port 80x", 2, "--port must be 1 to 65535" },
+		{ "policy trace --port -1", 2, "--port must be 1 to 65535" },
+		{ "policy trace --port 4294967376", 2, "--port must be 1 to 65535" },
+		{ "policy trace --port 80", 2, "--from is missing" },
+		{ "version", 0, "waggle " },
+		{ "version >/dev/full", 1, "waggle: output: No space left on device" },
+		{ "version -o json >/dev/full", 1, "waggle: output: No space left on device" },
+		{ "version -o yaml >/dev/full", 1, "waggle: output: No space left on device" },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char command[1024], text[8192];
+		int status;
+		size_t n;
+		FILE *f;
+
+		snprintf(command, sizeof(command), "exec 2>&1 '%s' %s", WAGGLE_COMMAND,
+			 cases[i].args);
+		f = popen(command, "r");
+		assert_non_null(f);
+		n = fread(text, 1, sizeof(text) - 1, f);
+		text[n] = '\0';
+		status = pclose(f);
+		if (!WIFEXITED(status) || WEXITSTATUS(status) != cases[i].status ||
+		    !strstr(text, cases[i].says))
+			fail_msg("waggle %s: status %d, \"%s\"", cases[i].args, status >> 8, text);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_suggest),	     cmocka_unit_test(test_compact),
 		cmocka_unit_test(test_formats),	     cmocka_unit_test(test_format_names),
-		cmocka_unit_test(test_http_addresses),
+		cmocka_unit_test(test_http_addresses), cmocka_unit_test(test_command_lines),
 		cmocka_unit_test(test_reader_leaves),
 	};
 
