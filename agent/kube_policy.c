@@ -8,123 +8,10 @@
 #include <waggle/cleanup.h>
 
 #include "kube_field.h"
+#include "kube_selector.h"
 #include "object.h"
 
 #define PATH_MAX_LEN 160
-
-/* ---- label selectors ---- */
-
-static int sel_labels(const struct reader *rd, const json_t *tree, const char *path,
-		      struct selector *s)
-{
-	const json_t *map, *value;
-	const char *key;
-	int r = field_typed(rd, tree, path, "matchLabels", JSON_OBJECT, &map);
-
-	if (r < 0)
-		return r;
-	json_object_foreach((json_t *)map, key, value)
-	{
-		if (!json_is_string(value))
-			return field_bad(rd, value, "%smatchLabels[%.80s]: must be a string", path,
-					 key);
-		if (selector_add(s, key, SEL_IN) < 0 ||
-		    selector_add_value(s, json_string_value(value)) < 0)
-			return field_no_memory(rd);
-	}
-	return 0;
-}
-
-static int sel_op(const struct reader *rd, const json_t *tree, const char *path, enum sel_op *ret)
-{
-	static const char *const names[] = { [SEL_IN] = "In",
-					     [SEL_NOT_IN] = "NotIn",
-					     [SEL_EXISTS] = "Exists",
-					     [SEL_ABSENT] = "DoesNotExist" };
-	const char *text;
-	int r = field_str(rd, tree, path, "operator", &text);
-
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		if (strcmp(text, names[i]) == 0) {
-			*ret = i;
-			return 0;
-		}
-	}
-	return field_bad(rd, tree, "%soperator: \"%.32s\" is not In, NotIn, Exists or DoesNotExist",
-			 path, text);
-}
-
-static int sel_expression(const struct reader *rd, const json_t *tree, const char *path,
-			  struct selector *s)
-{
-	const json_t *values, *value;
-	enum sel_op op = SEL_IN;
-	const char *key;
-	size_t i;
-	int r;
-
-	if ((r = field_str(rd, tree, path, "key", &key)) < 0 ||
-	    (r = sel_op(rd, tree, path, &op)) < 0 ||
-	    (r = field_typed(rd, tree, path, "values", JSON_ARRAY, &values)) < 0)
-		return r;
-	if (!key[0])
-		return field_bad(rd, tree, "%skey: is missing", path);
-	if ((op == SEL_IN || op == SEL_NOT_IN) != (json_array_size(values) > 0))
-		return field_bad(rd, tree, "%svalues: must %s with this operator", path,
-				 op == SEL_IN || op == SEL_NOT_IN ? "not be empty" : "be empty");
-	if (selector_add(s, key, op) < 0)
-		return field_no_memory(rd);
-	json_array_foreach(values, i, value)
-	{
-		if (!json_is_string(value))
-			return field_bad(rd, value, "%svalues[%zu]: must be a string", path, i);
-		if (selector_add_value(s, json_string_value(value)) < 0)
-			return field_no_memory(rd);
-	}
-	return 0;
-}
-
-/* tree is the selector itself; path ends with a dot. */
-static int read_selector(const struct reader *rd, const json_t *tree, const char *path,
-			 struct selector *s)
-{
-	const json_t *list, *value;
-	char where[PATH_MAX_LEN];
-	size_t i;
-	int r;
-
-	if ((r = sel_labels(rd, tree, path, s)) < 0 ||
-	    (r = field_typed(rd, tree, path, "matchExpressions", JSON_ARRAY, &list)) < 0)
-		return r;
-	json_array_foreach(list, i, value)
-	{
-		snprintf(where, sizeof(where), "%.120smatchExpressions[%zu].", path, i);
-		if (!json_is_object(value))
-			return field_bad(rd, value, "%s: must be an object", where);
-		r = sel_expression(rd, value, where, s);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-/* A member that is a selector. *ret_given (may be NULL): it is there. */
-static int member_selector(const struct reader *rd, const json_t *tree, const char *path,
-			   const char *key, struct selector *s, bool *ret_given)
-{
-	const json_t *sel;
-	char where[PATH_MAX_LEN];
-	int r = field_typed(rd, tree, path, key, JSON_OBJECT, &sel);
-
-	if (r < 0)
-		return r;
-	if (ret_given)
-		*ret_given = sel;
-	snprintf(where, sizeof(where), "%.120s%s.", path, key);
-	return sel ? read_selector(rd, sel, where, s) : 0;
-}
 
 static int own_namespace(const struct reader *rd, struct selector *s)
 {
@@ -227,8 +114,8 @@ static int np_peer(const struct reader *rd, const json_t *tree, const char *path
 	peer = add_peer(rule, PEER_PODS);
 	if (!peer)
 		return field_no_memory(rd);
-	if ((r = member_selector(rd, tree, path, "namespaceSelector", &peer->ns, &ns)) < 0 ||
-	    (r = member_selector(rd, tree, path, "podSelector", &peer->obj, &pods)) < 0)
+	if ((r = kube_member_selector(rd, tree, path, "namespaceSelector", &peer->ns, &ns)) < 0 ||
+	    (r = kube_member_selector(rd, tree, path, "podSelector", &peer->obj, &pods)) < 0)
 		return r;
 	if (!ns && !pods)
 		return field_bad(rd, tree, "%s: has no podSelector, namespaceSelector or ipBlock",
@@ -371,7 +258,7 @@ static int read_network_policy(const struct reader *rd, const json_t *spec, stru
 
 	p->tier = POLICY_NETWORK;
 	if ((r = own_namespace(rd, &p->ns)) < 0 ||
-	    (r = member_selector(rd, spec, "spec.", "podSelector", &p->pods, NULL)) < 0 ||
+	    (r = kube_member_selector(rd, spec, "spec.", "podSelector", &p->pods, NULL)) < 0 ||
 	    (r = np_types(rd, spec, p)) < 0)
 		return r;
 	for (enum policy_dir d = POLICY_INGRESS; d < POLICY_DIRS && r == 0; d++)
@@ -384,9 +271,9 @@ static int read_network_policy(const struct reader *rd, const json_t *spec, stru
 static int cnp_pods(const struct reader *rd, const json_t *pods, const char *path,
 		    struct selector *ns, struct selector *obj)
 {
-	int r = member_selector(rd, pods, path, "namespaceSelector", ns, NULL);
+	int r = kube_member_selector(rd, pods, path, "namespaceSelector", ns, NULL);
 
-	return r < 0 ? r : member_selector(rd, pods, path, "podSelector", obj, NULL);
+	return r < 0 ? r : kube_member_selector(rd, pods, path, "podSelector", obj, NULL);
 }
 
 /*
@@ -444,8 +331,8 @@ static int cnp_peer(const struct reader *rd, const json_t *tree, const char *pat
 	if (!peer)
 		return field_no_memory(rd);
 	if (nodes)
-		return read_selector(rd, nodes, path, &peer->obj);
-	return namespaces ? read_selector(rd, namespaces, path, &peer->ns) :
+		return kube_read_selector(rd, nodes, path, &peer->obj);
+	return namespaces ? kube_read_selector(rd, namespaces, path, &peer->ns) :
 			    cnp_pods(rd, pods, path, &peer->ns, &peer->obj);
 }
 
@@ -560,7 +447,7 @@ static int cnp_head(const struct reader *rd, const json_t *spec, struct policy *
 	p->tier = tier[0] == 'A' ? POLICY_ADMIN : POLICY_BASELINE;
 	p->priority = priority;
 	if (namespaces)
-		return read_selector(rd, namespaces, "spec.subject.namespaces.", &p->ns);
+		return kube_read_selector(rd, namespaces, "spec.subject.namespaces.", &p->ns);
 	return cnp_pods(rd, pods, "spec.subject.pods.", &p->ns, &p->pods);
 }
 
