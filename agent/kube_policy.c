@@ -63,6 +63,21 @@ static struct policy_port *add_port(struct policy_rule *rule, uint8_t proto, uin
 
 /* ---- NetworkPolicy ---- */
 
+/* As the API server has it: smaller than the cidr, and inside. */
+static int np_except(const struct reader *rd, const json_t *value, const char *path,
+		     const struct policy_cidr *cidr, struct policy_cidr *ret)
+{
+	unsigned own = cidr->bits - (wag_addr_is_v4(&cidr->addr) ? 96 : 0);
+	char outer[WAG_ADDR_TEXT];
+	int r = read_cidr(rd, value, path, ret);
+
+	if (r < 0 || (ret->bits > cidr->bits && wag_addr_in_cidr(&ret->addr, &cidr->addr, own)))
+		return r;
+	return field_bad(rd, value,
+			 "%s: %.64s is no part of the cidr %s/%u: remove it, or name a part", path,
+			 json_string_value(value), wag_addr_format(&cidr->addr, outer), own);
+}
+
 static int np_ip_block(const struct reader *rd, const json_t *block, const char *path,
 		       struct policy_rule *rule)
 {
@@ -76,8 +91,9 @@ static int np_ip_block(const struct reader *rd, const json_t *block, const char 
 		return field_no_memory(rd);
 	snprintf(where, sizeof(where), "%.120sipBlock.cidr", path);
 	r = read_cidr(rd, field_member(block, "cidr"), where, &peer->cidr);
+	snprintf(where, sizeof(where), "%.120sipBlock.", path);
 	if (r == 0)
-		r = field_typed(rd, block, path, "except", JSON_ARRAY, &excepts);
+		r = field_typed(rd, block, where, "except", JSON_ARRAY, &excepts);
 	if (r < 0)
 		return r;
 	json_array_foreach(excepts, i, value)
@@ -88,7 +104,7 @@ static int np_ip_block(const struct reader *rd, const json_t *block, const char 
 		snprintf(where, sizeof(where), "%.120sipBlock.except[%zu]", path, i);
 		if (!at)
 			return field_no_memory(rd);
-		r = read_cidr(rd, value, where, at);
+		r = np_except(rd, value, where, &peer->cidr, at);
 		if (r < 0)
 			return r;
 	}
@@ -123,29 +139,52 @@ static int np_peer(const struct reader *rd, const json_t *tree, const char *path
 	return ns ? 0 : own_namespace(rd, &peer->ns);
 }
 
+/* Of a port that has one: as RFC 6335 wants it. */
+static bool is_port_name(const char *s)
+{
+	size_t n = strlen(s);
+
+	return n >= 1 && n <= 15 && strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == n &&
+	       strspn(s, "0123456789-") < n && s[0] != '-' && s[n - 1] != '-' &&
+	       !strstr(s, "--");
+}
+
+static int np_named_port(const struct reader *rd, const json_t *port, const char *path,
+			 uint8_t proto, struct policy_rule *rule)
+{
+	const char *name = json_string_value(port);
+	struct policy_port *at;
+
+	if (!is_port_name(name))
+		return field_bad(rd, port, "%sport: \"%.32s\" is no name of a port%s", path, name,
+				 name[0] && strspn(name, "0123456789") == strlen(name) ?
+					 ": a number stands without quotes" :
+					 "");
+	at = add_port(rule, proto, 0, 0);
+	return at ? field_copy(rd, name, &at->name) : field_no_memory(rd);
+}
+
 static int np_port(const struct reader *rd, const json_t *tree, const char *path,
 		   struct policy_rule *rule)
 {
 	const json_t *port = field_member(tree, "port");
 	json_int_t first = 0, last = 0;
-	struct policy_port *at;
 	uint8_t proto;
 	int r;
 
 	if ((r = field_proto(rd, tree, path, &proto)) < 0 ||
 	    (r = field_int(rd, tree, path, "endPort", 1, 65535, &last)) < 0)
 		return r;
-	if (json_is_string(port)) {
-		at = add_port(rule, proto, 0, 0);
-		if (last)
-			return field_bad(rd, tree, "%sendPort: stands beside a named port", path);
-		return at ? field_copy(rd, json_string_value(port), &at->name) :
-			    field_no_memory(rd);
-	}
+	if (json_is_string(port) && last)
+		return field_bad(rd, tree, "%sendPort: stands beside a named port", path);
+	if (json_is_string(port))
+		return np_named_port(rd, port, path, proto, rule);
 	r = field_int(rd, tree, path, "port", 1, 65535, &first);
 	if (r < 0)
 		return r;
-	if (last && (!first || last < first))
+	if (last && !first)
+		return field_bad(rd, tree, "%sendPort: stands without port", path);
+	if (last && last < first)
 		return field_bad(rd, tree, "%sendPort: is less than port", path);
 	if (!first)
 		last = 65535;
@@ -227,11 +266,14 @@ static int read_rules(const struct reader *rd, const json_t *spec, enum policy_d
 
 static int np_types(const struct reader *rd, const json_t *spec, struct policy *p)
 {
-	const json_t *list, *value;
+	const json_t *list, *egress, *value;
 	size_t i;
-	int r = field_typed(rd, spec, "spec.", "policyTypes", JSON_ARRAY, &list);
+	int r;
 
-	if (r < 0)
+	/* Of both, also where one does not count: what was meant for a list is not to be lost. */
+	if ((r = field_typed(rd, spec, "spec.", "ingress", JSON_ARRAY, &list)) < 0 ||
+	    (r = field_typed(rd, spec, "spec.", "egress", JSON_ARRAY, &egress)) < 0 ||
+	    (r = field_typed(rd, spec, "spec.", "policyTypes", JSON_ARRAY, &list)) < 0)
 		return r;
 	json_array_foreach(list, i, value)
 	{
@@ -248,7 +290,7 @@ static int np_types(const struct reader *rd, const json_t *spec, struct policy *
 	if (json_array_size(list) > 0)
 		return 0;
 	p->isolates[POLICY_INGRESS] = true;
-	p->isolates[POLICY_EGRESS] = json_array_size(field_member(spec, "egress")) > 0;
+	p->isolates[POLICY_EGRESS] = json_array_size(egress) > 0;
 	return 0;
 }
 

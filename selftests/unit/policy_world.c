@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <waggle/addr.h>
 #include <waggle/cleanup.h>
 #include "agent/kube_parse.h"
 #include "policy_world.h"
@@ -153,6 +154,24 @@ static json_t *pod(struct policy_world *w, uint32_t i)
 	return obj;
 }
 
+/* Up to two parts of the cidr: an API server takes no others. */
+static json_t *np_excepts(struct policy_world *w, uint32_t family, const char *cidr)
+{
+	json_t *list = json_array();
+	struct wag_addr outer, inner;
+	unsigned bits, inner_bits;
+
+	wag_cidr_parse(cidr, &outer, &bits);
+	for (int i = 0; i < 2; i++) {
+		const char *part = cidrs[family][1 + RND(7)];
+
+		wag_cidr_parse(part, &inner, &inner_bits);
+		if (inner_bits > bits && wag_addr_in_cidr(&inner, &outer, bits))
+			json_array_append_new(list, json_string(part));
+	}
+	return list;
+}
+
 static json_t *np_peers(struct policy_world *w)
 {
 	json_t *list = json_array();
@@ -170,9 +189,7 @@ static json_t *np_peers(struct policy_world *w)
 			json_t *block = json_pack("{s:s}", "cidr", cidr);
 
 			if (RND(2))
-				json_object_set_new(block, "except",
-						    json_pack("[s, s]", cidrs[family][1 + RND(7)],
-							      cidrs[family][1 + RND(7)]));
+				json_object_set_new(block, "except", np_excepts(w, family, cidr));
 			json_object_set_new(peer, "ipBlock", block);
 		}
 		json_array_append_new(list, peer);

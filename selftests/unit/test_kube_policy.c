@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Which policies are refused: those that an API server would not take, told as it tells them. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+#include <waggle/cleanup.h>
+
+#include "agent/kube_parse.h"
+#include "agent/object.h"
+
+static struct object *read_policy(enum model_kind kind, const char *spec)
+{
+	const struct kube_sink sink = { .default_ns = "default", .manifests = true };
+	struct kube_ident ident;
+	struct object *obj = NULL;
+	struct wag_err err;
+	char text[2048];
+	json_t *tree;
+
+	snprintf(text, sizeof(text), "{\"metadata\":{\"name\":\"p\"},\"spec\":{%s}}", spec);
+	tree = json_loads(text, 0, NULL);
+	assert_non_null(tree);
+	assert_int_equal(kube_parse_object(kind, tree, &sink, &obj, &ident, &err), 0);
+	json_decref(tree);
+	return obj;
+}
+
+/* why NULL: it is taken. */
+static void expect(enum model_kind kind, const char *spec, const char *why)
+{
+	_cleanup_(object_freep) struct object *obj = read_policy(kind, spec);
+	const char *got = obj->policy->unreadable;
+
+	if (why ? !got || !strstr(got, why) : !!got)
+		fail_msg("%s: \"%s\", not \"%s\"", spec, got ? got : "taken", why ? why : "taken");
+}
+
+#define FROM(peer) "\"ingress\":[{\"from\":[" peer "]}]"
+#define BLOCK(cidr, except) FROM("{\"ipBlock\":{\"cidr\":\"" cidr "\",\"except\":[" except "]}}")
+#define PORT(port) "\"ingress\":[{\"ports\":[{\"port\":" port "}]}]"
+
+static void test_network_policies(void **state)
+{
+	static const struct {
+		const char *spec, *why;
+	} cases[] = {
+		{ BLOCK("10.0.0.0/8", ""), NULL },
+		{ BLOCK("10.0.0.0/8", "\"10.1.0.0/16\",\"10.255.255.255/32\""), NULL },
+		{ BLOCK("0.0.0.0/0", "\"10.0.0.0/8\""), NULL },
+		{ BLOCK("::/0", "\"fd00::/8\""), NULL },
+		{ BLOCK("10.0.0.0/8", "\"11.0.0.0/16\""),
+		  "spec.ingress[0].from[0].ipBlock.except[0]: 11.0.0.0/16 is no part of the cidr "
+		  "10.0.0.0/8: remove it" },
+		{ BLOCK("10.0.0.0/8", "\"10.1.0.0/16\",\"10.0.0.0/8\""),
+		  "except[1]: 10.0.0.0/8 is no part of" },
+		{ BLOCK("10.9.0.0/16", "\"10.0.0.0/8\""), "except[0]: 10.0.0.0/8 is no part of" },
+		{ BLOCK("0.0.0.0/0", "\"fd00::/8\""), "except[0]: fd00::/8 is no part of" },
+		{ BLOCK("::/0", "\"10.0.0.0/8\""), "except[0]: 10.0.0.0/8 is no part of" },
+		{ FROM("{\"ipBlock\":{\"cidr\":\"::/0\",\"except\":{}}}"),
+		  "ipBlock.except: must be a list" },
+		{ PORT("80"), NULL },
+		{ PORT("\"http\""), NULL },
+		{ PORT("\"p-8080\""), NULL },
+		{ PORT("null"), NULL },
+		{ PORT("\"80\""),
+		  "spec.ingress[0].ports[0].port: \"80\" is no name of a port: a number stands "
+		  "without quotes" },
+		{ PORT("\"\""), "port: \"\" is no name of a port" },
+		{ PORT("\"HTTP\""), "port: \"HTTP\" is no name of a port" },
+		{ PORT("\"-a\""), "port: \"-a\" is no name of a port" },
+		{ PORT("\"a--b\""), "port: \"a--b\" is no name of a port" },
+		{ PORT("\"longer-than-fifteen\""), "is no name of a port" },
+		{ "\"ingress\":[{\"ports\":[{\"endPort\":90}]}]", "endPort: stands without port" },
+		{ "\"egress\":{\"to\":[]}", "spec.egress: must be a list" },
+		{ "\"policyTypes\":[\"Egress\"],\"ingress\":7", "spec.ingress: must be a list" },
+		{ "\"egress\":null,\"ingress\":null,\"policyTypes\":null", NULL },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		expect(MODEL_POLICY, cases[i].spec, cases[i].why);
+}
+
+/* As the API server fills them in. */
+static void test_policy_types(void **state)
+{
+	static const struct {
+		const char *spec;
+		bool ingress, egress;
+	} cases[] = {
+		{ "", true, false },
+		{ "\"policyTypes\":[]", true, false },
+		{ "\"egress\":[]", true, false },
+		{ "\"egress\":[{}]", true, true },
+		{ "\"egress\":[{}],\"policyTypes\":[\"Ingress\"]", true, false },
+		{ "\"policyTypes\":[\"Egress\"]", false, true },
+		{ "\"ingress\":[{}],\"policyTypes\":[\"Egress\",\"Egress\"]", false, true },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		_cleanup_(object_freep) struct object *obj =
+			read_policy(MODEL_POLICY, cases[i].spec);
+
+		assert_null(obj->policy->unreadable);
+		assert_int_equal(obj->policy->isolates[POLICY_INGRESS], cases[i].ingress);
+		assert_int_equal(obj->policy->isolates[POLICY_EGRESS], cases[i].egress);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_network_policies),
+		cmocka_unit_test(test_policy_types),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
