@@ -339,6 +339,8 @@ static int cnp_networks(const struct reader *rd, const json_t *list, const char 
 	size_t i;
 	int r;
 
+	if (json_array_size(list) == 0)
+		return field_bad(rd, list, "%snetworks: must not be empty", path);
 	json_array_foreach(list, i, value)
 	{
 		struct policy_peer *peer = add_peer(rule, PEER_CIDR);
@@ -463,6 +465,10 @@ static int cnp_rule(const struct reader *rd, const json_t *tree, const char *pat
 	    (r = field_typed(rd, tree, path, peers, JSON_ARRAY, &list)) < 0 ||
 	    (r = field_typed(rd, tree, path, "protocols", JSON_ARRAY, &protocols)) < 0)
 		return r;
+	if (json_array_size(list) == 0)
+		return field_bad(rd, tree,
+				 "%s%s: must name a peer; {\"namespaces\": {}} is every pod", path,
+				 peers);
 	rule->any_port = json_array_size(protocols) == 0;
 	r = each(rd, list, path, peers, cnp_peer, rule);
 	return r < 0 ? r : each(rd, protocols, path, "protocols", cnp_protocol, rule);
@@ -484,6 +490,8 @@ static int cnp_head(const struct reader *rd, const json_t *spec, struct policy *
 		return r;
 	if (strcmp(tier, "Admin") != 0 && strcmp(tier, "Baseline") != 0)
 		return field_bad(rd, spec, "spec.tier: \"%.32s\" is not Admin or Baseline", tier);
+	if (!field_member(spec, "priority"))
+		return field_bad(rd, spec, "spec.priority: is missing");
 	if (!namespaces && !pods)
 		return field_bad(rd, spec, "spec.subject: has no namespaces and no pods");
 	p->tier = tier[0] == 'A' ? POLICY_ADMIN : POLICY_BASELINE;

@@ -85,6 +85,32 @@ static void test_network_policies(void **state)
 		expect(MODEL_POLICY, cases[i].spec, cases[i].why);
 }
 
+#define DENY(peers) ",\"ingress\":[{\"action\":\"Deny\"" peers "}]"
+#define HEAD "\"tier\":\"Admin\",\"priority\":1,\"subject\":{\"namespaces\":{}}"
+
+static void test_cluster_network_policies(void **state)
+{
+	static const struct {
+		const char *spec, *why;
+	} cases[] = {
+		{ HEAD, NULL },
+		{ HEAD DENY(",\"from\":[{\"namespaces\":{}}]"), NULL },
+		{ HEAD DENY(""),
+		  "spec.ingress[0].from: must name a peer; {\"namespaces\": {}} is every pod" },
+		{ HEAD DENY(",\"from\":[]"),
+		  "spec.ingress[0].from: must name a peer" },
+		{ HEAD ",\"egress\":[{\"action\":\"Deny\",\"to\":null}]",
+		  "spec.egress[0].to: must name a peer" },
+		{ HEAD ",\"egress\":[{\"action\":\"Deny\",\"to\":[{\"networks\":[]}]}]",
+		  "spec.egress[0].to[0].networks: must not be empty" },
+		{ "\"tier\":\"Admin\",\"subject\":{\"namespaces\":{}}",
+		  "spec.priority: is missing" },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		expect(MODEL_CLUSTER_POLICY, cases[i].spec, cases[i].why);
+}
+
 /* As the API server fills them in. */
 static void test_policy_types(void **state)
 {
@@ -115,6 +141,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_network_policies),
+		cmocka_unit_test(test_cluster_network_policies),
 		cmocka_unit_test(test_policy_types),
 	};
 
