@@ -11,6 +11,7 @@
 
 #define DEPTH_MAX 64
 #define ANCHORS_MAX 1024
+#define ALIASED_MAX 4000000 /* values that aliases may add to a document */
 
 struct line {
 	const json_t *value;
@@ -21,13 +22,20 @@ struct line {
 struct anchor {
 	char *name;
 	json_t *value;
+	size_t weight; /* how many values it is */
 };
 
+/* Each document has a parser of its own, so that one that is broken takes no other with it. */
 struct kube_yaml {
 	yaml_parser_t parser;
+	const char *text; /* what no parser has been given yet */
+	size_t size;
+	size_t line; /* of text */
+	size_t base; /* lines before what the parser has */
+	size_t n_values, n_aliased; /* of the document */
 	json_t *document;   /* the current one */
 	struct line *lines; /* of its values */
-	bool at_end;
+	bool parsing;
 	struct anchor *anchors;
 	size_t n_anchors;
 	struct wag_err *err;
@@ -35,7 +43,7 @@ struct kube_yaml {
 
 static int fail_at(struct kube_yaml *y, const yaml_mark_t *mark, const char *what)
 {
-	return wag_err_set(y->err, -EINVAL, "line %zu: %s", mark->line + 1, what);
+	return wag_err_set(y->err, -EINVAL, "line %zu: %s", y->base + mark->line + 1, what);
 }
 
 static int no_memory(struct kube_yaml *y)
@@ -52,8 +60,9 @@ static int next_event(struct kube_yaml *y, yaml_event_t *event)
 	if (p->error == YAML_MEMORY_ERROR)
 		return no_memory(y);
 	if (p->error == YAML_READER_ERROR)
-		return wag_err_set(y->err, -EINVAL, "line %zu: %s", p->mark.line + 1, p->problem);
-	return wag_err_set(y->err, -EINVAL, "line %zu: %s%s%s", p->problem_mark.line + 1,
+		return wag_err_set(y->err, -EINVAL, "line %zu: %s",
+				   y->base + p->mark.line + 1, p->problem);
+	return wag_err_set(y->err, -EINVAL, "line %zu: %s%s%s", y->base + p->problem_mark.line + 1,
 			   p->context ? p->context : "", p->context ? ": " : "",
 			   p->problem ? p->problem : "syntax error");
 }
@@ -69,12 +78,12 @@ static int remember_line(struct kube_yaml *y, const json_t *value, const yaml_ma
 	if (!at)
 		return no_memory(y);
 	at->value = value;
-	at->line = mark->line + 1;
+	at->line = y->base + mark->line + 1;
 	HASH_ADD_PTR(y->lines, value, at);
 	return 0;
 }
 
-static int add_anchor(struct kube_yaml *y, const yaml_char_t *name, json_t *value,
+static int add_anchor(struct kube_yaml *y, const yaml_char_t *name, json_t *value, size_t weight,
 		      const yaml_mark_t *mark)
 {
 	struct anchor *at;
@@ -86,6 +95,7 @@ static int add_anchor(struct kube_yaml *y, const yaml_char_t *name, json_t *valu
 	at = array_grow(&y->anchors, &y->n_anchors, sizeof(*at));
 	if (!at)
 		return no_memory(y);
+	at->weight = weight;
 	at->name = strdup((const char *)name);
 	at->value = json_incref(value);
 	return at->name ? 0 : no_memory(y);
@@ -107,13 +117,20 @@ static int find_alias(struct kube_yaml *y, const yaml_event_t *event, json_t **r
 	const char *name = (const char *)event->data.alias.anchor;
 
 	for (size_t i = y->n_anchors; i > 0; i--) {
-		if (strcmp(y->anchors[i - 1].name, name) == 0) {
-			*ret = json_incref(y->anchors[i - 1].value);
-			return 0;
-		}
+		const struct anchor *at = &y->anchors[i - 1];
+
+		if (strcmp(at->name, name) != 0)
+			continue;
+		y->n_values += at->weight;
+		y->n_aliased += at->weight;
+		if (y->n_aliased > ALIASED_MAX)
+			return fail_at(y, &event->start_mark,
+				       "aliases make it too large: write out what is meant");
+		*ret = json_incref(at->value);
+		return 0;
 	}
 	return wag_err_set(y->err, -EINVAL, "line %zu: alias *%.64s has no anchor before it",
-			   event->start_mark.line + 1, name);
+			   y->base + event->start_mark.line + 1, name);
 }
 
 static json_t *plain_int(const char *text)
@@ -257,7 +274,7 @@ static int add_pair(struct kube_yaml *y, json_t *map, const yaml_event_t *key, j
 	if (json_object_get(map, name)) {
 		json_decref(value);
 		return wag_err_set(y->err, -EINVAL, "line %zu: key \"%.64s\" stands here twice",
-				   key->start_mark.line + 1, name);
+				   y->base + key->start_mark.line + 1, name);
 	}
 	if (json_object_set_new(map, name, value) < 0)
 		return fail_at(y, &key->start_mark, "a key is not valid UTF-8");
@@ -315,6 +332,7 @@ static int read_node(struct kube_yaml *y, yaml_event_t *event, int depth, json_t
 {
 	_cleanup_(json_freep) json_t *value = NULL;
 	const yaml_char_t *anchor = NULL;
+	size_t before = y->n_values;
 	int r;
 
 	if (depth >= DEPTH_MAX)
@@ -339,8 +357,9 @@ static int read_node(struct kube_yaml *y, yaml_event_t *event, int depth, json_t
 	default:
 		return fail_at(y, &event->start_mark, "unexpected end");
 	}
+	y->n_values++;
 	if (r < 0 || (r = remember_line(y, value, &event->start_mark)) < 0 ||
-	    (r = add_anchor(y, anchor, value, &event->start_mark)) < 0)
+	    (r = add_anchor(y, anchor, value, y->n_values - before, &event->start_mark)) < 0)
 		return r;
 	*ret = TAKE_PTR(value);
 	return 0;
@@ -370,6 +389,7 @@ static void drop_document(struct kube_yaml *y)
 	}
 	json_decref(y->document);
 	y->document = NULL;
+	y->n_values = y->n_aliased = 0;
 }
 
 int kube_yaml_new(struct kube_yaml **ret, const char *text, size_t size)
@@ -378,39 +398,96 @@ int kube_yaml_new(struct kube_yaml **ret, const char *text, size_t size)
 
 	if (!y)
 		return -ENOMEM;
-	if (!yaml_parser_initialize(&y->parser)) {
-		free(y);
-		return -ENOMEM;
-	}
-	yaml_parser_set_input_string(&y->parser, (const unsigned char *)text, size);
+	y->text = text;
+	y->size = size;
 	*ret = y;
 	return 0;
 }
 
-int kube_yaml_next(struct kube_yaml *y, json_t **ret, struct wag_err *err)
+static bool begins_document(const char *line, const char *end)
+{
+	return end - line >= 3 && memcmp(line, "---", 3) == 0 &&
+	       (end - line == 3 || strchr(" \t\r\n", line[3]));
+}
+
+/* Cuts the next document off; a directive belongs to the one after it. */
+static size_t cut_document(struct kube_yaml *y)
+{
+	const char *start = y->text, *end = start + y->size, *at = start, *eol;
+	bool directive = false;
+
+	for (; at < end; at = eol + 1) {
+		if (at > start && !directive && begins_document(at, end))
+			break;
+		directive = *at == '%' || (directive && !begins_document(at, end));
+		eol = memchr(at, '\n', end - at);
+		if (!eol) {
+			at = end;
+			break;
+		}
+		y->line++;
+	}
+	y->text = at;
+	y->size = end - at;
+	return at - start;
+}
+
+static int open_parser(struct kube_yaml *y)
+{
+	const unsigned char *text = (const unsigned char *)y->text;
+
+	if (!yaml_parser_initialize(&y->parser))
+		return no_memory(y);
+	y->parsing = true;
+	y->base = y->line;
+	yaml_parser_set_input_string(&y->parser, text, cut_document(y));
+	return 0;
+}
+
+static void close_parser(struct kube_yaml *y)
+{
+	if (y->parsing)
+		yaml_parser_delete(&y->parser);
+	y->parsing = false;
+}
+
+/* 1: a document was read; 0: the parser has no more. */
+static int next_document(struct kube_yaml *y)
 {
 	yaml_event_type_t type;
 	yaml_event_t event;
 	int r;
 
-	drop_document(y);
-	y->err = err;
-	while (!y->at_end) {
+	do {
 		r = next_event(y, &event);
 		if (r < 0)
 			return r;
 		type = event.type;
 		yaml_event_delete(&event);
-		y->at_end = type == YAML_STREAM_END_EVENT;
-		if (type != YAML_DOCUMENT_START_EVENT)
-			continue;
-		r = read_document(y);
-		if (r < 0)
-			return r;
-		*ret = json_is_null(y->document) ? NULL : y->document;
-		return 1;
+		if (type == YAML_STREAM_END_EVENT)
+			return 0;
+	} while (type != YAML_DOCUMENT_START_EVENT);
+	r = read_document(y);
+	return r < 0 ? r : 1;
+}
+
+int kube_yaml_next(struct kube_yaml *y, json_t **ret, struct wag_err *err)
+{
+	int r = 0;
+
+	drop_document(y);
+	y->err = err;
+	while (r == 0 && (y->parsing || y->size)) {
+		if (!y->parsing)
+			r = open_parser(y);
+		if (r == 0)
+			r = next_document(y);
+		if (r <= 0)
+			close_parser(y);
 	}
-	return 0;
+	if (r == 1)
+		*ret = json_is_null(y->document) ? NULL : y->document;
+	return r;
 }
 
 unsigned kube_yaml_line(const struct kube_yaml *y, const json_t *value)
@@ -427,7 +504,7 @@ void kube_yaml_free(struct kube_yaml *y)
 		return;
 	drop_document(y);
 	drop_anchors(y);
-	yaml_parser_delete(&y->parser);
+	close_parser(y);
 	free(y);
 }
 

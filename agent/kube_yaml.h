@@ -15,7 +15,7 @@ int kube_yaml_new(struct kube_yaml **ret, const char *text, size_t size);
  * Reads the next document. Anchors, aliases and merge keys are resolved; untagged plain scalars are
  * typed as YAML 1.2's core schema says, quoted ones are always strings. Returns 1 with *ret
  * borrowed until the next call (NULL: an empty document), 0 at the end, or -errno with err saying
- * "line N: ...".
+ * "line N: ..."; after -EINVAL the next call goes on with the next document.
  */
 int kube_yaml_next(struct kube_yaml *y, json_t **ret, struct wag_err *err);
 /* The line of a value of the current document; 0: unknown. */

@@ -359,9 +359,7 @@ static void load_file(struct manifests *m, struct file *f)
 	struct complaint complaint = { .m = m, .file = f };
 	_cleanup_(batch_done) struct batch b = { .complain = complain, .ctx = &complaint };
 	struct wag_err err = { 0 };
-	unsigned line = 0;
-	const char *text = err.msg;
-	int r, skip = 0;
+	int r;
 
 	f->stale = false;
 	free(f->error);
@@ -375,9 +373,7 @@ static void load_file(struct manifests *m, struct file *f)
 	}
 	if (r == 0)
 		return;
-	if (sscanf(err.msg, "line %u: %n", &line, &skip) == 1)
-		text += skip;
-	report_file(m, f, line, text);
+	batch_complain(&b, &err);
 	if (f->n_claims)
 		report_kept(m, f, f->n_claims);
 }

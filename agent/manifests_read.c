@@ -68,7 +68,20 @@ static int batch_walk(struct batch *b, const json_t *tree)
 	return kube_parse_any(tree, &sink);
 }
 
-static int batch_read_yaml(struct batch *b, const char *text, size_t size, struct wag_err *err)
+void batch_complain(struct batch *b, const struct wag_err *err)
+{
+	const char *text = err->msg;
+	unsigned line = 0;
+	int skip = 0;
+
+	if (sscanf(text, "line %u: %n", &line, &skip) == 1)
+		text += skip;
+	b->complain(b->ctx, line, text);
+}
+
+/* whole: nothing of a text counts in which a document is broken. */
+static int batch_read_yaml(struct batch *b, const char *text, size_t size, bool whole,
+			   struct wag_err *err)
 {
 	json_t *tree;
 	int r;
@@ -76,12 +89,19 @@ static int batch_read_yaml(struct batch *b, const char *text, size_t size, struc
 	r = kube_yaml_new(&b->yaml, text, size);
 	if (r < 0)
 		return wag_err_set(err, r, "%s", strerror(-r));
-	while ((r = kube_yaml_next(b->yaml, &tree, err)) > 0) {
+	while ((r = kube_yaml_next(b->yaml, &tree, err)) != 0) {
+		if (r == -EINVAL && !whole) {
+			b->n_bad++;
+			batch_complain(b, err);
+			continue;
+		}
+		if (r < 0)
+			return r;
 		r = tree ? batch_walk(b, tree) : 0;
 		if (r < 0)
 			return wag_err_set(err, r, "%s", strerror(-r));
 	}
-	return r;
+	return 0;
 }
 
 static int batch_read_json(struct batch *b, const char *text, size_t size, struct wag_err *err)
@@ -116,7 +136,7 @@ int batch_parse(struct batch *b, const char *text, size_t size, bool json, struc
 			return r < 0 ? wag_err_set(err, r, "%s", json_err.msg) : 0;
 		batch_done(b);
 	}
-	r = batch_read_yaml(b, text, size, err);
+	r = batch_read_yaml(b, text, size, json, err);
 	if (r != -EINVAL || !json)
 		return r;
 	batch_done(b);

@@ -190,6 +190,65 @@ static void test_wrong_types_keep_what_was(void **state)
 	assert_int_equal(port_of("b"), 81);
 }
 
+static void test_a_broken_document_loses_no_other(void **state)
+{
+	static const struct {
+		const char *text, *line;
+	} cases[] = {
+		{ "kind: Service\nmetadata:\n  name: x\n bad: [\n", "/a.yaml:14: " },
+		{ "kind: Service\nmetadata:\n\tname: x\n", "/a.yaml:13: " },
+		{ "\"unclosed\n", "/a.yaml:12: " },
+		{ "a: 1\na: 2\n", "/a.yaml:12: key \"a\" stands here twice" },
+		{ "a: \xff\n", "/a.yaml:10: invalid leading UTF-8" },
+	};
+	_cleanup_(manifests_freep) struct manifests *m = NULL;
+	char text[2048];
+
+	assert_int_equal(manifests_new(&m, dir, model, &reporter), 0);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		int n = snprintf(text, sizeof(text), "%%YAML 1.1\n---\n%s", service("a", 80));
+
+		n += snprintf(text + n, sizeof(text) - n, "---\n%s", cases[i].text);
+		n += snprintf(text + n, sizeof(text) - n, "--- # next\n%s", service("b", 81));
+		snprintf(text + n, sizeof(text) - n,
+			 "---\nkind: Service\nmetadata: {name: c}\nspec: {clusterIP: z}\n");
+		said[0] = 0;
+		put("a.yaml", text);
+		manifests_touch(m, "a.yaml");
+		assert_int_equal(manifests_scan(m, 0), 1);
+		assert_int_equal(port_of("a"), 80);
+		assert_int_equal(port_of("b"), 81);
+		assert_non_null(strstr(said, cases[i].line));
+		assert_non_null(strstr(said, ": Service default/c: spec.clusterIP"));
+	}
+	put("a.yaml", service("d", 82));
+	manifests_touch(m, "a.yaml");
+	manifests_scan(m, 0);
+	assert_int_equal(port_of("a") + port_of("b"), 0);
+	assert_int_equal(port_of("d"), 82);
+}
+
+/* A few lines that would be billions of objects, or a policy of millions of peers. */
+static void test_aliases_multiply_no_further(void **state)
+{
+	_cleanup_(manifests_freep) struct manifests *m = NULL;
+	FILE *f = fopen(in_dir("x.yaml"), "w");
+
+	assert_non_null(f);
+	fputs("kind: List\nitems:\n- &a0 {kind: Other}\n", f);
+	for (int level = 1; level <= 3; level++) {
+		fprintf(f, "- &a%d\n  kind: List\n  items:\n", level);
+		for (int i = 0; i < 3000; i++)
+			fprintf(f, "  - *a%d\n", level - 1);
+	}
+	fclose(f);
+	put("y.yaml", service("a", 80));
+	assert_int_equal(manifests_new(&m, dir, model, &reporter), 0);
+	assert_int_equal(manifests_scan(m, 0), 2);
+	assert_non_null(strstr(said, "/x.yaml:3675: aliases make it too large"));
+	assert_int_equal(port_of("a"), 80);
+}
+
 static void test_last_file_wins(void **state)
 {
 	_cleanup_(manifests_freep) struct manifests *m = NULL;
@@ -356,6 +415,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_yaml_in_all_its_forms, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_broken_keeps_what_was, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wrong_types_keep_what_was, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_a_broken_document_loses_no_other, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(test_aliases_multiply_no_further, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_last_file_wins, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_endpoints_yield_to_slices, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_hostile_texts, setup, teardown),
