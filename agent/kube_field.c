@@ -47,6 +47,9 @@ int field_typed(const struct reader *rd, const json_t *tree, const char *path, c
 		!value || json_typeof(value) == type || (type == JSON_TRUE && json_is_false(value));
 
 	*ret = NULL;
+	if (tree && !json_is_object(tree) && !json_is_null(tree))
+		return field_bad(rd, tree, "%.*s: must be an object, is %s",
+				 (int)strlen(path) - 1, path, names[json_typeof(tree)]);
 	if (!fits)
 		return field_bad(rd, value, "%s%s: must be %s, is %s", path, key, names[type],
 				 names[json_typeof(value)]);

@@ -56,7 +56,8 @@ static int svc_port(const struct reader *rd, const json_t *tree, size_t i, struc
 		return r;
 	if (port == 0)
 		return field_bad(rd, tree, "%sport: is missing", path);
-	if (rd->sink->manifests && node_port == 0 && svc->type == SVC_NODE_PORT)
+	if (rd->sink->manifests && node_port == 0 && svc->type == SVC_NODE_PORT &&
+	    !svc->other_proxy)
 		return field_bad(rd, tree,
 				 "%snodePort is empty: no API server allocates one here; set it",
 				 path);
@@ -159,7 +160,7 @@ static int svc_cluster_ips(const struct reader *rd, const json_t *spec, struct s
 	if (single[0])
 		return field_add_addr(rd, field_member(spec, "clusterIP"), "spec.clusterIP",
 				      &svc->cluster_ips, &svc->n_cluster_ips);
-	if (rd->sink->manifests)
+	if (rd->sink->manifests && !svc->other_proxy)
 		return field_bad(
 			rd, spec,
 			"spec.clusterIP is empty: no API server allocates one here; set it");
@@ -234,15 +235,30 @@ static int svc_source_ranges(const struct reader *rd, const json_t *spec, struct
 	return 0;
 }
 
+/* Of manifests: what an API server sends was looked at, and may be newer than this. */
+static int svc_word(const struct reader *rd, const json_t *spec, const char *key, const char *usual,
+		    const char *other, bool *ret)
+{
+	const char *text;
+	int r = field_str(rd, spec, "spec.", key, &text);
+
+	if (r < 0)
+		return r;
+	*ret = strcmp(text, other) == 0;
+	if (*ret || !text[0] || strcmp(text, usual) == 0 || !rd->sink->manifests)
+		return 0;
+	return field_bad(rd, field_member(spec, key), "spec.%s: \"%.32s\" is not %s or %s", key,
+			 text, usual, other);
+}
+
 static int svc_affinity(const struct reader *rd, const json_t *spec, struct service *svc)
 {
 	const json_t *config, *client;
-	const char *affinity;
 	json_int_t seconds = 0;
-	int r;
+	bool affine;
+	int r = svc_word(rd, spec, "sessionAffinity", "None", "ClientIP", &affine);
 
-	r = field_str(rd, spec, "spec.", "sessionAffinity", &affinity);
-	if (r < 0 || strcmp(affinity, "ClientIP") != 0)
+	if (r < 0 || !affine)
 		return r;
 	if ((r = field_typed(rd, spec, "spec.", "sessionAffinityConfig", JSON_OBJECT, &config)) <
 		    0 ||
@@ -258,16 +274,19 @@ static int svc_affinity(const struct reader *rd, const json_t *spec, struct serv
 static int parse_service(const struct reader *rd, const json_t *tree, struct object *obj)
 {
 	struct service *svc = &obj->service;
-	const char *external, *internal, *forwarding, *cilium, *algorithm, *cilium_algorithm;
+	const char *forwarding, *cilium, *algorithm, *cilium_algorithm;
 	const json_t *spec, *ports, *value;
 	json_int_t check_port;
 	size_t i;
 	int r;
 
+	svc->other_proxy = other_proxy(tree);
 	if ((r = field_typed(rd, tree, "", "spec", JSON_OBJECT, &spec)) < 0 ||
 	    (r = svc_type(rd, spec, &svc->type)) < 0 ||
-	    (r = field_str(rd, spec, "spec.", "externalTrafficPolicy", &external)) < 0 ||
-	    (r = field_str(rd, spec, "spec.", "internalTrafficPolicy", &internal)) < 0 ||
+	    (r = svc_word(rd, spec, "externalTrafficPolicy", "Cluster", "Local",
+			  &svc->external_local)) < 0 ||
+	    (r = svc_word(rd, spec, "internalTrafficPolicy", "Cluster", "Local",
+			  &svc->internal_local)) < 0 ||
 	    (r = field_bool(rd, spec, "spec.", "publishNotReadyAddresses", false,
 			    &svc->publish_not_ready)) < 0 ||
 	    (r = field_int(rd, spec, "spec.", "healthCheckNodePort", 0, 65535, &check_port)) < 0 ||
@@ -281,11 +300,8 @@ static int parse_service(const struct reader *rd, const json_t *tree, struct obj
 	    (r = field_annotation(rd, tree, MODEL_ALGORITHM_CILIUM, &cilium_algorithm)) < 0 ||
 	    (r = field_typed(rd, spec, "spec.", "ports", JSON_ARRAY, &ports)) < 0)
 		return r;
-	svc->other_proxy = other_proxy(tree);
 	svc->forwarding = kube_forwarding(forwarding, cilium);
 	svc->algorithm = kube_algorithm(algorithm, cilium_algorithm);
-	svc->external_local = strcmp(external, "Local") == 0;
-	svc->internal_local = strcmp(internal, "Local") == 0;
 	svc->health_check_node_port = check_port;
 	if (check_port && (r = field_dup(rd, json_object_get(tree, "metadata"), "metadata.", "uid",
 					 &svc->uid)) < 0)

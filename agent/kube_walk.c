@@ -170,6 +170,34 @@ static int walk_list(const json_t *tree, const char *kind, const struct kube_sin
 	return 0;
 }
 
+/* A version of a kind's group that is not read. Other groups' kinds may have the same name. */
+static bool other_version(const char *api, enum model_kind kind)
+{
+	const char *own = kube_kind_api(kind), *slash = strchr(own, '/');
+
+	return strcmp(api, own) != 0 &&
+	       (!strchr(api, '/') || (slash && strncmp(api, own, slash + 1 - own) == 0));
+}
+
+static int walk_kind(enum model_kind kind, const char *api, const json_t *tree,
+		     const struct kube_sink *sink)
+{
+	struct kube_ident ident = { .kind = kube_kind_name(kind), .ns = "", .name = "" };
+	struct wag_err err;
+	const struct reader rd = { .sink = sink, .ident = &ident, .err = &err };
+
+	if (!api || strcmp(api, kube_kind_api(kind)) == 0)
+		return walk_object(kind, tree, sink);
+	if (!other_version(api, kind))
+		return 0;
+	if (kube_read_ident(&rd, tree, false) == 0)
+		field_bad(&rd, json_object_get(tree, "apiVersion"),
+			  "apiVersion: \"%.64s\" is not %s, the one that is read", api,
+			  kube_kind_api(kind));
+	sink->bad(sink->ctx, &ident, &err);
+	return 0;
+}
+
 static int walk_tree(const json_t *tree, const char *list_kind, const struct kube_sink *sink,
 		     int depth)
 {
@@ -188,9 +216,8 @@ static int walk_tree(const json_t *tree, const char *list_kind, const struct kub
 		return 0;
 	}
 	for (int k = 0; k < MODEL_KINDS; k++) {
-		if (strcmp(kind, kube_kind_name(k)) == 0 &&
-		    (!api || strcmp(api, kube_kind_api(k)) == 0))
-			return walk_object(k, tree, sink);
+		if (strcmp(kind, kube_kind_name(k)) == 0)
+			return walk_kind(k, api, tree, sink);
 	}
 	if (strcmp(kind, "Endpoints") == 0 && (!api || strcmp(api, "v1") == 0))
 		return walk_legacy(tree, sink);

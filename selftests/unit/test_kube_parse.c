@@ -387,6 +387,70 @@ static void test_a_bad_item_loses_no_other(void **state)
 	assert_non_null(strstr(seen.errors, "Service n/b: spec.type: \"Odd\" is unknown"));
 }
 
+static void turn(char *text, char from, char to)
+{
+	for (; *text; text++)
+		if (*text == from)
+			*text = to;
+}
+
+/* Of manifests nobody has looked at the fields before; what is meant must not be lost silently. */
+static void test_what_no_api_server_would_take(void **state)
+{
+#define A "'metadata':{'name':'a'}"
+#define SERVICE(more) "{'kind':'Service'," A ",'spec':{'clusterIP':'10.0.0.1'" more "}}"
+#define OF_API(kind, api) "{'kind':'" kind "','apiVersion':'" api "'," A "}"
+	static const struct {
+		const char *text, *why; /* NULL: taken, or passed over */
+	} cases[] = {
+		{ SERVICE(",'sessionAffinity':'None','externalTrafficPolicy':'Cluster'"), NULL },
+		{ SERVICE(",'sessionAffinity':'clientip'"),
+		  "Service default/a: spec.sessionAffinity: 'clientip' is not None or ClientIP" },
+		{ SERVICE(",'externalTrafficPolicy':'local'"),
+		  "spec.externalTrafficPolicy: 'local' is not Cluster or Local" },
+		{ SERVICE(",'internalTrafficPolicy':'Node'"),
+		  "spec.internalTrafficPolicy: 'Node' is not Cluster or Local" },
+		{ "{'kind':'Service','metadata':{'name':'a','labels':{"
+		  "'service.kubernetes.io/service-proxy-name':'x'}},"
+		  "'spec':{'type':'NodePort','ports':[{'port':80}]}}",
+		  NULL },
+		{ "{'kind':'Service'," A ",'spec':{'clusterIP':'None'},"
+		  "'status':{'loadBalancer':{'ingress':['1.2.3.4']}}}",
+		  "status.loadBalancer.ingress[0]: must be an object, is a string" },
+		{ "{'kind':'EndpointSlice'," A ",'addressType':'IPv4',"
+		  "'endpoints':[{'addresses':['10.0.0.1'],'hints':{'forZones':['a']}}]}",
+		  "endpoints[0].hints: must be an object" },
+		{ "{'kind':'Pod'," A ",'spec':{'containers':[{'ports':['http']}]}}",
+		  "spec.containers[0]: must be an object" },
+		{ OF_API("NetworkPolicy", "networking.k8s.io/v1beta1"),
+		  "NetworkPolicy a: apiVersion: 'networking.k8s.io/v1beta1' is not "
+		  "networking.k8s.io/v1" },
+		{ OF_API("NetworkPolicy", "v1"), "'v1' is not networking.k8s.io/v1" },
+		{ OF_API("EndpointSlice", "discovery.k8s.io/v1beta1"),
+		  "is not discovery.k8s.io/v1," },
+		{ OF_API("ClusterNetworkPolicy", "policy.networking.k8s.io/v1alpha1"),
+		  "is not policy.networking.k8s.io/v1alpha2" },
+		{ OF_API("Service", "serving.knative.dev/v1"), NULL },
+		{ OF_API("NetworkPolicy", "crd.projectcalico.org/v1"), NULL },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		_cleanup_(model_freep) struct model *m = NULL;
+		struct seen seen = { 0 };
+		char text[512];
+
+		assert_int_equal(model_new(&m), 0);
+		seen.model = m;
+		snprintf(text, sizeof(text), "%s", cases[i].text);
+		turn(text, '\'', '"');
+		walk(&seen, text, true);
+		turn(seen.errors, '"', '\'');
+		assert_int_equal(seen.bad, cases[i].why != NULL);
+		if (cases[i].why && !strstr(seen.errors, cases[i].why))
+			fail_msg("\"%s\", not \"%s\"", seen.errors, cases[i].why);
+	}
+}
+
 static void test_endpoints_become_slices(void **state)
 {
 	_cleanup_(model_freep) struct model *m = NULL;
@@ -481,6 +545,7 @@ int main(void)
 		cmocka_unit_test(test_times),
 		cmocka_unit_test(test_nil_conditions_mean_ready),
 		cmocka_unit_test(test_a_bad_item_loses_no_other),
+		cmocka_unit_test(test_what_no_api_server_would_take),
 		cmocka_unit_test(test_endpoints_become_slices),
 		cmocka_unit_test(test_status),
 		cmocka_unit_test(test_labels_and_hints),
