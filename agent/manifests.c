@@ -127,7 +127,10 @@ static int batch_read(struct manifests *m, struct file *f, struct batch *b, stru
 	if (r == 0 || r == -EISDIR || r == -EFBIG)
 		f->stamp = stamp_of(&st);
 	if (r < 0)
-		return wag_err_set(err, r, "cannot read: %s", strerror(-r));
+		return wag_err_set(err, r, "cannot read: %s",
+				   r == -EISDIR ? "it is no regular file" :
+				   r == -EFBIG	? "it is larger than 64 MiB; split it" :
+						  strerror(-r));
 	m->stats.bytes += size;
 	return batch_parse(b, text, size, has_suffix(f->name, ".json"), err);
 }

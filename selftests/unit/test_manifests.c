@@ -249,6 +249,25 @@ static void test_aliases_multiply_no_further(void **state)
 	assert_int_equal(port_of("a"), 80);
 }
 
+static void test_files_that_are_no_text(void **state)
+{
+	_cleanup_(manifests_freep) struct manifests *m = NULL;
+
+	assert_int_equal(manifests_new(&m, dir, model, &reporter), 0);
+	assert_int_equal(mkfifo(in_dir("a.yaml"), 0600), 0);
+	put("b.yaml", "");
+	assert_int_equal(truncate(in_dir("b.yaml"), (64 << 20) + 1), 0);
+	assert_int_equal(mkdir(in_dir("c.yaml"), 0700), 0);
+	put("d.yaml", service("d", 80));
+	assert_int_equal(manifests_scan(m, 0), 3);
+	assert_non_null(strstr(said, "/a.yaml: cannot read: it is no regular file\n"));
+	assert_non_null(strstr(said, "/b.yaml: cannot read: it is larger than 64 MiB; split it\n"));
+	assert_int_equal(port_of("d"), 80);
+	said[0] = 0;
+	assert_int_equal(manifests_scan(m, 0), 0);
+	assert_string_equal(said, "");
+}
+
 static void test_last_file_wins(void **state)
 {
 	_cleanup_(manifests_freep) struct manifests *m = NULL;
@@ -418,6 +437,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_a_broken_document_loses_no_other, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(test_aliases_multiply_no_further, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_files_that_are_no_text, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_last_file_wins, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_endpoints_yield_to_slices, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_hostile_texts, setup, teardown),
