@@ -310,6 +310,23 @@ static int read_network_policy(const struct reader *rd, const json_t *spec, stru
 
 /* ---- ClusterNetworkPolicy ---- */
 
+/* The API has the keys as one choice: whatever were left out here would be lost. */
+static int cnp_one_of(const struct reader *rd, const json_t *tree, const char *path,
+		      const char *const *keys)
+{
+	const char *found = NULL;
+
+	for (; *keys; keys++) {
+		if (!field_member(tree, *keys))
+			continue;
+		if (found)
+			return field_bad(rd, tree, "%s%s: stands beside %s, one is allowed", path,
+					 *keys, found);
+		found = *keys;
+	}
+	return 0;
+}
+
 static int cnp_pods(const struct reader *rd, const json_t *pods, const char *path,
 		    struct selector *ns, struct selector *obj)
 {
@@ -358,11 +375,13 @@ static int cnp_networks(const struct reader *rd, const json_t *list, const char 
 static int cnp_peer(const struct reader *rd, const json_t *tree, const char *path,
 		    struct policy_rule *rule)
 {
+	static const char *const kinds[] = { "namespaces", "pods", "nodes", "networks", NULL };
 	const json_t *namespaces, *pods, *nodes, *networks;
 	struct policy_peer *peer;
 	int r;
 
-	if ((r = field_typed(rd, tree, path, "namespaces", JSON_OBJECT, &namespaces)) < 0 ||
+	if ((r = cnp_one_of(rd, tree, path, kinds)) < 0 ||
+	    (r = field_typed(rd, tree, path, "namespaces", JSON_OBJECT, &namespaces)) < 0 ||
 	    (r = field_typed(rd, tree, path, "pods", JSON_OBJECT, &pods)) < 0 ||
 	    (r = field_typed(rd, tree, path, "nodes", JSON_OBJECT, &nodes)) < 0 ||
 	    (r = field_typed(rd, tree, path, "networks", JSON_ARRAY, &networks)) < 0)
@@ -384,11 +403,15 @@ static int cnp_peer(const struct reader *rd, const json_t *tree, const char *pat
 static int cnp_port(const struct reader *rd, const json_t *tree, const char *path, uint8_t proto,
 		    struct policy_rule *rule)
 {
+	static const char *const forms[] = { "number", "range", NULL };
 	json_int_t number = 0, first = 0, last = 0;
 	const json_t *port, *range;
+	char where[PATH_MAX_LEN];
 	int r;
 
+	snprintf(where, sizeof(where), "%.100sdestinationPort.", path);
 	if ((r = field_typed(rd, tree, path, "destinationPort", JSON_OBJECT, &port)) < 0 ||
+	    (r = cnp_one_of(rd, port, where, forms)) < 0 ||
 	    (r = field_int(rd, port, path, "number", 1, 65535, &number)) < 0 ||
 	    (r = field_typed(rd, port, path, "range", JSON_OBJECT, &range)) < 0 ||
 	    (r = field_int(rd, range, path, "start", 1, 65535, &first)) < 0 ||
@@ -413,12 +436,14 @@ static int cnp_protocol(const struct reader *rd, const json_t *tree, const char 
 		const char *key;
 		uint8_t proto;
 	} protos[] = { { "tcp", IPPROTO_TCP }, { "udp", IPPROTO_UDP }, { "sctp", IPPROTO_SCTP } };
+	static const char *const forms[] = { "destinationNamedPort", "tcp", "udp", "sctp", NULL };
 	struct policy_port *at;
 	const json_t *proto;
 	const char *name;
-	int r = field_str(rd, tree, path, "destinationNamedPort", &name);
+	int r;
 
-	if (r < 0)
+	if ((r = cnp_one_of(rd, tree, path, forms)) < 0 ||
+	    (r = field_str(rd, tree, path, "destinationNamedPort", &name)) < 0)
 		return r;
 	if (name[0]) {
 		at = add_port(rule, 0, 0, 0);
@@ -476,6 +501,7 @@ static int cnp_rule(const struct reader *rd, const json_t *tree, const char *pat
 
 static int cnp_head(const struct reader *rd, const json_t *spec, struct policy *p)
 {
+	static const char *const kinds[] = { "namespaces", "pods", NULL };
 	const json_t *subject, *namespaces, *pods;
 	json_int_t priority;
 	const char *tier;
@@ -484,6 +510,7 @@ static int cnp_head(const struct reader *rd, const json_t *spec, struct policy *
 	if ((r = field_str(rd, spec, "spec.", "tier", &tier)) < 0 ||
 	    (r = field_int(rd, spec, "spec.", "priority", 0, 1000, &priority)) < 0 ||
 	    (r = field_typed(rd, spec, "spec.", "subject", JSON_OBJECT, &subject)) < 0 ||
+	    (r = cnp_one_of(rd, subject, "spec.subject.", kinds)) < 0 ||
 	    (r = field_typed(rd, subject, "spec.subject.", "namespaces", JSON_OBJECT,
 			     &namespaces)) < 0 ||
 	    (r = field_typed(rd, subject, "spec.subject.", "pods", JSON_OBJECT, &pods)) < 0)

@@ -86,6 +86,7 @@ static void test_network_policies(void **state)
 }
 
 #define DENY(peers) ",\"ingress\":[{\"action\":\"Deny\"" peers "}]"
+#define PROTOCOL(protocol) ",\"from\":[{\"namespaces\":{}}],\"protocols\":[{" protocol "}]"
 #define HEAD "\"tier\":\"Admin\",\"priority\":1,\"subject\":{\"namespaces\":{}}"
 
 static void test_cluster_network_policies(void **state)
@@ -103,6 +104,20 @@ static void test_cluster_network_policies(void **state)
 		  "spec.egress[0].to: must name a peer" },
 		{ HEAD ",\"egress\":[{\"action\":\"Deny\",\"to\":[{\"networks\":[]}]}]",
 		  "spec.egress[0].to[0].networks: must not be empty" },
+		{ HEAD DENY(",\"from\":[{\"namespaces\":{},\"pods\":{}}]"),
+		  "spec.ingress[0].from[0].pods: stands beside namespaces, one is allowed" },
+		{ HEAD DENY(",\"from\":[{\"pods\":{},\"networks\":[\"10.0.0.0/8\"]}]"),
+		  "from[0].networks: stands beside pods" },
+		{ HEAD DENY(PROTOCOL("\"tcp\":{},\"udp\":null")), NULL },
+		{ HEAD DENY(PROTOCOL("\"tcp\":{},\"udp\":{}")),
+		  "protocols[0].udp: stands beside tcp" },
+		{ HEAD DENY(PROTOCOL("\"destinationNamedPort\":\"web\",\"udp\":{}")),
+		  "protocols[0].udp: stands beside destinationNamedPort" },
+		{ HEAD DENY(PROTOCOL("\"tcp\":{\"destinationPort\":{\"number\":80,\"range\":"
+				     "{\"start\":1,\"end\":9}}}")),
+		  "protocols[0].destinationPort.range: stands beside number" },
+		{ "\"tier\":\"Admin\",\"priority\":1,\"subject\":{\"namespaces\":{},\"pods\":{}}",
+		  "spec.subject.pods: stands beside namespaces" },
 		{ "\"tier\":\"Admin\",\"subject\":{\"namespaces\":{}}",
 		  "spec.priority: is missing" },
 	};
