@@ -7,11 +7,6 @@
 
 #include "compile_policy_internal.h"
 
-/* More than this no table holds, whatever it is made of: not even tried. */
-#define POLICY_PEERS_MAX 20000
-#define POLICY_PORTS_MAX 2000
-#define ONE_BY_ONE 4 /* rounds */
-
 static const size_t key_sizes[POLICY_TABLES] = {
 	[POLICY_IPCACHE] = sizeof(struct wag_ipcache_key),
 	[POLICY_POD] = sizeof(struct wag_policy_key),
@@ -79,7 +74,10 @@ static struct wag_rule_name name_of(const struct pol *pol, enum policy_dir dir, 
 	return name;
 }
 
-/* Round and round, so that a number that was given back rests. Too many are told by too_much(). */
+/*
+ * Round and round, so that a number that was given back rests. Too many are told by
+ * table_too_small().
+ */
 static uint32_t rule_number(struct policy_compiler *c)
 {
 	const void *taken;
@@ -207,7 +205,7 @@ static int pol_rules(struct policy_compiler *c, struct pol *pol, enum policy_dir
 	return r;
 }
 
-static int pol_install(struct policy_compiler *c, struct pol *pol, struct policy *p)
+int pol_install(struct policy_compiler *c, struct pol *pol, struct policy *p)
 {
 	int r;
 
@@ -256,24 +254,6 @@ static int policy_change(struct policy_compiler *c, const struct object *obj, bo
 	pol->queued = true;
 	c->pols_queued = true;
 	return 0;
-}
-
-/* How much of the tables a policy may take, roughly. */
-static size_t weight(const struct policy *p, size_t *ret_ports)
-{
-	size_t peers = 0, ports = 0;
-
-	for (int d = 0; d < POLICY_DIRS; d++) {
-		for (size_t i = 0; i < p->n_rules[d]; i++) {
-			const struct policy_rule *rule = &p->rules[d][i];
-
-			ports += rule->n_ports;
-			for (size_t k = 0; k < rule->n_peers; k++)
-				peers += 1 + rule->peers[k].n_excepts;
-		}
-	}
-	*ret_ports = ports;
-	return peers + ports;
 }
 
 /* ---- what the caller tells ---- */
@@ -358,42 +338,6 @@ void policy_compiler_endpoint_gone(struct policy_compiler *c, uint32_t ep_id)
 
 /* ---- a run ---- */
 
-struct refusal {
-	policy_refused_fn fn;
-	void *ctx;
-};
-
-static int refuse(struct policy_compiler *c, struct pol *pol, const char *why,
-		  const struct refusal *to)
-{
-	int r = pol->policy == pol->before ? 0 : pol_install(c, pol, pol->before);
-
-	pol->refused = true;
-	if (r < 0 || (pol->why && strcmp(pol->why, why) == 0))
-		return r;
-	free(pol->why);
-	pol->why = strdup(why);
-	if (!pol->why)
-		return -ENOMEM;
-	if (to->fn)
-		to->fn(pol->key, pol->name, why, pol->before, to->ctx);
-	return 0;
-}
-
-/* Why it is not even tried; NULL: it may fit. */
-static const char *hopeless(const struct policy *p, char *buf, size_t size)
-{
-	size_t ports, peers = weight(p, &ports) - ports;
-
-	if (p->unreadable)
-		return p->unreadable;
-	if (peers <= POLICY_PEERS_MAX && ports <= POLICY_PORTS_MAX)
-		return NULL;
-	snprintf(buf, size, "it has %zu peers and %zu ports; %d and %d are the most of one policy",
-		 peers, ports, POLICY_PEERS_MAX, POLICY_PORTS_MAX);
-	return buf;
-}
-
 static int install_queued(struct policy_compiler *c, const struct refusal *to)
 {
 	struct pol *pol, *tmp;
@@ -407,9 +351,9 @@ static int install_queued(struct policy_compiler *c, const struct refusal *to)
 			continue;
 		pol->before = policy_ref(pol->policy);
 		pol->refused = false;
-		why = pol->wanted ? hopeless(pol->wanted, buf, sizeof(buf)) : NULL;
+		why = pol->wanted ? pol_hopeless(pol->wanted, buf, sizeof(buf)) : NULL;
 		if (why) {
-			r = refuse(c, pol, why, to);
+			r = pol_refuse(c, pol, why, to);
 			continue;
 		}
 		r = pol_install(c, pol, pol->wanted);
@@ -418,7 +362,7 @@ static int install_queued(struct policy_compiler *c, const struct refusal *to)
 	return r;
 }
 
-static int update(struct policy_compiler *c)
+int policies_update(struct policy_compiler *c)
 {
 	int r = identities_update(c);
 
@@ -427,51 +371,6 @@ static int update(struct policy_compiler *c)
 	if (r == 0)
 		identities_sweep(c);
 	return r;
-}
-
-/* NULL: everything fits. */
-static const char *too_much(const struct policy_compiler *c)
-{
-	static const char *const names[POLICY_TABLES] = {
-		[POLICY_IPCACHE] = "wag_ipcache", [POLICY_POD] = "wag_policy",
-		[POLICY_RULE] = "wag_rule",	  [POLICY_PORT] = "wag_port",
-		[POLICY_PORT_EXACT] = "wag_port_exact",
-	};
-
-	for (int t = 0; t < POLICY_TABLES; t++)
-		if (c->tables[t].n_desired > c->limits.entries[t])
-			return names[t];
-	if (c->names.n_desired > WAG_RULES_MAX - 1)
-		return "wag_rule_name";
-	return HASH_COUNT(c->identities) > c->limits.identities ? "identities" : NULL;
-}
-
-static struct pol *heaviest(struct policy_compiler *c)
-{
-	struct pol *pol, *tmp, *found = NULL;
-	size_t most = 0, ports;
-
-	HASH_ITER(hh, c->pols, pol, tmp) {
-		size_t w = pol->installed ? weight(pol->policy, &ports) + 1 : 0;
-
-		if (w > most) {
-			most = w;
-			found = pol;
-		}
-	}
-	return found;
-}
-
-/* Those that did not fit may, now that another one goes. */
-static void queue_refused(struct policy_compiler *c)
-{
-	struct pol *pol, *tmp;
-	bool some = false;
-
-	HASH_ITER(hh, c->pols, pol, tmp)
-		some |= pol->queued && !pol->wanted;
-	HASH_ITER(hh, c->pols, pol, tmp)
-		pol->queued |= some && pol->refused;
 }
 
 static void settle(struct policy_compiler *c)
@@ -495,38 +394,6 @@ static void settle(struct policy_compiler *c)
 	}
 }
 
-static unsigned count_installed(const struct policy_compiler *c)
-{
-	struct pol *pol, *tmp;
-	unsigned n = 0;
-
-	HASH_ITER(hh, c->pols, pol, tmp)
-		n += pol->installed;
-	return n;
-}
-
-/* Of those that came last the heaviest go: one by one, and when that does not help by halves. */
-static int make_it_fit(struct policy_compiler *c, const struct refusal *to)
-{
-	const char *what;
-	struct pol *pol;
-	char why[128];
-	int r = 0;
-
-	for (unsigned round = 0; r == 0 && (what = too_much(c)) && heaviest(c); round++) {
-		unsigned n = round < ONE_BY_ONE ? 1 : (count_installed(c) + 1) / 2;
-
-		snprintf(why, sizeof(why), "with it, %s would be full", what);
-		for (unsigned i = 0; i < n && r == 0 && (pol = heaviest(c)); i++) {
-			pol->installed = false;
-			r = refuse(c, pol, why, to);
-		}
-		if (r == 0)
-			r = update(c);
-	}
-	return r;
-}
-
 int policy_compiler_run(struct policy_compiler *c, policy_refused_fn refused, void *ctx)
 {
 	const struct refusal to = { refused, ctx };
@@ -534,18 +401,18 @@ int policy_compiler_run(struct policy_compiler *c, policy_refused_fn refused, vo
 
 	policy_compiler_wants_pods(c);
 	if (c->pols_queued) {
-		queue_refused(c);
+		pols_queue_refused(c);
 		r = install_queued(c, &to);
 	}
 	if (r == 0)
-		r = update(c);
+		r = policies_update(c);
 	if (r == 0)
-		r = make_it_fit(c, &to);
+		r = pols_make_fit(c, &to);
 	if (r < 0)
 		return r;
 	if (c->pols_queued)
 		settle(c);
-	c->full = too_much(c);
+	c->full = table_too_small(c);
 	return c->full ? -E2BIG : 0;
 }
 

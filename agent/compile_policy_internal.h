@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Between the files that make up the policy compiler:
- *   compile_policy.c    policies: what is told, what is in force, what is refused
+ *   compile_policy.c    policies: what is told, what is in force
+ *   compile_refusal.c   those that cannot be read or do not fit
  *   compile_peers.c	 which namespaces, pods and nodes the rules' selectors select
  *   compile_identity.c  whose an address is: pods and nodes, identities
  *   compile_cidr.c	 prefixes between the rules' CIDRs
@@ -220,6 +221,26 @@ _Static_assert(IDENTITIES_DEFAULT <= UINT16_MAX, "wag_policy.identity");
 
 int number_take(struct numbers *n, uint32_t *ret);
 void number_give(struct numbers *n, uint32_t i);
+
+/* compile_policy.c */
+int pol_install(struct policy_compiler *c, struct pol *pol, struct policy *p);
+int policies_update(struct policy_compiler *c); /* the tables say what is installed */
+
+/* compile_refusal.c */
+struct refusal {
+	policy_refused_fn fn;
+	void *ctx;
+};
+/* Why it is not even tried; NULL: it may fit. */
+const char *pol_hopeless(const struct policy *p, char *buf, size_t size);
+/* What was in force before stays, and to is told once. */
+int pol_refuse(struct policy_compiler *c, struct pol *pol, const char *why,
+	       const struct refusal *to);
+const char *table_too_small(const struct policy_compiler *c); /* NULL: everything fits */
+/* Those that did not fit may, now that another one goes. */
+void pols_queue_refused(struct policy_compiler *c);
+/* Of those that came last the heaviest go: one by one, and when that does not help by halves. */
+int pols_make_fit(struct policy_compiler *c, const struct refusal *to);
 
 /* compile_peers.c */
 int ns_sel_get(struct policy_compiler *c, struct policy *p, const struct selector *sel,
