@@ -20,6 +20,12 @@ struct builder {
 	char *text;
 };
 
+/* Of NodePorts, by "IPv6?". */
+static const struct wag_addr any_addrs[2] = {
+	{ .b = { [10] = 0xff, [11] = 0xff } },
+	{ .w = { 0 } },
+};
+
 static bool has_family(const struct service *svc, bool v6)
 {
 	for (size_t i = 0; i < svc->n_cluster_ips; i++)
@@ -77,25 +83,36 @@ static void add_frontend(struct builder *b, struct svc_table_port *port,
 	b->frontends++;
 }
 
+/* An address of the Service: of the family, and not the one that stands for all of the node's. */
+static void add_address(struct builder *b, struct svc_table_port *port,
+			const struct wag_addr *addr, uint16_t number, uint32_t flag)
+{
+	bool v6 = port->family == 6;
+
+	if (wag_addr_is_v4(addr) == v6)
+		return;
+	if (wag_addr_equal(addr, &any_addrs[v6]))
+		b->table->remark = "0.0.0.0 and :: are no addresses of a Service: not served";
+	else
+		add_frontend(b, port, addr, number, flag);
+}
+
 static void add_frontends(struct builder *b, struct svc_table_port *port,
-			  const struct svc_port *from, bool v6)
+			  const struct svc_port *from)
 {
 	const struct service *svc = b->svc;
-	struct wag_addr any = { .w = { 0, 0, v6 ? 0 : htonl(WAG_V4MAPPED_W2), 0 } };
 
 	for (size_t i = 0; i < svc->n_cluster_ips; i++)
-		if (wag_addr_is_v4(&svc->cluster_ips[i]) != v6)
-			add_frontend(b, port, &svc->cluster_ips[i], from->port, WAG_SVC_CLUSTER_IP);
+		add_address(b, port, &svc->cluster_ips[i], from->port, WAG_SVC_CLUSTER_IP);
 	if (port->node_port)
-		add_frontend(b, port, &any, port->node_port, WAG_SVC_NODE_PORT);
+		add_frontend(b, port, &any_addrs[port->family == 6], port->node_port,
+			     WAG_SVC_NODE_PORT);
 	for (size_t i = 0; i < svc->n_external_ips; i++)
-		if (wag_addr_is_v4(&svc->external_ips[i]) != v6)
-			add_frontend(b, port, &svc->external_ips[i], from->port,
-				     WAG_SVC_EXTERNAL_IP);
+		add_address(b, port, &svc->external_ips[i], from->port, WAG_SVC_EXTERNAL_IP);
 	for (size_t i = 0; svc->type == SVC_LOAD_BALANCER && i < svc->n_lb_ips; i++)
-		if (!svc->lb_ips[i].proxy && wag_addr_is_v4(&svc->lb_ips[i].addr) != v6)
-			add_frontend(b, port, &svc->lb_ips[i].addr, from->port,
-				     WAG_SVC_LOAD_BALANCER);
+		if (!svc->lb_ips[i].proxy)
+			add_address(b, port, &svc->lb_ips[i].addr, from->port,
+				    WAG_SVC_LOAD_BALANCER);
 }
 
 static int range_compare(const void *a, const void *b)
@@ -232,7 +249,7 @@ static int add_port(struct builder *b, const struct svc_port *from, bool v6)
 	};
 	b->text += strlen(from->name) + 1;
 	add_ranges(b, port, v6);
-	add_frontends(b, port, from, v6);
+	add_frontends(b, port, from);
 	return choose_backends(b, port, from, v6);
 }
 
