@@ -425,6 +425,7 @@ static int look(struct manifests *m)
 	struct file *f, *tmp;
 	struct stat st;
 	DIR *dir;
+	int r;
 
 	dir = opendir(m->dir);
 	if (!dir)
@@ -442,8 +443,9 @@ static int look(struct manifests *m)
 		if (!same_content(stamp_of(&st), f->stamp))
 			f->stale = true;
 	}
+	r = -errno;
 	closedir(dir);
-	return 0;
+	return r;
 }
 
 static int by_name(const struct file *a, const struct file *b)

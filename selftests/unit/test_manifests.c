@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <dirent.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
@@ -19,6 +21,18 @@
 
 static char dir[64], said[8192];
 static struct model *model;
+
+static bool io_error; /* of the next readdir() */
+
+struct dirent *readdir(DIR *d)
+{
+	struct dirent *(*real)(DIR *) = (struct dirent * (*)(DIR *)) dlsym(RTLD_NEXT, "readdir64");
+
+	if (!io_error)
+		return real(d);
+	errno = EIO;
+	return NULL;
+}
 
 static uint64_t now_ms(void)
 {
@@ -268,6 +282,22 @@ static void test_files_that_are_no_text(void **state)
 	assert_string_equal(said, "");
 }
 
+/* A folder on a network: what of it was not listed is not gone. */
+static void test_a_folder_that_cannot_be_listed(void **state)
+{
+	_cleanup_(manifests_freep) struct manifests *m = NULL;
+
+	assert_int_equal(manifests_new(&m, dir, model, &reporter), 0);
+	put("a.yaml", service("a", 80));
+	assert_int_equal(manifests_scan(m, 0), 1);
+	io_error = true;
+	assert_int_equal(manifests_scan(m, 0), -EIO);
+	io_error = false;
+	assert_non_null(strstr(said, "Input/output error; what it held stays in force"));
+	assert_int_equal(port_of("a"), 80);
+	assert_int_equal(manifests_scan(m, 0), 0);
+}
+
 static void test_last_file_wins(void **state)
 {
 	_cleanup_(manifests_freep) struct manifests *m = NULL;
@@ -438,6 +468,8 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(test_aliases_multiply_no_further, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_files_that_are_no_text, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_a_folder_that_cannot_be_listed, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(test_last_file_wins, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_endpoints_yield_to_slices, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_hostile_texts, setup, teardown),
