@@ -104,18 +104,37 @@ static int batch_read_yaml(struct batch *b, const char *text, size_t size, bool 
 	return 0;
 }
 
+static size_t count_lines(const char *text, const char *end)
+{
+	size_t n = 0;
+
+	while (text < end)
+		n += *text++ == '\n';
+	return n;
+}
+
+/* One value or several in a row. */
 static int batch_read_json(struct batch *b, const char *text, size_t size, struct wag_err *err)
 {
+	const char *from = text, *end = text + size;
 	json_error_t at;
 	json_t *tree;
 	int r;
 
-	tree = json_loadb(text, size, JSON_REJECT_DUPLICATES, &at);
-	if (!tree)
-		return wag_err_set(err, -EINVAL, "line %d: %s", at.line, at.text);
-	r = batch_walk(b, tree);
-	json_decref(tree);
-	return r < 0 ? wag_err_set(err, r, "%s", strerror(-r)) : 0;
+	do {
+		tree = json_loadb(from, end - from,
+				  JSON_REJECT_DUPLICATES | JSON_DISABLE_EOF_CHECK, &at);
+		if (!tree)
+			return wag_err_set(err, -EINVAL, "line %zu: %s",
+					   count_lines(text, from) + at.line, at.text);
+		r = batch_walk(b, tree);
+		json_decref(tree);
+		if (r < 0)
+			return wag_err_set(err, r, "%s", strerror(-r));
+		for (from += at.position; from < end && strchr(" \t\r\n", *from); from++)
+			;
+	} while (from < end);
+	return 0;
 }
 
 /*

@@ -133,6 +133,26 @@ static void test_yaml_in_all_its_forms(void **state)
 	assert_int_equal(manifests_scan(m, 0), 0);
 }
 
+/* As kubectl reads them: one JSON object behind the other. */
+static void test_json_in_a_row(void **state)
+{
+#define META(name) "\"metadata\":{\"name\":\"" name "\"}"
+#define PORTS(port) "\"clusterIP\":\"10.0.0.1\",\"ports\":[{\"port\":" port "}]"
+#define ONE(name, port) "{\"kind\":\"Service\"," META(name) ",\n\"spec\":{" PORTS(port) "}}"
+	_cleanup_(manifests_freep) struct manifests *m = NULL;
+
+	assert_int_equal(manifests_new(&m, dir, model, &reporter), 0);
+	put("a.json", ONE("a", "80") "\n" ONE("b", "81") ONE("c", "82") "\n\n");
+	put("b.json", ONE("d", "83") "\n" ONE("e", "84") "\n]\n");
+	assert_int_equal(manifests_scan(m, 0), 2);
+	assert_int_equal(port_of("a"), 80);
+	assert_int_equal(port_of("b"), 81);
+	assert_int_equal(port_of("c"), 82);
+	assert_int_equal(port_of("d") + port_of("e"), 0);
+	assert_null(strstr(said, "/a.json"));
+	assert_non_null(strstr(said, "/b.json:5: "));
+}
+
 static void test_broken_keeps_what_was(void **state)
 {
 	_cleanup_(manifests_freep) struct manifests *m = NULL;
@@ -462,6 +482,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_yaml_in_all_its_forms, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_json_in_a_row, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_broken_keeps_what_was, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wrong_types_keep_what_was, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_broken_document_loses_no_other, setup,
