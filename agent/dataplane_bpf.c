@@ -206,7 +206,15 @@ int dataplane_delete(struct dataplane *dp, enum dp_table table, const void *keys
 
 int dataplane_visit(struct dataplane *dp, enum dp_table table, dataplane_visit_fn fn, void *ctx)
 {
-	return map_walk(dataplane_map_fd(dp, tables[table].name), fn, ctx);
+	int fd = dataplane_map_fd(dp, tables[table].name);
+	struct map_shape shape = { tables[table].key_size, tables[table].value_size };
+	struct bpf_map_info info;
+	int r = dp_map_info(fd, &info);
+
+	if (r < 0)
+		return r;
+	shape.max_entries = info.max_entries;
+	return map_walk(fd, &shape, fn, ctx);
 }
 
 struct wag_svc_state *dataplane_svc_state(struct dataplane *dp, size_t *ret_n)

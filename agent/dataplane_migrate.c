@@ -197,7 +197,9 @@ static int carry_one(const void *key, const void *value, void *ctx)
 
 static int carry_entries(struct carry *c)
 {
-	int r = map_walk(c->map->old_fd, carry_one, c);
+	const struct map_shape shape = { c->from.key_size, c->from.value_size,
+					 c->from.max_entries };
+	int r = map_walk(c->map->old_fd, &shape, carry_one, c);
 
 	return r == 0 && c->pairs ? flush_pairs(c) : r;
 }

@@ -212,7 +212,10 @@ int pinned_map_lookup(const struct pinned_map *map, const void *key, void *value
 
 int pinned_map_each(const struct pinned_map *map, map_walk_fn fn, void *ctx)
 {
-	return map_walk(map->fd, fn, ctx);
+	const struct map_shape shape = { map->info.key_size, pinned_map_value_bytes(map),
+					 map->info.max_entries };
+
+	return map_walk(map->fd, &shape, fn, ctx);
 }
 
 static int count_one(const void *key, const void *value, void *ctx)

@@ -94,7 +94,7 @@ int bpfsys_map_next_key(int fd, const void *key, void *next)
 	return bpfsys(BPF_MAP_GET_NEXT_KEY, &attr);
 }
 
-int bpfsys_map_lookup_batch(int fd, const uint32_t *at, uint32_t *next, void *keys, void *values,
+int bpfsys_map_lookup_batch(int fd, const void *at, void *next, void *keys, void *values,
 			    uint32_t *n)
 {
 	union bpf_attr attr;

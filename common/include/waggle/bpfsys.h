@@ -16,9 +16,10 @@ int bpfsys_map_delete(int fd, const void *key);
 int bpfsys_map_next_key(int fd, const void *key, void *next); /* key NULL: first; -ENOENT: end */
 /*
  * The next *n elements of a hash, or fewer; *n says how many. at: of the last call (NULL: the
- * beginning), and next where to go on. -ENOENT with the last of them, -ENOSPC: *n is too small.
+ * beginning), and next where to go on: as long as a key, and 4 bytes at least. -ENOENT with the
+ * last of them, -ENOSPC: *n is too small.
  */
-int bpfsys_map_lookup_batch(int fd, const uint32_t *at, uint32_t *next, void *keys, void *values,
+int bpfsys_map_lookup_batch(int fd, const void *at, void *next, void *keys, void *values,
 			    uint32_t *n);
 /*
  * One aligned 32-bit store at offset of element 0 of an mmapable array: what others write beside it
