@@ -33,18 +33,34 @@ void jout_raw(struct json_out *j, const char *text)
 	jout_format(j, "%s", text);
 }
 
+/* Bytes of the UTF-8 character here; 0: none, or one that an error's "%.64s" cut through. */
+static int char_bytes(const char *text)
+{
+	unsigned char c = *text;
+	int n = c < 0x80 ? 1 : c < 0xc2 ? 0 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : c < 0xf5 ? 4 : 0;
+
+	for (int i = 1; i < n; i++)
+		if ((text[i] & 0xc0) != 0x80)
+			return 0;
+	return n;
+}
+
 void jout_string(struct json_out *j, const char *text)
 {
 	jout_raw(j, "\"");
-	for (; *text; text++) {
+	while (*text) {
 		unsigned char c = *text;
+		int n = char_bytes(text);
 
-		if (c == '"' || c == '\\')
+		if (!n)
+			jout_raw(j, "\\ufffd");
+		else if (c == '"' || c == '\\')
 			jout_format(j, "\\%c", c);
 		else if (c < 0x20)
 			jout_format(j, "\\u%04x", c);
 		else
-			jout_format(j, "%c", c);
+			jout_format(j, "%.*s", n, text);
+		text += n ? n : 1;
 	}
 	jout_raw(j, "\"");
 }

@@ -79,6 +79,7 @@ def test_errors(world):
     node.error(4, "ADD", "c", pod, CNI_ARGS="X=1", says="IgnoreUnknown=1")
     node.error(4, "FROBNICATE", says="FROBNICATE")
     node.error(5, "ADD", "c", pod, conf={"stateDir": "/proc/none/state"}, says="state dir")
+    node.error(1, "ADD", "c", pod, conf={"cniVersion": "a" + "\u00e9" * 40}, says="a\u00e9")
     node.error(6, "ADD", "c", pod, conf="{", says="JSON")
     node.error(6, "ADD", "c", pod, conf=b" " * (1 << 20) + b"{}", says="1 MB")
     node.error(7, "ADD", "c", pod, conf={"mtu": 12}, says="mtu")
