@@ -165,13 +165,15 @@ static int dns_parse(json_t *root, struct cni_conf *conf, struct wag_err *err)
 static int prev_result_parse(json_t *root, struct cni_conf *conf, struct wag_err *err)
 {
 	json_t *prev = json_object_get(root, "prevResult");
+	int r;
 
 	if (!prev || json_is_null(prev))
 		return 0;
+	r = conf_result_parse(prev, "prevResult", &conf->prev, err);
+	if (r)
+		return r;
 	conf->prev_result = json_dumps(prev, JSON_COMPACT);
-	if (!conf->prev_result)
-		return wag_err_set(err, CNI_E_IO, "out of memory");
-	return conf_result_parse(prev, "prevResult", &conf->prev, err);
+	return conf->prev_result ? 0 : wag_err_set(err, CNI_E_IO, "out of memory");
 }
 
 static int prev_result_check(const struct cni_conf *conf, struct wag_err *err)

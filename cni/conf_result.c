@@ -8,6 +8,15 @@
 
 #include "conf.h"
 
+static int list_get(json_t *root, const char *key, const char *what, json_t **ret,
+		    struct wag_err *err)
+{
+	*ret = json_object_get(root, key);
+	if (*ret && !json_is_array(*ret) && !json_is_null(*ret))
+		return wag_err_set(err, CNI_E_DECODE, "%s: %s must be a list", what, key);
+	return 0;
+}
+
 /* Is interfaces[index] the container's? Without an index, the address is the container's. */
 static bool is_in_sandbox(json_t *root, json_t *index)
 {
@@ -24,9 +33,13 @@ static bool is_in_sandbox(json_t *root, json_t *index)
 static int addrs_parse(json_t *root, const char *what, struct conf_result *ret,
 		       struct wag_err *err)
 {
-	json_t *list = json_object_get(root, "ips"), *obj;
+	json_t *list, *obj;
 	size_t i;
+	int r;
 
+	r = list_get(root, "ips", what, &list, err);
+	if (r)
+		return r;
 	json_array_foreach(list, i, obj)
 	{
 		const char *text = json_string_value(json_object_get(obj, "address"));
@@ -49,9 +62,13 @@ static int addrs_parse(json_t *root, const char *what, struct conf_result *ret,
 static int routes_parse(json_t *root, const char *what, struct conf_result *ret,
 			struct wag_err *err)
 {
-	json_t *list = json_object_get(root, "routes"), *obj;
+	json_t *list, *obj;
 	size_t i;
+	int r;
 
+	r = list_get(root, "routes", what, &list, err);
+	if (r)
+		return r;
 	json_array_foreach(list, i, obj)
 	{
 		const char *text = json_string_value(json_object_get(obj, "dst"));
