@@ -12,7 +12,16 @@
 
 static const char *const versions[] = { CNI_VERSIONS };
 
-static int version_parse(json_t *root, struct cni_conf *conf, struct wag_err *err)
+static bool is_known_version(const char *text)
+{
+	for (size_t i = 0; i < sizeof(versions) / sizeof(versions[0]); i++)
+		if (strcmp(versions[i], text) == 0)
+			return true;
+	return false;
+}
+
+static int version_parse(json_t *root, enum conf_use use, struct cni_conf *conf,
+			 struct wag_err *err)
 {
 	json_t *v = json_object_get(root, "cniVersion");
 	const char *text = json_string_value(v);
@@ -22,11 +31,10 @@ static int version_parse(json_t *root, struct cni_conf *conf, struct wag_err *er
 	if (!text)
 		return wag_err_set(err, CNI_E_VERSION,
 				   "cniVersion: missing; write one of 0.3.1, 0.4.0, 1.0.0, 1.1.0");
-	for (size_t i = 0; i < sizeof(versions) / sizeof(versions[0]); i++) {
-		if (strcmp(versions[i], text) == 0) {
-			snprintf(conf->version, sizeof(conf->version), "%s", text);
-			return 0;
-		}
+	if (is_known_version(text) ||
+	    (use == CONF_VERSION && *text && strlen(text) < sizeof(conf->version))) {
+		memcpy(conf->version, text, strlen(text) + 1);
+		return 0;
 	}
 	return wag_err_set(err, CNI_E_VERSION,
 			   "cniVersion \"%.32s\" is not supported; use one of 0.3.1, 0.4.0, 1.0.0, "
@@ -292,7 +300,7 @@ int conf_parse(const char *text, size_t size, enum conf_use use, struct cni_conf
 	if (!json_is_object(root))
 		return wag_err_set(err, CNI_E_DECODE,
 				   "the network configuration on stdin is not a JSON object");
-	r = version_parse(root, ret, err);
+	r = version_parse(root, use, ret, err);
 	if (r || use == CONF_VERSION)
 		return r;
 	r = use_check(ret, use, err);

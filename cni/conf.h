@@ -70,7 +70,7 @@ struct conf_attachment {
 };
 
 struct cni_conf {
-	char version[8];
+	char version[16];
 	char name[128];
 	char pin_dir[256];
 	char state_dir[256];
@@ -91,7 +91,7 @@ struct cni_conf {
 };
 
 enum conf_use {
-	CONF_VERSION, /* cniVersion is enough */
+	CONF_VERSION, /* cniVersion is enough, and may be one we do not speak */
 	CONF_DEL,     /* a broken section must not keep a container from going away */
 	CONF_CHECK,   /* as DEL, and prevResult */
 	CONF_GC,      /* as DEL, and the attachments */

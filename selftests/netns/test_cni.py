@@ -66,6 +66,8 @@ def test_result_shapes(world):
 def test_errors(world):
     node, pod = Node(world, "errors"), world.netns("err")
     node.error(1, "ADD", "c", pod, conf={"cniVersion": "0.1.0"}, says="0.1.0")
+    said = node.ok("VERSION", conf={"cniVersion": "1.2.0"})
+    assert said == {"cniVersion": "1.2.0", "supportedVersions": VERSIONS}, said
     node.error(2, "ADD", "c", pod, conf={"ipam": {"subnet": "x"}}, says="ipam.subnet")
     node.error(2, "ADD", "c", pod, conf={"prevResult": {}}, says="first plugin")
     node.error(3, "ADD", "c", "/run/netns/none-such", says="none-such")

@@ -144,6 +144,10 @@ static void test_del_does_not_need_ipam(void **state)
 	assert_int_equal(conf_parse("{\"cniVersion\":\"0.4.0\"}", 22, CONF_VERSION, &conf, &err),
 			 0);
 	assert_string_equal(conf.version, "0.4.0");
+	/* Who asks which versions there are may speak a later one. */
+	assert_int_equal(conf_parse("{\"cniVersion\":\"1.2.0\"}", 22, CONF_VERSION, &conf, &err),
+			 0);
+	assert_string_equal(conf.version, "1.2.0");
 }
 
 static void test_runtime_config(void **state)
