@@ -137,12 +137,49 @@ static int take_next(struct job *job, struct ipam *ipam, const struct conf_set *
 	return 0;
 }
 
+static bool has_set(const struct cni_conf *conf, bool v4)
+{
+	for (unsigned i = 0; i < conf->set_count; i++)
+		if (wag_addr_is_v4(&conf->sets[i].ranges[0].subnet) == v4)
+			return true;
+	return false;
+}
+
+/* Each address asked for is one that can be given. */
+static int wanted_check(const struct job *job, struct wag_err *err)
+{
+	const struct conf_runtime *runtime = &job->conf.runtime;
+	char text[WAG_ADDR_TEXT];
+
+	for (unsigned i = 0; i < runtime->ip_count; i++) {
+		const struct wag_addr *addr = &runtime->ips[i];
+		bool v4 = wag_addr_is_v4(addr);
+		int family = v4 ? 4 : 6;
+
+		wag_addr_format(addr, text);
+		if (!has_set(&job->conf, v4))
+			return wag_err_set(err, CNI_E_CONFIG,
+					   "runtimeConfig.ips: %s is IPv%d, and this node's pods "
+					   "have no IPv%d range",
+					   text, family, family);
+		if (wanted_addr(job, v4) != addr)
+			return wag_err_set(err, CNI_E_CONFIG,
+					   "runtimeConfig.ips: %s is a second IPv%d address: a pod "
+					   "gets one a family",
+					   text, family);
+	}
+	return 0;
+}
+
 static int own_addresses(struct job *job, struct wag_err *err)
 {
 	const struct ipam_owner owner = { job->rec.container_id, job->rec.ifname };
 	_cleanup_(ipam_done) struct ipam ipam = { .lock_fd = -1 };
 	int r;
 
+	r = wanted_check(job, err);
+	if (r)
+		return r;
 	r = ipam_init(&ipam, job->conf.state_dir, job->boot_id, ipam_now_ms());
 	if (r < 0)
 		return state_fail(job, r, err);

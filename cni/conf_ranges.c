@@ -34,9 +34,11 @@ static int offset_parse(json_t *obj, const char *key, const struct ipam_range *r
 	if (!wag_addr_in_cidr(&addr, &range->subnet, range->bits) ||
 	    (!wag_addr_is_v4(&addr) && addr.d[0] != range->subnet.d[0]))
 		return wag_err_set(err, CNI_E_CONFIG,
-				   "ipam.ranges: %s %.64s lies outside of subnet %s/%u%s", key,
-				   json_string_value(v), wag_addr_format(&range->subnet, text),
-				   range->bits, range->bits < 64 ? " (its first /64)" : "");
+				   "ipam.ranges: %s %.64s lies outside of %ssubnet %s/%u", key,
+				   json_string_value(v),
+				   !wag_addr_is_v4(&addr) && range->bits < 64 ? "the first /64 of "
+									      : "",
+				   wag_addr_format(&range->subnet, text), range->bits);
 	*ret = low_bits(&addr) - low_bits(&range->subnet);
 	return 0;
 }

@@ -43,7 +43,8 @@ static int protocol_parse(json_t *obj, uint8_t *ret, struct wag_err *err)
 
 static int port_parse(json_t *obj, struct conf_port *ret, struct wag_err *err)
 {
-	const char *addr = json_string_value(json_object_get(obj, "hostIP"));
+	json_t *host_ip = json_object_get(obj, "hostIP");
+	const char *addr = json_string_value(host_ip);
 	int r;
 
 	r = port_number(obj, "hostPort", &ret->host_port, err);
@@ -53,6 +54,9 @@ static int port_parse(json_t *obj, struct conf_port *ret, struct wag_err *err)
 		r = protocol_parse(obj, &ret->proto, err);
 	if (r)
 		return r;
+	if (host_ip && !addr && !json_is_null(host_ip))
+		return wag_err_set(err, CNI_E_CONFIG,
+				   "runtimeConfig.portMappings: hostIP must be an address, as text");
 	ret->has_addr = addr && *addr;
 	if (ret->has_addr && wag_addr_parse(addr, &ret->addr) < 0)
 		return wag_err_set(err, CNI_E_CONFIG,
@@ -141,15 +145,13 @@ static int ips_parse(json_t *list, struct conf_runtime *ret, struct wag_err *err
 				   CONF_IPS);
 	json_array_foreach(list, i, v)
 	{
-		char text[WAG_ADDR_TEXT];
+		const char *text = json_is_string(v) ? json_string_value(v) : "";
+		unsigned bits;
 
 		/* A prefix length may follow; a pod's address stands for itself. */
-		snprintf(text, sizeof(text), "%s", json_is_string(v) ? json_string_value(v) : "");
-		text[strcspn(text, "/")] = '\0';
-		if (wag_addr_parse(text, &ret->ips[i]) < 0)
+		if (wag_cidr_parse(text, &ret->ips[i], &bits) < 0)
 			return wag_err_set(err, CNI_E_CONFIG,
-					   "runtimeConfig.ips: \"%.64s\" is no address",
-					   json_is_string(v) ? json_string_value(v) : "");
+					   "runtimeConfig.ips: \"%.64s\" is no address", text);
 		ret->ip_count++;
 	}
 	return 0;

@@ -383,6 +383,12 @@ def test_mac_and_ips(world):
     node.ok("CHECK", "a", a)
     node.error(11, "ADD", "b", b, conf=conf, says="10.77.0.99 belongs to another container")
     node.error(7, "ADD", "b", b, conf={"runtimeConfig": {"ips": ["10.99.0.1"]}}, says="10.99.0.1")
+    node.error(7, "ADD", "b", b, conf={"runtimeConfig": {"ips": ["10.77.0.97", "10.77.0.98"]}},
+               says="10.77.0.98 is a second IPv4 address")
+    only4 = Node(world, "wish4", v6=None)
+    only4.error(7, "ADD", "b", b, conf={"runtimeConfig": {"ips": ["fd77::98"]}},
+                says="fd77::98 is IPv6, and this node's pods have no IPv6 range")
+    assert not only4.records() and not only4.leased()
     half = node.ok("ADD", "b", b, conf={"runtimeConfig": {"ips": ["10.77.0.98"]}})
     assert addresses(half)[0] == "10.77.0.98" and addresses(half)[1].startswith("fd77::"), half
     for cid, pod in (("a", a), ("b", b)):
