@@ -350,6 +350,14 @@ static int add_prepare(struct job *job, struct wag_err *err)
 	return r ? r : job_open(job, err);
 }
 
+static int add_print(const struct job *job, struct wag_err *err)
+{
+	int r = job->conf.chained ? result_print_text(job->conf.prev_result)
+				  : result_print(&job->conf, &job->rec, job->dns);
+
+	return r < 0 ? wag_err_set(err, CNI_E_IO, "stdout: %s", strerror(-r)) : 0;
+}
+
 int cmd_add(struct job *job, struct wag_err *err)
 {
 	struct wag_err ignored = { 0 };
@@ -361,12 +369,10 @@ int cmd_add(struct job *job, struct wag_err *err)
 	if (r)
 		return r;
 	r = add_steps(job, err);
-	if (r) {
-		/* The first error is the one to tell; what stays here, DEL will take. */
+	if (!r)
+		r = add_print(job, err);
+	/* The first error is the one to tell; what stays here, DEL will take. */
+	if (r)
 		tear_down(job, true, &ignored);
-		return r;
-	}
-	r = job->conf.chained ? result_print_text(job->conf.prev_result)
-			      : result_print(&job->conf, &job->rec, job->dns);
-	return r < 0 ? wag_err_set(err, CNI_E_IO, "stdout: %s", strerror(-r)) : 0;
+	return r;
 }

@@ -10,9 +10,9 @@
 #include "result.h"
 #include "wire.h"
 
-static int write_all(const char *text, size_t size)
+static int write_all(const char *text)
 {
-	for (size_t at = 0; at < size;) {
+	for (size_t at = 0, size = strlen(text); at < size;) {
 		ssize_t n = write(STDOUT_FILENO, text + at, size - at);
 
 		if (n < 0 && errno != EINTR)
@@ -25,14 +25,14 @@ static int write_all(const char *text, size_t size)
 
 static int flush(const struct json_out *j)
 {
-	return j->overflow ? -EMSGSIZE : write_all(j->buf, j->len);
+	return j->overflow ? -EMSGSIZE : write_all(j->buf);
 }
 
 int result_print_text(const char *json)
 {
-	int r = write_all(json, strlen(json));
+	int r = write_all(json);
 
-	return r < 0 ? r : write_all("\n", 1);
+	return r < 0 ? r : write_all("\n");
 }
 
 static bool has_old_ips(const struct cni_conf *conf)
@@ -116,6 +116,7 @@ static void put_routes(struct json_out *j, const struct cni_conf *conf, const st
 int result_print(const struct cni_conf *conf, const struct record *rec, const char *dns)
 {
 	struct json_out j;
+	int r;
 
 	jout_init(&j);
 	jout_raw(&j, "{\"cniVersion\":");
@@ -123,8 +124,12 @@ int result_print(const struct cni_conf *conf, const struct record *rec, const ch
 	put_interfaces(&j, conf, rec);
 	put_ips(&j, conf, rec);
 	put_routes(&j, conf, rec);
-	jout_format(&j, ",\"dns\":%s}\n", conf->dns ? conf->dns : dns ? dns : "{}");
-	return flush(&j);
+	jout_raw(&j, ",\"dns\":");
+	r = flush(&j);
+	/* As long as somebody wrote it. */
+	if (r == 0)
+		r = write_all(conf->dns ? conf->dns : dns ? dns : "{}");
+	return r < 0 ? r : write_all("}\n");
 }
 
 int result_print_versions(const char *version)

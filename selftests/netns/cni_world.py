@@ -87,7 +87,8 @@ class Node:
         sh("bpftool", "map", "delete", "pinned", f"{self.pins}/maps/{name}", "key", "hex",
            *(f"{b:02x}" for b in key))
 
-    def start(self, command, cid="c1", netns="", conf=None, then=None, **env):
+    def start(self, command, cid="c1", netns="", conf=None, then=None,
+              stdout=subprocess.PIPE, **env):
         """then: what a shell asks the moment the plugin is done."""
         netns = f"/run/netns/{netns}" if netns and "/" not in netns else netns
         full = {"CNI_COMMAND": command, "CNI_CONTAINERID": cid, "CNI_IFNAME": "eth0",
@@ -97,7 +98,7 @@ class Node:
         argv = ["sh", "-c", f"{CNI} && {then}", "sh", "0"] if then else [CNI]
         # Not "ip netns exec": that gives a new /sys without our bpffs.
         proc = subprocess.Popen(["nsenter", f"--net=/run/netns/{self.world.node}", *argv],
-                                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                stdin=subprocess.PIPE, stdout=stdout,
                                 env={k: v for k, v in full.items() if v is not None})
         text = conf if isinstance(conf, (str, bytes)) else json.dumps({**self.conf, **(conf or {})})
         try:

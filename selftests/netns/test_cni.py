@@ -59,8 +59,20 @@ def test_result_shapes(world):
         assert node.ok("DEL", "c1", pod, conf=extra) is None
         said = node.ok("VERSION", conf=json.dumps({"cniVersion": version}))
         assert said == {"cniVersion": version, "supportedVersions": VERSIONS}
+    many = {"nameservers": ["10.96.0.10"] * 5000}
+    assert node.ok("ADD", "c1", pod, conf={"dns": many})["dns"] == many
+    node.ok("DEL", "c1", pod)
     world.drop(pod)
     node.clean()
+
+
+def test_result_nobody_can_read(world):
+    node, pod = Node(world, "deaf"), world.netns("deaf")
+    with open("/dev/full", "wb") as full:
+        proc = node.start("ADD", "c", pod, stdout=full)
+        assert proc.wait() == 1
+    node.clean()
+    world.drop(pod)
 
 
 def test_errors(world):
@@ -316,6 +328,7 @@ TESTS = [
     ("ping both families, tcx", lambda w: test_ping_both_families(w, "tcx")),
     ("ping both families, clsact", lambda w: test_ping_both_families(w, "clsact")),
     ("result shapes of each version", test_result_shapes),
+    ("a result nobody can read is undone", test_result_nobody_can_read),
     ("gone when DEL returns, tcx", lambda w: test_gone_when_del_returns(w, "tcx")),
     ("gone when DEL returns, clsact", lambda w: test_gone_when_del_returns(w, "clsact")),
     ("errors", test_errors),
