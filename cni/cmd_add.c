@@ -14,6 +14,7 @@
 #include <waggle/ipam.h>
 
 #include "chain.h"
+#include "delegate.h"
 #include "job.h"
 #include "policy.h"
 #include "result.h"
@@ -341,7 +342,9 @@ static int add_prepare(struct job *job, struct wag_err *err)
 	r = netns_open(job->env.netns, &job->ns, err);
 	if (!r)
 		r = pins_fail(endpoint_ready(conf->pin_dir, &job->meta, err), err);
-	if (!r && !conf->chained && !conf->ipam_type[0] && !conf->set_count)
+	if (!r && conf->ipam_type[0])
+		r = delegate_look(conf->ipam_type, err);
+	else if (!r && !conf->chained && !conf->set_count)
 		r = conf_node_ranges(conf, err);
 	if (!r)
 		r = conf_mtu(conf, job->meta.mtu, err);

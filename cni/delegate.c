@@ -39,6 +39,13 @@ static int plugin_find(const char *type, char *path, size_t size, struct wag_err
 			   type, dirs);
 }
 
+int delegate_look(const char *type, struct wag_err *err)
+{
+	char path[PATH_MAX];
+
+	return plugin_find(type, path, sizeof(path), err);
+}
+
 /* A file in memory for its stdin: no pipe can fill up on either side. */
 static int stdin_make(const char *text, size_t size)
 {

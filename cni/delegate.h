@@ -23,3 +23,5 @@ struct delegate {
  */
 int delegate_run(const struct delegate *d, char **ret_answer, size_t *ret_size,
 		 struct wag_err *err);
+/* Is the plugin there? Errors as above. */
+int delegate_look(const char *type, struct wag_err *err);

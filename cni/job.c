@@ -119,6 +119,9 @@ static int addresses_drop(const struct job *job, bool recorded, struct wag_err *
 	_cleanup_free_ char *answer = NULL;
 	size_t size;
 
+	/* Of an attachment nobody recorded: a plugin that is not there gave it no address. */
+	if (*type && !recorded && delegate_look(type, NULL))
+		return 0;
 	if (*type)
 		return job_delegate(job, type, "DEL", &answer, &size, err);
 	return chained ? 0 : leases_drop(job, err);

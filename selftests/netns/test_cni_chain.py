@@ -168,6 +168,9 @@ def test_plugin_that_misbehaves(world):
         node.clean()
     node.error(7, "ADD", "c", pod, says='no plugin "odd" in CNI_PATH', CNI_PATH="/")
     node.error(4, "ADD", "c", pod, says="CNI_PATH is not set", CNI_PATH=None)
+    # What was never there has nothing to give back.
+    node.clean()
+    node.ok("DEL", "c", pod, CNI_PATH="/")
     node.ok("DEL", "c", pod, **path)
     world.drop(pod)
     node.clean()
