@@ -23,24 +23,60 @@ static bool has_addr(const struct record *rec, const struct wag_addr *addr)
 	return false;
 }
 
+static const struct conf_iface *prev_iface(const struct conf_result *prev, const char *name,
+					   bool pod)
+{
+	for (unsigned i = 0; i < prev->iface_count; i++)
+		if (strcmp(prev->ifaces[i].name, name) == 0 && !prev->ifaces[i].sandbox[0] == !pod)
+			return &prev->ifaces[i];
+	return NULL;
+}
+
+static void mac_compare(const struct conf_iface *iface, const uint8_t *mac,
+			struct wire_diffs *diffs)
+{
+	uint8_t m[6] = { 0 };
+
+	if (!iface->mac[0])
+		return;
+	sscanf(iface->mac, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", m, m + 1, m + 2, m + 3, m + 4, m + 5);
+	if (memcmp(m, mac, sizeof(m)) != 0)
+		wire_differs(diffs, "prevResult: MAC address %s is not that of %s", iface->mac,
+			     iface->name);
+}
+
+/* Both ends are in it: an own result has them, another plugin's (chained) may leave one out. */
+static void ifaces_compare(const struct job *job, struct wire_diffs *diffs)
+{
+	const struct conf_result *prev = &job->conf.prev;
+	const struct record *rec = &job->rec;
+	const struct conf_iface *pod = prev_iface(prev, rec->ifname, true);
+	const struct conf_iface *host = prev_iface(prev, rec->host_ifname, false);
+	bool whole = prev->iface_count && !rec->chained;
+
+	if (whole && !pod)
+		wire_differs(diffs, "prevResult: has no %s of the container", rec->ifname);
+	if (whole && !host)
+		wire_differs(diffs, "prevResult: has no %s of the node", rec->host_ifname);
+	if (pod && strcmp(pod->sandbox, job->env.netns) != 0)
+		wire_differs(diffs, "prevResult: %s is in %s, not in %s", pod->name, pod->sandbox,
+			     job->env.netns);
+	if (pod)
+		mac_compare(pod, rec->mac, diffs);
+	if (host)
+		mac_compare(host, rec->host_mac, diffs);
+}
+
 static void prev_compare(const struct job *job, struct wire_diffs *diffs)
 {
 	const struct conf_result *prev = &job->conf.prev;
-	const uint8_t *m = job->rec.mac;
 	char text[WAG_ADDR_TEXT];
-	uint8_t mac[6] = { 0 };
 
-	if (!job->conf.prev_result)
-		return;
 	for (unsigned i = 0; i < prev->addr_count; i++)
 		if (!has_addr(&job->rec, &prev->addrs[i]))
 			wire_differs(diffs, "prevResult: %s is not the container's",
 				     wag_addr_format(&prev->addrs[i], text));
-	sscanf(prev->pod_mac, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", mac, mac + 1, mac + 2, mac + 3,
-	       mac + 4, mac + 5);
-	if (prev->pod_mac[0] && memcmp(mac, m, sizeof(mac)) != 0)
-		wire_differs(diffs, "prevResult: MAC address %s is not the container's",
-			     prev->pod_mac);
+	ifaces_compare(job, diffs);
 }
 
 static int check_addresses(const struct job *job, struct wag_err *err)

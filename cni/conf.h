@@ -35,6 +35,7 @@ enum cni_code {
 #define CONF_SETS 8
 #define CONF_RANGES 64 /* of one set */
 #define CONF_IPS 8
+#define CONF_IFACES 16
 #define CNI_VERSIONS "0.3.1", "0.4.0", "1.0.0", "1.1.0"
 #define CNI_VERSION_NEWEST "1.1.0"
 
@@ -44,8 +45,13 @@ struct conf_result {
 	struct wag_addr addrs[RECORD_ADDRS];
 	unsigned route_count;
 	struct record_route routes[RECORD_ROUTES];
-	char pod_mac[18]; /* of the interface in the sandbox; empty: not told */
-	char *dns;	  /* JSON text, or NULL */
+	unsigned iface_count;
+	struct conf_iface {
+		char name[16];
+		char mac[18];	   /* empty: not told */
+		char sandbox[256]; /* empty: on the node */
+	} ifaces[CONF_IFACES];	   /* the first so many */
+	char *dns;		   /* JSON text, or NULL */
 };
 
 /* runtimeConfig: what the runtime asks of capabilities. */

@@ -85,21 +85,35 @@ static int routes_parse(json_t *root, const char *what, struct conf_result *ret,
 	return 0;
 }
 
-static void pod_mac(json_t *root, struct conf_result *ret)
+static void text_get(json_t *obj, const char *key, char *buf, size_t size)
 {
-	json_t *list = json_object_get(root, "interfaces"), *obj;
-	size_t i;
+	const char *text = json_string_value(json_object_get(obj, key));
 
+	snprintf(buf, size, "%s", text ? text : "");
+}
+
+static int ifaces_parse(json_t *root, const char *what, struct conf_result *ret,
+			struct wag_err *err)
+{
+	json_t *list, *obj;
+	size_t i;
+	int r;
+
+	r = list_get(root, "interfaces", what, &list, err);
+	if (r)
+		return r;
 	json_array_foreach(list, i, obj)
 	{
-		const char *sandbox = json_string_value(json_object_get(obj, "sandbox"));
-		const char *mac = json_string_value(json_object_get(obj, "mac"));
+		struct conf_iface *iface = &ret->ifaces[ret->iface_count];
 
-		if (!sandbox || !*sandbox || !mac || strlen(mac) >= sizeof(ret->pod_mac))
-			continue;
-		memcpy(ret->pod_mac, mac, strlen(mac) + 1);
-		return;
+		if (ret->iface_count == CONF_IFACES)
+			break;
+		text_get(obj, "name", iface->name, sizeof(iface->name));
+		text_get(obj, "mac", iface->mac, sizeof(iface->mac));
+		text_get(obj, "sandbox", iface->sandbox, sizeof(iface->sandbox));
+		ret->iface_count++;
 	}
+	return 0;
 }
 
 int conf_result_parse(json_t *root, const char *what, struct conf_result *ret, struct wag_err *err)
@@ -112,9 +126,10 @@ int conf_result_parse(json_t *root, const char *what, struct conf_result *ret, s
 	r = addrs_parse(root, what, ret, err);
 	if (!r)
 		r = routes_parse(root, what, ret, err);
+	if (!r)
+		r = ifaces_parse(root, what, ret, err);
 	if (r)
 		return r;
-	pod_mac(root, ret);
 	if (json_is_object(dns) && json_object_size(dns)) {
 		ret->dns = json_dumps(dns, JSON_COMPACT);
 		if (!ret->dns)

@@ -257,10 +257,25 @@ def check_sees(world, attach):
 def test_check_prev_result(world):
     node, pod = Node(world, "prev"), world.netns("prev")
     out = node.ok("ADD", "c", pod)
+    first = json.dumps(out)
     out["ips"][0]["address"] = "10.77.0.99/32"
     out["interfaces"][1]["mac"] = "02:00:00:00:00:01"
     said = node.error(102, "CHECK", "c", pod, conf={"prevResult": out}, says="2 differences")
     assert "10.77.0.99" in said["details"] and "02:00:00:00:00:01" in said["details"], said
+    for change, says in (
+            (lambda i: i[1].update(name="eth9"), "prevResult: has no eth0 of the container"),
+            (lambda i: i[1].update(sandbox="/run/netns/x"), "eth0 is in /run/netns/x, not in"),
+            (lambda i: i[0].update(name="wag0"), "prevResult: has no wag"),
+            (lambda i: i[0].update(mac="02:00:00:00:00:02"), "02:00:00:00:00:02 is not that of")):
+        other = json.loads(first)
+        change(other["interfaces"])
+        node.error(102, "CHECK", "c", pod, conf={"prevResult": other}, says=says)
+    # Later plugins of the list may add theirs.
+    other = json.loads(first)
+    other["interfaces"].insert(0, {"name": "net1", "mac": "02:00:00:00:00:03", "sandbox": "/x"})
+    for ip in other["ips"]:
+        ip["interface"] += 1
+    node.ok("CHECK", "c", pod, conf={"prevResult": other})
     node.error(3, "CHECK", "other", pod, says="ADD it first")
     node.error(3, "CHECK", "c", "/run/netns/none-such", says="none-such")
     node.ok("DEL", "c", pod, conf={"prevResult": out})

@@ -202,7 +202,11 @@ static void test_prev_result(void **state)
 	assert_int_equal(conf.prev.addr_count, 2);
 	assert_string_equal(wag_addr_format(&conf.prev.addrs[0], addr), "10.1.0.5");
 	assert_string_equal(wag_addr_format(&conf.prev.addrs[1], addr), "fd00::5");
-	assert_string_equal(conf.prev.pod_mac, "0a:00:00:00:00:01");
+	assert_int_equal(conf.prev.iface_count, 2);
+	assert_string_equal(conf.prev.ifaces[0].sandbox, "");
+	assert_string_equal(conf.prev.ifaces[1].name, "eth0");
+	assert_string_equal(conf.prev.ifaces[1].mac, "0a:00:00:00:00:01");
+	assert_string_equal(conf.prev.ifaces[1].sandbox, "/n");
 	assert_int_equal(conf.prev.route_count, 1);
 	assert_null(conf.prev.dns);
 	assert_int_equal(conf.prev_result[0], '{');
