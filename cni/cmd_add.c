@@ -248,6 +248,14 @@ static int port_add(struct job *job, const struct conf_port *port, bool v4, stru
 		p->host_addr = port->addr;
 	else if (v4)
 		p->host_addr = wag_addr_from_v4(0);
+	for (unsigned i = 0; i < rec->port_count; i++)
+		if (rec->ports[i].host_port == p->host_port && rec->ports[i].proto == p->proto &&
+		    wag_addr_equal(&rec->ports[i].host_addr, &p->host_addr) &&
+		    rec->ports[i].port != p->port)
+			return wag_err_set(err, CNI_E_CONFIG,
+					   "runtimeConfig.portMappings: port %u of the node would "
+					   "lead to %u and to %u of the pod",
+					   p->host_port, rec->ports[i].port, p->port);
 	rec->port_count++;
 	return 0;
 }

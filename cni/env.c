@@ -67,6 +67,11 @@ static int ids_check(const struct cni_env *env, struct wag_err *err)
 				   "CNI_IFNAME \"%s\" is no interface name: no '/', ':', '%%' or "
 				   "space",
 				   ifname);
+	if (strcmp(ifname, "all") == 0 || strcmp(ifname, "default") == 0)
+		return wag_err_set(err, CNI_E_ENV,
+				   "CNI_IFNAME \"%s\" is no interface name: the kernel keeps it for "
+				   "sysctls",
+				   ifname);
 	return 0;
 }
 

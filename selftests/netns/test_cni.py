@@ -89,6 +89,7 @@ def test_errors(world):
     node.error(4, "ADD", "../c", pod, says="CNI_CONTAINERID")
     node.error(4, "ADD", "c", pod, CNI_IFNAME="a/b", says="CNI_IFNAME")
     node.error(4, "ADD", "c", pod, CNI_IFNAME=None, says="CNI_IFNAME")
+    node.error(4, "ADD", "c", pod, CNI_IFNAME="all", says='CNI_IFNAME "all"')
     node.error(4, "ADD", "c", "", says="CNI_NETNS")
     node.error(4, "ADD", "c", pod, CNI_ARGS="X=1", says="IgnoreUnknown=1")
     node.error(4, "FROBNICATE", says="FROBNICATE")

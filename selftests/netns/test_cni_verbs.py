@@ -385,6 +385,25 @@ def test_port_mappings(world):
     only4.clean()
 
 
+def test_port_asked_for_twice(world):
+    node, pod = Node(world, "twice"), world.netns("twice")
+    same = {"hostPort": 80, "containerPort": 80}
+
+    def both(other):
+        return {"runtimeConfig": {"portMappings": [same, other]}}
+
+    node.error(7, "ADD", "c", pod, conf=both({**same, "containerPort": 81}),
+               says="port 80 of the node would lead to 80 and to 81")
+    node.clean()
+    for other in (same, {**same, "containerPort": 81, "hostIP": "10.77.255.1"},
+                  {**same, "containerPort": 81, "protocol": "udp"}):
+        node.ok("ADD", "c", pod, conf=both(other))
+        node.ok("CHECK", "c", pod)
+        node.ok("DEL", "c", pod)
+    world.drop(pod)
+    node.clean()
+
+
 def test_mac_and_ips(world):
     node, a, b = Node(world, "wish"), world.netns("wa"), world.netns("wb")
     conf = {"runtimeConfig": {"mac": "0a:58:0a:4d:00:63", "ips": ["10.77.0.99/24", "fd77::99"]}}
@@ -581,6 +600,7 @@ TESTS = [
     ("GC finds orphans", test_gc_finds_orphans),
     ("GC without pins", test_gc_without_pins),
     ("portMappings", test_port_mappings),
+    ("a port asked for twice", test_port_asked_for_twice),
     ("mac and ips", test_mac_and_ips),
     ("bandwidth is recorded", test_bandwidth_is_recorded),
     ("two interfaces of one pod", test_two_interfaces),
