@@ -90,6 +90,17 @@ MATRIX = [
                "podAnnotations": {"c": "d"}, "imagePullSecrets": [{"name": "pull"}],
                "image": {"repository": "r.example/waggle", "tag": "v9", "pullPolicy": "Always"},
                "affinity": {"nodeAffinity": {}}, "securityContext": {"privileged": True}}, {}),
+    ("numbers for the agent", {"extraConfig": {"ct-max": 1048576, "policy-audit-mode": True}},
+     {"ct-max": "1048576", "policy-audit-mode": "true"}),
+    ("null as in Cilium's own values", {
+        "bpf": {"masquerade": None, "hostLegacyRouting": None, "ctTcpMax": None, "ctAnyMax": None},
+        "nodePort": {"addresses": None}, "cni": {"chainingTarget": None}, "devices": None,
+        "k8sServiceHost": None, "k8sServicePort": None, "priorityClassName": None},
+     {"host-routing": "bpf", "ct-max": "262144", "devices": None, "nodeport-addresses": None}),
+    ("null of what is Kubernetes'", {
+        "startupProbe": None, "livenessProbe": None, "readinessProbe": None, "tolerations": None,
+        "updateStrategy": None, "nodeSelector": None, "affinity": None, "extraConfig": None,
+        "podSecurityContext": None, "podAnnotations": None, "commonLabels": None}, {}),
     ("a values file of Cilium", {
         "kubeProxyReplacement": "true", "k8sServiceHost": "api.example", "k8sServicePort": "6443",
         "routingMode": "native", "ipv4NativeRoutingCIDR": "10.244.0.0/16",
@@ -126,6 +137,15 @@ SCHEMA_REFUSES = [
     ({"autoDirectNodeRoutes": "yes"}, "/autoDirectNodeRoutes"),
     ({"image": {"digest": "latest"}}, "/image/digest"),
     ({"extraArgs": "--log-level=debug"}, "/extraArgs"),
+    ({"cni": None}, "missing property 'cni'"),
+    ({"hubble": {"enabled": None}}, "missing property 'enabled'"),
+    ({"healthPort": None}, "missing property 'healthPort'"),
+    ({"routingMode": None}, "missing property 'routingMode'"),
+    ({"podAnnotations": {"a": 5}}, "/podAnnotations/a"),
+    ({"commonLabels": {"a": True}}, "/commonLabels/a"),
+    ({"image": {"repository": ""}}, "/image/repository"),
+    ({"nameOverride": "-waggle"}, "/nameOverride"),
+    ({"nameOverride": "waggle-"}, "/nameOverride"),
 ]
 
 TEMPLATES_REFUSE = [

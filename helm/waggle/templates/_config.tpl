@@ -1,6 +1,6 @@
 {{- /* A list of strings, or a string of them, as the agent reads it: with commas. */}}
 {{- define "waggle.commas" -}}
-{{- if kindIs "slice" . }}{{ join "," . }}{{ else }}{{ splitList "," (. | replace " " ",") | compact | join "," }}{{ end }}
+{{- if kindIs "slice" . }}{{ join "," . }}{{ else if . }}{{ splitList "," (. | replace " " ",") | compact | join "," }}{{ end }}
 {{- end }}
 
 {{- /* The agent's --config-dir: one file a flag. All values are strings. */}}
@@ -17,7 +17,7 @@
 {{- $_ := set $c "lb-acceleration" .loadBalancer.acceleration }}
 {{- $_ := set $c "lb-mode" .loadBalancer.mode }}
 {{- $_ := set $c "lb-algorithm" .loadBalancer.algorithm }}
-{{- $_ := set $c "ct-max" (add (int .bpf.ctTcpMax) (int .bpf.ctAnyMax)) }}
+{{- $_ := set $c "ct-max" (add (int (.bpf.ctTcpMax | default 131072)) (int (.bpf.ctAnyMax | default 131072))) }}
 {{- $_ := set $c "svc-max" (int .bpf.lbMapMax) }}
 {{- $_ := set $c "slot-max" (mul 4 (int .bpf.lbMapMax)) }}
 {{- with .MTU }}{{ $_ := set $c "mtu" (int .) }}{{ end }}
@@ -37,7 +37,7 @@
 {{- $_ := set $c "enable-ipv4-masquerade" .enableIPv4Masquerade }}
 {{- $_ := set $c "enable-ipv6-masquerade" .enableIPv6Masquerade }}
 {{- if .ipMasqAgent.enabled }}{{ $_ := set $c "ip-masq-agent-config" "/etc/waggle-ip-masq-agent/config" }}{{ end }}
-{{- $_ := set $c "host-routing" (ternary "kernel" "bpf" .bpf.hostLegacyRouting) }}
+{{- $_ := set $c "host-routing" (ternary "kernel" "bpf" (.bpf.hostLegacyRouting | default false)) }}
 
 {{- $_ := set $c "enable-ipv4" .ipv4.enabled }}
 {{- $_ := set $c "enable-ipv6" .ipv6.enabled }}
@@ -58,8 +58,9 @@
 {{- $_ := set $c "cni-chaining-mode" .cni.chainingMode }}
 {{- with .cni.chainingTarget }}{{ $_ := set $c "cni-chaining-target" . }}{{ end }}
 {{- end }}
-{{- $c = mergeOverwrite $c .Values.extraConfig }}
+{{- $c = mergeOverwrite $c (.Values.extraConfig | default dict) }}
 {{- range $name, $value := $c }}
-{{ $name }}: {{ toString $value | quote }}
+{{- /* As text, a large number would have an exponent. */}}
+{{ $name }}: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }}
 {{- end }}
 {{- end }}

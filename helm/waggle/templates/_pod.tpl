@@ -5,7 +5,9 @@ httpGet:
   path: {{ index . 1 }}
   port: {{ $root.Values.healthPort }}
   scheme: HTTP
-{{ toYaml (index . 2) }}
+{{- with index . 2 }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- /* A mount that outlives the container is made in the host's namespaces. */}}

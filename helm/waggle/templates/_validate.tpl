@@ -46,7 +46,7 @@ not fit each other. All that is wrong is said at once.
 {{- if and .k8sServicePort (not .k8sServiceHost) }}
 {{- $wrong = append $wrong "k8sServiceHost: is missing beside k8sServicePort: give the API server's address" }}
 {{- end }}
-{{- if contains "/" .k8sServiceHost }}
+{{- if contains "/" (.k8sServiceHost | default "") }}
 {{- $wrong = append $wrong (printf "k8sServiceHost: %q: give the name or address alone, without https:// and port" .k8sServiceHost) }}
 {{- end }}
 {{- if not (or .ipv4.enabled .ipv6.enabled) }}
