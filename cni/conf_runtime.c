@@ -56,7 +56,7 @@ static int port_parse(json_t *obj, struct conf_port *ret, struct wag_err *err)
 		return r;
 	if (host_ip && !addr && !json_is_null(host_ip))
 		return wag_err_set(err, CNI_E_CONFIG,
-				   "runtimeConfig.portMappings: hostIP must be an address, as text");
+				   "runtimeConfig.portMappings: hostIP must be an address");
 	ret->has_addr = addr && *addr;
 	if (ret->has_addr && wag_addr_parse(addr, &ret->addr) < 0)
 		return wag_err_set(err, CNI_E_CONFIG,

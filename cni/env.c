@@ -69,8 +69,7 @@ static int ids_check(const struct cni_env *env, struct wag_err *err)
 				   ifname);
 	if (strcmp(ifname, "all") == 0 || strcmp(ifname, "default") == 0)
 		return wag_err_set(err, CNI_E_ENV,
-				   "CNI_IFNAME \"%s\" is no interface name: the kernel keeps it for "
-				   "sysctls",
+				   "CNI_IFNAME \"%s\" is no interface name: sysctls have it",
 				   ifname);
 	return 0;
 }
