@@ -72,6 +72,16 @@ static bool has_host_bits(const struct wag_addr *addr, unsigned bits128)
 	return false;
 }
 
+/* IPv6 around ::ffff:0:0/96: its addresses would be taken for IPv4. */
+static bool has_mapped(const struct ipam_range *range)
+{
+	struct wag_addr mapped = wag_addr_from_v4(0);
+
+	for (unsigned i = range->bits; i < 96; i++)
+		mapped.b[i / 8] &= ~(0x80 >> i % 8);
+	return range->bits < 96 && memcmp(&mapped, &range->subnet, sizeof(mapped)) == 0;
+}
+
 int ipam_range_parse(const char *cidr, struct ipam_range *ret)
 {
 	struct ipam_range range = { .first = 1, .gateway = 1 };
@@ -81,7 +91,8 @@ int ipam_range_parse(const char *cidr, struct ipam_range *ret)
 		return -EINVAL;
 	width = wag_addr_is_v4(&range.subnet) ? 32 : 128;
 	if (range.bits < BITS_MIN || range.bits > width - 2 ||
-	    has_host_bits(&range.subnet, range.bits + 128 - width))
+	    has_host_bits(&range.subnet, range.bits + 128 - width) ||
+	    (width == 128 && has_mapped(&range)))
 		return -EINVAL;
 	host = width - range.bits;
 	range.last = host >= 64 ? UINT64_MAX - 1 : (1ULL << host) - 1;

@@ -53,6 +53,8 @@ static void test_parse(void **state)
 		{ "10.0.0.1/8", 24, false, 0, "\"10.0.0.1/8\" is no IPv4 range" },
 		{ "10.0.0.0", 24, false, 0, "\"10.0.0.0\" is no IPv4 range" },
 		{ "fd00::/104", 24, false, 0, "is no IPv4 range: write it like 10.0.0.0/8" },
+		{ "::/80", 104, true, 0, "\"::/80\" is no IPv6 range" },
+		{ "::fffe:0:0/95", 104, true, 0, "is no IPv6 range" },
 		{ "10.0.0.0/8", 120, true, 0, "is no IPv6 range: write it like fd00::/104" },
 		{ "10.0.0.0/8,10.3.0.0/16", 24, false, 0, "10.3.0.0/16 overlaps another" },
 	};
