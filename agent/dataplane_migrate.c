@@ -22,6 +22,7 @@
 #define ADOPT_MAX 16 /* pairs one run of wag_ct_adopt takes */
 
 enum role {
+	ROLE_NONE,  /* nobody has thought of it */
 	ROLE_FRESH, /* nothing in it is worth carrying, or somebody writes all of it anew */
 	ROLE_AGENT, /* written by the agent only: copied once, before the switch */
 	ROLE_CNI,   /* written under the pin dir's lock: copied once it is held */
@@ -35,24 +36,53 @@ static enum role role_of(const char *name)
 		const char *name;
 		enum role role;
 	} roles[] = {
-		{ "wag_svc", ROLE_AGENT },	{ "wag_svc_state", ROLE_AGENT },
-		{ "wag_slot", ROLE_AGENT },	{ "wag_backend", ROLE_AGENT },
-		{ "wag_svc_name", ROLE_AGENT }, { "wag_node_addr", ROLE_AGENT },
-		{ "wag_stats", ROLE_AGENT },	{ "wag_map_errors", ROLE_AGENT },
-		{ "wag_pods", ROLE_CNI },	{ "wag_endpoint", ROLE_CNI },
-		{ "wag_netns", ROLE_CNI },	{ "wag_sock", ROLE_FLOW },
-		{ "wag_frag", ROLE_FLOW },	{ "wag_ct", ROLE_CT },
-		{ "wag_policy_ns", ROLE_AGENT }, { "wag_runtime", ROLE_AGENT },
-		{ "wag_cidr", ROLE_AGENT },	{ "wag_nodes", ROLE_AGENT },
-		{ "wag_device", ROLE_AGENT },	{ "wag_hostport", ROLE_CNI },
-		{ "wag_limit", ROLE_CNI },	{ "wag_src_range", ROLE_AGENT },
+		{ "wag_meta", ROLE_AGENT },
+		{ "wag_runtime", ROLE_AGENT },
+		{ "wag_node_addr", ROLE_AGENT },
+		{ "wag_policy_ns", ROLE_AGENT },
+		{ "wag_ipcache", ROLE_AGENT },
+		{ "wag_policy", ROLE_AGENT },
+		{ "wag_rule", ROLE_AGENT },
+		{ "wag_port_exact", ROLE_AGENT },
+		{ "wag_port", ROLE_AGENT },
+		{ "wag_rule_stat", ROLE_AGENT },
+		{ "wag_rule_name", ROLE_AGENT },
+		{ "wag_cidr", ROLE_AGENT },
+		{ "wag_nodes", ROLE_AGENT },
+		{ "wag_device", ROLE_AGENT },
+		{ "wag_svc", ROLE_AGENT },
+		{ "wag_svc_state", ROLE_AGENT },
+		{ "wag_slot", ROLE_AGENT },
+		{ "wag_backend", ROLE_AGENT },
+		{ "wag_src_range", ROLE_AGENT },
+		{ "wag_svc_name", ROLE_AGENT },
+		{ "wag_stats", ROLE_AGENT },
+		{ "wag_map_errors", ROLE_AGENT },
+		{ "wag_pods", ROLE_CNI },
+		{ "wag_endpoint", ROLE_CNI },
+		{ "wag_limit", ROLE_CNI },
+		{ "wag_netns", ROLE_CNI },
+		{ "wag_hostport", ROLE_CNI },
 		{ "wag_affinity", ROLE_FLOW },
+		{ "wag_sock", ROLE_FLOW },
+		{ "wag_frag", ROLE_FLOW },
+		{ "wag_ct", ROLE_CT },
+		{ "wag_xdp_dev", ROLE_FRESH },
+		{ "wag_netns_learn", ROLE_FRESH },
+		{ "wag_ct_ring", ROLE_FRESH },
+		{ "wag_ct_clock", ROLE_FRESH },
+		{ "wag_frag_hold", ROLE_FRESH },
+		{ "wag_events", ROLE_FRESH },
+		{ "wag_scratch", ROLE_FRESH },
+		{ "wag_flow_cache", ROLE_FRESH },
+		{ "wag_flow_xlat", ROLE_FRESH },
+		{ "wag_flow_hop", ROLE_FRESH },
 	};
 
 	for (size_t i = 0; i < sizeof(roles) / sizeof(roles[0]); i++)
 		if (strcmp(roles[i].name, name) == 0)
 			return roles[i].role;
-	return ROLE_FRESH;
+	return ROLE_NONE;
 }
 
 bool dp_needs_migration(const struct dataplane *dp)
@@ -293,12 +323,23 @@ static int set_migrating(struct dataplane *dp, uint32_t on, struct wag_err *err)
 	return r < 0 ? wag_err_set(err, r, "map wag_runtime: %s", strerror(-r)) : 0;
 }
 
+/* At every start, so that a map is not forgotten until the day it changes. */
+static int check_roles(const struct dataplane *dp, struct wag_err *err)
+{
+	for (size_t i = 0; i < dp->n_maps; i++)
+		if (role_of(dp->maps[i].name) == ROLE_NONE)
+			return wag_err_set(err, -EINVAL, "map %s: what becomes of it in an upgrade?",
+					   dp->maps[i].name);
+	return 0;
+}
+
 int dp_migrate_before(struct dataplane *dp, struct wag_err *err)
 {
-	int r;
+	int r = check_roles(dp, err);
 
 	dp->bulk_ns = now_ns();
-	r = carry_all(dp, ROLE_AGENT, 0, err);
+	if (r == 0)
+		r = carry_all(dp, ROLE_AGENT, 0, err);
 	if (r == 0)
 		r = carry_all(dp, ROLE_FLOW, 0, err);
 	if (r == 0)
