@@ -68,9 +68,12 @@ int dataplane_reset_rule(struct dataplane *dp, uint32_t rule);
 
 /* Returns once every BPF program that was running has finished (membarrier; else a 100 ms wait). */
 void dataplane_grace(struct dataplane *dp);
-/* The same beside what else the caller does; end: once those that ran at begin have finished. */
-void dataplane_grace_begin(struct dataplane *dp);
-void dataplane_grace_end(struct dataplane *dp);
+/*
+ * The same beside what else the caller does, for those who read one generation of the policies'
+ * tables (gen < WAG_POLICY_GENS). end: returns once those that ran at begin have finished.
+ */
+void dataplane_grace_begin(struct dataplane *dp, uint32_t gen);
+void dataplane_grace_end(struct dataplane *dp, uint32_t gen);
 
 /* Failed map operations since start, by table and errno: visits those that are not 0. */
 typedef void (*dataplane_error_fn)(const char *map, int err, uint64_t count, void *ctx);

@@ -268,22 +268,26 @@ static void *grace(void *dp)
 	return NULL;
 }
 
-void dataplane_grace_begin(struct dataplane *dp)
+void dataplane_grace_begin(struct dataplane *dp, uint32_t gen)
 {
-	dataplane_grace_end(dp);
-	dp->grace_begun = true;
-	dp->grace_thread = pthread_create(&dp->grace, NULL, grace, dp) == 0;
+	struct dp_grace *g = &dp->graces[gen];
+
+	dataplane_grace_end(dp, gen);
+	g->begun = true;
+	g->threaded = pthread_create(&g->thread, NULL, grace, dp) == 0;
 }
 
-void dataplane_grace_end(struct dataplane *dp)
+void dataplane_grace_end(struct dataplane *dp, uint32_t gen)
 {
-	if (!dp->grace_begun)
+	struct dp_grace *g = &dp->graces[gen];
+
+	if (!g->begun)
 		return;
-	if (dp->grace_thread)
-		pthread_join(dp->grace, NULL);
+	if (g->threaded)
+		pthread_join(g->thread, NULL);
 	else
 		dataplane_grace(dp);
-	dp->grace_begun = false;
+	g->begun = false;
 }
 
 void dataplane_visit_errors(struct dataplane *dp, dataplane_error_fn fn, void *ctx)
@@ -533,7 +537,8 @@ void dataplane_free(struct dataplane *dp)
 {
 	if (!dp)
 		return;
-	dataplane_grace_end(dp);
+	for (uint32_t gen = 0; gen < WAG_POLICY_GENS; gen++)
+		dataplane_grace_end(dp, gen);
 	if (dp->states.base)
 		munmap(dp->states.base, dp->states.bytes);
 	if (dp->slots.base)

@@ -16,7 +16,9 @@ struct dataplane {
 	uint64_t fail_from, fail_n, crash_op;
 	int fail_err, last_err[DP_TABLES], table_err[DP_TABLES];
 	bool will_crash, crashed, stopped, freed, recycled, policies;
-	bool readers, grace_begun, hasty; /* of the generation that was in force last */
+	/* Of the generations of policies' tables: who may read them, and who waits for them. */
+	bool readers[WAG_POLICY_GENS], grace_begun[WAG_POLICY_GENS], hasty, impatient;
+	uint32_t retired; /* was in force last */
 	uint32_t policy_epoch;
 	dataplane_fake_hook_fn hook;
 	void *hook_ctx;
@@ -146,11 +148,21 @@ static void end(struct dataplane *dp)
 }
 
 /* Writing a generation that programs may still read. */
-static void note_haste(struct dataplane *dp, enum dp_table table)
+static void note_haste(struct dataplane *dp, enum dp_table table, const void *key)
 {
-	if (table == DP_IPCACHE || table == DP_POLICY || table == DP_RULE || table == DP_PORT ||
-	    table == DP_PORT_EXACT)
-		dp->hasty |= dp->readers;
+	static const size_t gens[DP_TABLES] = {
+		[DP_IPCACHE] = offsetof(struct wag_ipcache_key, gen),
+		[DP_POLICY] = offsetof(struct wag_policy_key, gen),
+		[DP_RULE] = offsetof(struct wag_rule_key, gen),
+		[DP_PORT] = offsetof(struct wag_port_key, gen),
+		[DP_PORT_EXACT] = offsetof(struct wag_port_key, gen),
+	};
+	uint32_t gen;
+
+	if (!gens[table])
+		return;
+	memcpy(&gen, (const char *)key + gens[table], sizeof(gen));
+	dp->hasty |= gen >= WAG_POLICY_GENS || dp->readers[gen];
 }
 
 static int update_one(struct dataplane *dp, enum dp_table t, const void *key, const void *value)
@@ -161,7 +173,7 @@ static int update_one(struct dataplane *dp, enum dp_table t, const void *key, co
 
 	if (r < 0)
 		return r;
-	note_haste(dp, t);
+	note_haste(dp, t, key);
 	old = deltamap_actual(m, key);
 	if (!old && m->n_actual >= dp->max[t]) {
 		dp->errors[t]++;
@@ -183,7 +195,7 @@ static int delete_one(struct dataplane *dp, enum dp_table t, const void *key)
 
 	if (r < 0)
 		return r;
-	note_haste(dp, t);
+	note_haste(dp, t, key);
 	if (t == DP_SVC && deltamap_actual(&dp->tables[t], key))
 		dp->freed = true;
 	deltamap_unset_actual(&dp->tables[t], key);
@@ -260,21 +272,28 @@ void dataplane_grace(struct dataplane *dp)
 	dp->freed = false;
 }
 
-void dataplane_grace_begin(struct dataplane *dp)
+void dataplane_grace_begin(struct dataplane *dp, uint32_t gen)
 {
-	dp->grace_begun = true;
+	dp->grace_begun[gen] = true;
 }
 
-void dataplane_grace_end(struct dataplane *dp)
+void dataplane_grace_end(struct dataplane *dp, uint32_t gen)
 {
-	if (dp->grace_begun)
-		dp->readers = false;
-	dp->grace_begun = false;
+	if (!dp->grace_begun[gen])
+		return;
+	dp->readers[gen] = false;
+	dp->grace_begun[gen] = false;
+	dp->impatient |= gen == dp->retired;
 }
 
 bool dataplane_fake_hasty(const struct dataplane *dp)
 {
 	return dp->hasty;
+}
+
+bool dataplane_fake_impatient(const struct dataplane *dp)
+{
+	return dp->impatient;
 }
 
 int dataplane_set_policies(struct dataplane *dp, bool on)
@@ -285,9 +304,10 @@ int dataplane_set_policies(struct dataplane *dp, bool on)
 
 int dataplane_set_policy_epoch(struct dataplane *dp, uint32_t epoch)
 {
+	dp->retired = wag_policy_gen(dp->policy_epoch);
+	dp->grace_begun[dp->retired] = false;
 	dp->policy_epoch = epoch;
-	dp->readers = true;
-	dp->grace_begun = false;
+	dp->readers[wag_policy_gen(epoch)] = true;
 	return 0;
 }
 

@@ -34,5 +34,7 @@ typedef void (*dataplane_fake_hook_fn)(struct dataplane *dp, void *ctx);
 void dataplane_fake_hook(struct dataplane *dp, dataplane_fake_hook_fn fn, void *ctx);
 /* Was a policies' table written after a flip, before a grace begun since had ended? */
 bool dataplane_fake_hasty(const struct dataplane *dp);
+/* Was ever waited for those who read what had been in force until the last flip? */
+bool dataplane_fake_impatient(const struct dataplane *dp);
 /* Was an insert into wag_svc ever made after a delete from it without a grace between? */
 bool dataplane_fake_recycled(const struct dataplane *dp);

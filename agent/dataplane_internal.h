@@ -38,6 +38,12 @@ struct dp_array {
 	int fd;
 };
 
+/* A wait for the readers of one generation of the policies' tables. */
+struct dp_grace {
+	pthread_t thread;
+	bool begun, threaded;
+};
+
 struct hook_pod;
 struct hook_net;
 struct hook_sock;
@@ -66,8 +72,7 @@ struct dataplane {
 	struct dp_array states, slots;
 	struct dp_ops ops[DP_TABLES];
 	uint64_t errors[DP_TABLES][WAG_MAP_ERRNOS];
-	pthread_t grace; /* waits for what ran at dataplane_grace_begin() */
-	bool grace_begun, grace_thread;
+	struct dp_grace graces[WAG_POLICY_GENS];
 	uint64_t bulk_ns;   /* when the first copy of an upgrade began */
 	uint64_t window_ns; /* when new flows began to wait for it */
 };

@@ -35,6 +35,18 @@ int dataplane_set_pacing(struct dataplane *dp, bool on)
 	return set_runtime(dp, offsetof(struct wag_runtime, pacing), on);
 }
 
+/*
+ * Until ABI 2 there were two generations, named by the lowest bit of the epoch. This one says the
+ * same to the programs of that agent, which still run, and to ours.
+ */
+static int adopt_two_generations(struct dataplane *dp)
+{
+	uint32_t epoch;
+	int r = dataplane_policy_epoch(dp, &epoch);
+
+	return r < 0 || !(epoch & 2) ? r : dataplane_set_policy_epoch(dp, epoch + 2);
+}
+
 int dp_write_meta(struct dataplane *dp, const struct dataplane_options *o, struct wag_err *err)
 {
 	struct wag_meta meta = {
@@ -50,13 +62,15 @@ int dp_write_meta(struct dataplane *dp, const struct dataplane_options *o, struc
 		.node_v6 = o->node_v6,
 	};
 	int fd = dataplane_map_fd(dp, "wag_meta"), r = 0;
-	struct wag_meta before;
+	struct wag_meta before = { 0 };
 	struct timespec now;
 	uint32_t zero = 0;
 
 	/* The agent before this one knew the nodes, even if it did not know this switch yet. */
 	if (bpf_map_lookup_elem(fd, &zero, &before) == 0 && before.synced_ns)
 		r = dataplane_set_nodes(dp);
+	if (r == 0 && before.abi < 2)
+		r = adopt_two_generations(dp);
 	if (r < 0)
 		return wag_err_set(err, r, "map wag_runtime: %s", strerror(-r));
 	clock_gettime(CLOCK_MONOTONIC, &now);

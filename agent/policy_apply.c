@@ -20,11 +20,11 @@ static const struct {
 };
 
 static const struct policy_limits limits = {
-	.entries = { [POLICY_IPCACHE] = WAG_IPCACHE_MAX / 2,
-		     [POLICY_POD] = WAG_POLICY_MAX / 2,
-		     [POLICY_RULE] = WAG_RULE_MAX / 2,
-		     [POLICY_PORT] = WAG_PORT_MAX / 2,
-		     [POLICY_PORT_EXACT] = WAG_PORT_MAX / 2 },
+	.entries = { [POLICY_IPCACHE] = WAG_IPCACHE_MAX / WAG_POLICY_GENS,
+		     [POLICY_POD] = WAG_POLICY_MAX / WAG_POLICY_GENS,
+		     [POLICY_RULE] = WAG_RULE_MAX / WAG_POLICY_GENS,
+		     [POLICY_PORT] = WAG_PORT_MAX / WAG_POLICY_GENS,
+		     [POLICY_PORT_EXACT] = WAG_PORT_MAX / WAG_POLICY_GENS },
 };
 
 struct policy_ep {
@@ -48,7 +48,9 @@ static int adopt(const void *key, const void *value, void *ctx)
 	uint32_t gen;
 
 	memcpy(&gen, (const char *)key + kinds[ad->table].gen, sizeof(gen));
-	return deltamap_set_actual(&ad->a->gens[gen & 1][ad->table].map, key, value);
+	if (gen >= WAG_POLICY_GENS)
+		return 0; /* no agent's */
+	return deltamap_set_actual(&ad->a->gens[gen][ad->table].map, key, value);
 }
 
 static int init_table(struct policy_apply *a, enum policy_table t)
@@ -56,7 +58,7 @@ static int init_table(struct policy_apply *a, enum policy_table t)
 	struct adopting ad = { a, t };
 	int r = 0;
 
-	for (int g = 0; g < 2 && r == 0; g++) {
+	for (int g = 0; g < WAG_POLICY_GENS && r == 0; g++) {
 		a->gens[g][t] = (struct sync_table){ .dp = a->dp, .table = kinds[t].table,
 						     .swept = true, .room_first = true };
 		r = deltamap_init(&a->gens[g][t].map, dataplane_key_size(kinds[t].table),
@@ -79,8 +81,9 @@ int policy_apply_init(struct policy_apply *a, struct dataplane *dp)
 		r = init_table(a, t);
 	/* What an earlier agent left in force is, until all is known. */
 	a->behind = a->epoch != 0;
-	if (a->behind)
-		dataplane_grace_begin(dp);
+	for (uint32_t g = 0; a->behind && g < WAG_POLICY_GENS; g++)
+		if (g != wag_policy_gen(a->epoch))
+			dataplane_grace_begin(dp, g);
 	if (r < 0)
 		policy_apply_done(a);
 	return r;
@@ -94,7 +97,7 @@ void policy_apply_done(struct policy_apply *a)
 		HASH_DEL(a->eps, ep);
 		free(ep);
 	}
-	for (int g = 0; g < 2; g++)
+	for (int g = 0; g < WAG_POLICY_GENS; g++)
 		for (int t = 0; t < POLICY_TABLES; t++)
 			sync_table_done(&a->gens[g][t]);
 	sync_table_done(&a->names);
@@ -212,7 +215,7 @@ static int hand_one(struct handing *h, size_t i)
 	char *key = h->keys + i * from->key_size, *value = h->values + i * from->value_size;
 	int r = 0;
 
-	for (uint32_t g = 0; g < 2 && r == 0; g++) {
+	for (uint32_t g = 0; g < WAG_POLICY_GENS && r == 0; g++) {
 		struct deltamap *to = &h->a->gens[g][h->table].map;
 
 		memcpy(key + kinds[h->table].gen, &g, sizeof(g));
@@ -229,7 +232,7 @@ static int hand_one(struct handing *h, size_t i)
 	return r;
 }
 
-/* What the compiler has found since is what both generations should be. */
+/* What the compiler has found since is what every generation should be. */
 static int hand_over(struct policy_apply *a, enum policy_table table)
 {
 	struct deltamap *from = policy_compiler_table(a->compiler, table);
@@ -273,34 +276,42 @@ static int apply_names(struct policy_apply *a)
 	return r < 0 ? r : sync_table_apply(&a->names);
 }
 
-static int flip(struct policy_apply *a)
+/* 0 is for "none ever". */
+static uint32_t epoch_after(uint32_t epoch)
 {
-	uint32_t next = a->epoch + 1;
-	int r;
+	do {
+		epoch++;
+	} while (!epoch || wag_policy_gen(epoch) >= WAG_POLICY_GENS);
+	return epoch;
+}
 
-	next += !next; /* 0 is for "none ever" */
-	r = dataplane_set_policy_epoch(a->dp, next);
+static int flip(struct policy_apply *a, uint32_t next)
+{
+	uint32_t before = wag_policy_gen(a->epoch);
+	int r = dataplane_set_policy_epoch(a->dp, next);
+
 	if (r < 0)
 		return r;
 	a->epoch = next;
 	a->flips++;
 	a->behind = false;
-	/* Who still reads what was in force before will have left long before the next change. */
-	dataplane_grace_begin(a->dp);
+	/* Who still reads what was in force before will have left when its turn to be written comes. */
+	if (before < WAG_POLICY_GENS)
+		dataplane_grace_begin(a->dp, before);
 	return 0;
 }
 
 static int put_in_force(struct policy_apply *a)
 {
-	uint32_t g = (a->epoch + 1) & 1;
+	uint32_t next = epoch_after(a->epoch), g = wag_policy_gen(next);
 	int r = 0;
 
-	dataplane_grace_end(a->dp);
+	dataplane_grace_end(a->dp, g);
 	for (int t = POLICY_TABLES - 1; t >= 0 && r == 0; t--) {
 		r = sync_table_apply(&a->gens[g][t]);
 		a->err_map = dataplane_table_name(kinds[t].table);
 	}
-	return r < 0 ? r : flip(a);
+	return r < 0 ? r : flip(a, next);
 }
 
 static int run(struct policy_apply *a, policy_refused_fn refused, void *ctx)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The policies' tables against what the maps hold. There are two generations of each: the one that
- * is not in force is brought up to date, then one store of wag_runtime.policy_epoch puts it in
+ * The policies' tables against what the maps hold. There are generations of each: the one that was
+ * in force longest ago is brought up to date, then one store of wag_runtime.policy_epoch puts it in
  * force; a packet goes by one or the other. What cannot be written whole is not put in force.
  */
 #pragma once
@@ -14,7 +14,7 @@ struct policy_ep; /* a pod of this node */
 struct policy_apply {
 	struct dataplane *dp; /* borrowed */
 	struct policy_compiler *compiler;
-	struct sync_table gens[2][POLICY_TABLES];
+	struct sync_table gens[WAG_POLICY_GENS][POLICY_TABLES];
 	struct sync_table names;
 	struct policy_ep *eps;
 	uint32_t epoch; /* in force */

@@ -30,7 +30,7 @@ static __always_inline __u32 policy_identity(struct wag_scratch *scratch,
 	if (identity)
 		return identity;
 	ask->who.bits = 32 + 128;
-	ask->who.gen = scratch->epoch & 1;
+	ask->who.gen = wag_policy_gen(scratch->epoch);
 	for (int i = 0; i < 4; i++)
 		ask->who.addr[i] = peer->w[i];
 	known = bpf_map_lookup_elem(&wag_ipcache, &ask->who);
@@ -44,7 +44,7 @@ static __always_inline __u32 policy_port(struct wag_scratch *scratch, __u32 prof
 	__u32 *verdict;
 
 	ask->at.bits = 96;
-	ask->at.gen = scratch->epoch & 1;
+	ask->at.gen = wag_policy_gen(scratch->epoch);
 	ask->at.profile = profile;
 	ask->at.proto = bpf_htons(ask->proto);
 	ask->at.port = ask->port;
@@ -61,7 +61,7 @@ static __always_inline __u32 policy_side(struct wag_scratch *scratch, const stru
 	struct policy_ask *ask = &scratch->ask;
 	__u32 verdict = pod->verdict[dir], *found;
 
-	ask->rule.gen = scratch->epoch & 1;
+	ask->rule.gen = wag_policy_gen(scratch->epoch);
 	ask->rule.ruleset = pod->ruleset[dir];
 	ask->rule.identity = policy_identity(
 		scratch, dir == POLICY_INGRESS ? &ask->client : &ask->server, other);
@@ -100,7 +100,7 @@ static __always_inline int policy_drop(struct wag_scratch *scratch, __u32 verdic
 static __always_inline struct wag_policy *policy_of(const struct wag_scratch *scratch,
 						    enum policy_dir dir)
 {
-	struct wag_policy_key key = { .ep_id = scratch->ask.ep[dir], .gen = scratch->epoch & 1 };
+	struct wag_policy_key key = { .ep_id = scratch->ask.ep[dir], .gen = wag_policy_gen(scratch->epoch) };
 
 	return key.ep_id ? bpf_map_lookup_elem(&wag_policy, &key) : NULL;
 }

@@ -64,7 +64,7 @@ int policies_open(const struct cli *cli, struct policies *ret, struct wag_err *e
 	r = pinned_map_lookup(&runtime, &zero, &value);
 	if (r < 0)
 		return wag_err_set(err, r, "wag_runtime: %s", strerror(-r));
-	ret->gen = value.policy_epoch & 1;
+	ret->gen = wag_policy_gen(value.policy_epoch);
 	return 0;
 }
 

@@ -99,19 +99,19 @@ static void the_other_one_denies(struct world *w)
 
 static void it_comes_in_force(struct world *w)
 {
-	policy_epoch(w, 3);
+	policy_epoch(w, 5);
 }
 
 static void a_may_not_any_more(struct world *w)
 {
 	policy_rule(w, 1, 3, ISOLATED);
-	policy_epoch(w, 3);
+	policy_epoch(w, 4);
 }
 
 static void a_may_again(struct world *w)
 {
 	policy_rule(w, 1, 3, ALLOW);
-	policy_epoch(w, 4);
+	policy_epoch(w, 5);
 }
 
 #define SYN_TO_B T(POD_A, 4000, POD_B, 8080, F_SYN)

@@ -22,7 +22,7 @@ void policy_epoch(struct world *w, __u32 epoch)
 
 void policy_pod(struct world *w, enum who who, int dir, __u32 ruleset, __u32 verdict, __u32 flags)
 {
-	for (__u32 gen = 0; gen < 2; gen++) {
+	for (__u32 gen = 0; gen < WAG_POLICY_GENS; gen++) {
 		struct wag_policy_key key = { .ep_id = who, .gen = gen };
 		struct wag_policy pod = { .flags = flags };
 
@@ -34,7 +34,7 @@ void policy_pod(struct world *w, enum who who, int dir, __u32 ruleset, __u32 ver
 
 void policy_pod_identity(struct world *w, enum who who, __u16 id)
 {
-	for (__u32 gen = 0; gen < 2; gen++) {
+	for (__u32 gen = 0; gen < WAG_POLICY_GENS; gen++) {
 		struct wag_policy_key key = { .ep_id = who, .gen = gen };
 		struct wag_policy pod;
 
@@ -49,7 +49,7 @@ void policy_identity(struct world *w, enum who who, __u32 id, __u32 flags)
 {
 	const struct wag_ipcache value = { id, flags };
 
-	for (__u32 gen = 0; gen < 2; gen++) {
+	for (__u32 gen = 0; gen < WAG_POLICY_GENS; gen++) {
 		struct wag_ipcache_key key = { .bits = 160, .gen = gen };
 		struct wag_addr addr = addr_of(who, w->v6);
 
@@ -60,7 +60,7 @@ void policy_identity(struct world *w, enum who who, __u32 id, __u32 flags)
 
 void policy_rule(struct world *w, __u32 ruleset, __u32 id, __u32 verdict)
 {
-	for (__u32 gen = 0; gen < 2; gen++) {
+	for (__u32 gen = 0; gen < WAG_POLICY_GENS; gen++) {
 		struct wag_rule_key key = { .ruleset = ruleset, .identity = id, .gen = gen };
 
 		put(w->rule, &key, &verdict);
@@ -69,7 +69,7 @@ void policy_rule(struct world *w, __u32 ruleset, __u32 id, __u32 verdict)
 
 void policy_port(struct world *w, __u32 profile, __u32 bits, __u8 proto, __u16 port, __u32 verdict)
 {
-	for (__u32 gen = 0; gen < 2; gen++) {
+	for (__u32 gen = 0; gen < WAG_POLICY_GENS; gen++) {
 		struct wag_port_key key = { .bits = bits, .gen = gen, .profile = profile,
 					    .proto = htons(proto), .port = htons(port) };
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Entries of the policies' tables, in both generations. */
+/* Entries of the policies' tables, in every generation. */
 #pragma once
 
 #include "world.h"

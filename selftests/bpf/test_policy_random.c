@@ -67,7 +67,7 @@ static void add_local(struct random_world *r, unsigned i)
 
 struct applying {
 	int fd;
-	size_t gen, key_size, value_size;
+	size_t key_size, value_size;
 	struct deltamap *table;
 	unsigned n;
 	unsigned char keys[4096][24], values[4096][24];
@@ -89,45 +89,37 @@ static int note(const void *key, const void *desired, const void *actual, void *
 
 static void apply_one(struct applying *a, unsigned i)
 {
-	for (__u32 gen = 0; gen < 2; gen++) {
-		memcpy(a->keys[i] + a->gen, &gen, sizeof(gen));
-		if (a->given[i])
-			expect(!bpf_map_update_elem(a->fd, a->keys[i], a->values[i], BPF_ANY),
-			       "a table's entry");
-		else
-			bpf_map_delete_elem(a->fd, a->keys[i]);
-	}
-	memset(a->keys[i] + a->gen, 0, sizeof(__u32));
-	if (a->given[i])
+	if (a->given[i]) {
+		expect(!bpf_map_update_elem(a->fd, a->keys[i], a->values[i], BPF_ANY),
+		       "a table's entry");
 		deltamap_set_actual(a->table, a->keys[i], a->values[i]);
-	else
+	} else {
+		bpf_map_delete_elem(a->fd, a->keys[i]);
 		deltamap_unset_actual(a->table, a->keys[i]);
+	}
 }
 
 static void apply(struct random_world *r)
 {
 	const struct {
 		int fd;
-		size_t gen, key, value;
+		size_t key, value;
 	} maps[POLICY_TABLES] = {
-		[POLICY_IPCACHE] = { r->w->ipcache, offsetof(struct wag_ipcache_key, gen),
-				     sizeof(struct wag_ipcache_key), sizeof(struct wag_ipcache) },
-		[POLICY_POD] = { r->w->policy, offsetof(struct wag_policy_key, gen),
-				 sizeof(struct wag_policy_key), sizeof(struct wag_policy) },
-		[POLICY_RULE] = { r->w->rule, offsetof(struct wag_rule_key, gen),
-				  sizeof(struct wag_rule_key), sizeof(__u32) },
-		[POLICY_PORT] = { r->w->port_rule, offsetof(struct wag_port_key, gen),
-				  sizeof(struct wag_port_key), sizeof(__u32) },
-		[POLICY_PORT_EXACT] = { r->w->port_exact, offsetof(struct wag_port_key, gen),
-					sizeof(struct wag_port_key), sizeof(__u32) },
+		[POLICY_IPCACHE] = { r->w->ipcache, sizeof(struct wag_ipcache_key),
+				     sizeof(struct wag_ipcache) },
+		[POLICY_POD] = { r->w->policy, sizeof(struct wag_policy_key),
+				 sizeof(struct wag_policy) },
+		[POLICY_RULE] = { r->w->rule, sizeof(struct wag_rule_key), sizeof(__u32) },
+		[POLICY_PORT] = { r->w->port_rule, sizeof(struct wag_port_key), sizeof(__u32) },
+		[POLICY_PORT_EXACT] = { r->w->port_exact, sizeof(struct wag_port_key),
+					sizeof(__u32) },
 	};
 	static struct applying a;
-	struct wag_runtime runtime = { .policy_epoch = ++r->epoch };
+	struct wag_runtime runtime = { .policy_epoch = r->epoch += 4 }; /* generation 0 */
 	__u32 zero = 0;
 
 	for (int t = 0; t < POLICY_TABLES; t++) {
 		a.fd = maps[t].fd;
-		a.gen = maps[t].gen;
 		a.key_size = maps[t].key;
 		a.value_size = maps[t].value;
 		a.table = policy_compiler_table(r->c, t);
@@ -240,7 +232,7 @@ static void forget_flows(struct world *w)
 
 static void one_world(struct world *w, uint64_t seed, unsigned *sets)
 {
-	struct random_world r = { .w = w, .epoch = 1 };
+	struct random_world r = { .w = w };
 
 	world_reset(w, false);
 	if (!expect(model_new(&r.m) == 0 && policy_compiler_new(&r.c, NULL) == 0, "no memory"))

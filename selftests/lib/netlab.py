@@ -310,6 +310,24 @@ class Lab:
             self.wait_ready(seconds)
         return self.agent
 
+    def start_agent_alone(self, *extra):
+        """One whose API server does not answer, once it is in charge; it is to be ended."""
+        config = self.path("nobody.kubeconfig")
+        with open(config, "w", encoding="utf-8") as f:
+            json.dump({"apiVersion": "v1", "kind": "Config", "current-context": "c",
+                       "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+                       "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}],
+                       "users": [{"name": "u", "user": {"token": "t"}}]}, f)
+        argv = self.agent_argv(*extra)
+        at = argv.index("--manifests")
+        argv[at:at + 2] = ["--kubeconfig", config]
+        agent = self.start("node", argv, name="agent-alone")
+        wait_for("programs in place", lambda: agent.poll() is not None or
+                 "programs in place" in self.log("agent-alone"))
+        if agent.poll() is not None:
+            raise LabError(f"the agent ended: {self.log('agent-alone')[-800:]}")
+        return agent
+
     def wait_ready(self, seconds=20):
         def ready():
             if self.agent.poll() is not None:
@@ -368,9 +386,9 @@ class Lab:
         self.nets.remove(pod)
         del self.pods[pod]
 
-    def add_web(self, pod, ports="8080,8081", sctp=None):
+    def add_web(self, pod, ports="8080,8081", sctp=None, ns="default"):
         """A pod that answers with its own name, on TCP and UDP, both families."""
-        self.add_pod(pod)
+        self.add_pod(pod, ns)
         self.background(pod, "echo", "--label", pod, "--port", ports, name=f"echo-{pod}")
         if sctp:
             self.background(pod, "sctp-server", "--label", pod, "--port", sctp,

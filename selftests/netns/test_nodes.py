@@ -370,17 +370,8 @@ def masquerade_waits_for_the_nodes(lab):
     args = lab.agent_args
     lab.kill_agent()
     lab.run(["rm", "-rf", lab.pin_dir])
-    config = lab.path("nobody.kubeconfig")
-    with open(config, "w", encoding="utf-8") as f:
-        json.dump({"apiVersion": "v1", "kind": "Config", "current-context": "c",
-                   "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-                   "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}],
-                   "users": [{"name": "u", "user": {"token": "t"}}]}, f)
-    argv = lab.agent_argv(*args)
-    argv[argv.index("--manifests"):argv.index("--manifests") + 2] = ["--kubeconfig", config]
-    agent = lab.start("node", argv, name="agent-alone")
+    agent = lab.start_agent_alone(*args)
     try:
-        wait_for("programs", lambda: "programs in place" in lab.log("agent-alone"))
         lab.add_web("web")
         lab.add_pod("client")
         lab.background("out", "echo", "--label", "outside", "--port", "8080", name="echo-out")

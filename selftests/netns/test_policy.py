@@ -2,7 +2,9 @@
 """NetworkPolicy and ClusterNetworkPolicy with real sockets: the cases of the upstream suites."""
 import ipaddress
 import json
+import os
 import socket
+import struct
 import threading
 import time
 
@@ -242,6 +244,65 @@ def policy_outlives_the_agent(env, w):
     env.lab.start_agent(*env.lab.agent_args)
     w.expect("what changed meanwhile", ("x/c", "x/a", 80, "TCP", True),
              (("x/b", "y/a"), "x/a", 80, "TCP", False))
+
+
+def bytes_of(words):
+    return bytes(int(b, 16) for b in words)
+
+
+class PinnedMap:
+    def __init__(self, lab, name):
+        self.lab, self.path = lab, os.path.join(lab.pin_dir, "maps", name)
+
+    def entries(self):
+        out = self.lab.run(["bpftool", "-j", "map", "dump", "pinned", self.path])
+        return [(bytes_of(e["key"]), bytes_of(e["value"])) for e in json.loads(out)]
+
+    def change(self, what, key, *value):
+        argv = ["bpftool", "map", what, "pinned", self.path, "key", "hex", *(f"{b:02x}" for b in key)]
+        for v in value:
+            argv += ["value", "hex", *(f"{b:02x}" for b in v)]
+        self.lab.run(argv)
+
+
+# Where the keys have their generation (abi_policy.h).
+GENERATION_AT = {"wag_ipcache": 4, "wag_policy": 4, "wag_rule": 8, "wag_port": 4,
+                 "wag_port_exact": 4}
+
+
+def as_an_agent_of_abi_1_left_it(lab):
+    """What is in force is generation 0 of two, by an epoch that ends in binary 10."""
+    key, runtime = PinnedMap(lab, "wag_runtime").entries()[0]
+    epoch = struct.unpack_from("<I", runtime, 20)[0]
+    for name, at in GENERATION_AT.items():
+        table = PinnedMap(lab, name)
+        entries = table.entries()
+        for k, _ in entries:
+            table.change("delete", k)
+        for k, v in entries:
+            if k[at] == epoch & 3:
+                table.change("update", k[:at] + bytes(4) + k[at + 4:], v)
+    PinnedMap(lab, "wag_runtime").change(
+        "update", key, runtime[:20] + struct.pack("<I", epoch // 4 * 4 + 6))
+    key, meta = PinnedMap(lab, "wag_meta").entries()[0]
+    PinnedMap(lab, "wag_meta").change("update", key, meta[:4] + struct.pack("<I", 1) + meta[8:])
+
+
+@policy_test
+def policy_of_an_agent_with_two_generations(env, w):
+    """Goes on under an agent that has three, though it hears of no policy."""
+    w.apply(network_policy("x", "deny", A, ingress=[{"from": [{"podSelector": labels(pod="b")}]}]))
+    holds = (("x/b", "x/a", 80, "TCP", True), ("y/a", "x/a", 80, "TCP", False))
+    w.expect("in force", *holds)
+    env.lab.kill_agent()
+    as_an_agent_of_abi_1_left_it(env.lab)
+    agent = env.lab.start_agent_alone(*env.lab.agent_args)
+    try:
+        w.expect("under the new agent", *holds)
+    finally:
+        agent.kill()
+        agent.wait()
+        env.lab.start_agent(*env.lab.agent_args)
 
 
 @policy_test

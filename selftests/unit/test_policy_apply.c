@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Two generations of the policies' tables: what is in force is whole, whatever fails meanwhile. */
+/* The generations of the policies' tables: what is in force is whole, whatever fails meanwhile. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -80,6 +80,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	assert_false(dataplane_fake_hasty(dp));
+	assert_false(dataplane_fake_impatient(dp));
 	stop();
 	policy_world_done(&w);
 	model_free(m);
@@ -137,7 +138,7 @@ static void in_force_is_right(void)
 	assert_int_equal(dataplane_policy_epoch(dp, &epoch), 0);
 	assert_int_equal(epoch, a.epoch);
 	for (int t = 0; t < POLICY_TABLES; t++) {
-		struct of_gen o = { epoch & 1, t, policy_compiler_table(a.compiler, t) };
+		struct of_gen o = { wag_policy_gen(epoch), t, policy_compiler_table(a.compiler, t) };
 
 		dataplane_visit(dp, tables[t].table, visit, &o);
 		assert_int_equal(o.n, o.want->n_desired);
@@ -151,7 +152,7 @@ static uint64_t in_force_sum(void)
 
 	assert_int_equal(dataplane_policy_epoch(dp, &epoch), 0);
 	for (int t = 0; t < POLICY_TABLES; t++) {
-		struct of_gen o = { epoch & 1, t };
+		struct of_gen o = { wag_policy_gen(epoch), t };
 
 		dataplane_visit(dp, tables[t].table, visit, &o);
 		sum += o.sum * (t + 1);

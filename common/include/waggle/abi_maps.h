@@ -15,7 +15,7 @@
 #include <waggle/abi_addr.h>
 #include <waggle/abi_policy.h>
 
-#define WAG_ABI 1
+#define WAG_ABI 2 /* 2: the policies' tables have a third generation */
 #define WAG_META_MAGIC 0x77616767U /* "wagg" */
 
 /* ---- wag_meta: ARRAY[1], userspace only. What the CNI and the CLI need while no agent runs. ----

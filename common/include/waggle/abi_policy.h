@@ -1,19 +1,27 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Keys and values of the policy maps (docs/maps.md "Policy"). Every key has a generation, 0 or 1:
- * packets are judged by the one that the lowest bit of wag_runtime.policy_epoch names, while the
- * other one is written.
+ * Keys and values of the policy maps (docs/maps.md "Policy"). Every key has a generation: packets
+ * are judged by the one that wag_runtime.policy_epoch names, while another one is written. With a
+ * third, the one written is not the one whose last readers may still be about.
  */
 #pragma once
 
 #include <linux/types.h>
 #include <waggle/abi_addr.h>
 
-/* Entries of each map; one generation may have half. */
-#define WAG_IPCACHE_MAX 262144
-#define WAG_POLICY_MAX 4096
-#define WAG_RULE_MAX 262144
-#define WAG_PORT_MAX 131072 /* of single ports, and of the others */
+#define WAG_POLICY_GENS 3
+
+/* The generation an epoch puts in force. No epoch ends in binary 11. */
+static inline __u32 wag_policy_gen(__u32 epoch)
+{
+	return epoch & 3;
+}
+
+/* Entries of each map; one generation may have its share. */
+#define WAG_IPCACHE_MAX (131072 * WAG_POLICY_GENS)
+#define WAG_POLICY_MAX (2048 * WAG_POLICY_GENS)
+#define WAG_RULE_MAX (131072 * WAG_POLICY_GENS)
+#define WAG_PORT_MAX (65536 * WAG_POLICY_GENS) /* of single ports, and of the others */
 #define WAG_RULES_MAX 32768 /* rules of all policies */
 
 /* What a table says of a flow: two bits of action, and which rule decided. 0 is not used. */
