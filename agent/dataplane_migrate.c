@@ -328,7 +328,7 @@ static int check_roles(const struct dataplane *dp, struct wag_err *err)
 {
 	for (size_t i = 0; i < dp->n_maps; i++)
 		if (role_of(dp->maps[i].name) == ROLE_NONE)
-			return wag_err_set(err, -EINVAL, "map %s: what becomes of it in an upgrade?",
+			return wag_err_set(err, -EINVAL, "map %s: no role in an upgrade",
 					   dp->maps[i].name);
 	return 0;
 }

@@ -295,7 +295,7 @@ static int flip(struct policy_apply *a, uint32_t next)
 	a->epoch = next;
 	a->flips++;
 	a->behind = false;
-	/* Who still reads what was in force before will have left when its turn to be written comes. */
+	/* Who still reads what was in force before will have left when it is to be written. */
 	if (before < WAG_POLICY_GENS)
 		dataplane_grace_begin(a->dp, before);
 	return 0;

@@ -100,7 +100,8 @@ static __always_inline int policy_drop(struct wag_scratch *scratch, __u32 verdic
 static __always_inline struct wag_policy *policy_of(const struct wag_scratch *scratch,
 						    enum policy_dir dir)
 {
-	struct wag_policy_key key = { .ep_id = scratch->ask.ep[dir], .gen = wag_policy_gen(scratch->epoch) };
+	struct wag_policy_key key = { .ep_id = scratch->ask.ep[dir],
+				      .gen = wag_policy_gen(scratch->epoch) };
 
 	return key.ep_id ? bpf_map_lookup_elem(&wag_policy, &key) : NULL;
 }

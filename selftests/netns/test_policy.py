@@ -259,7 +259,8 @@ class PinnedMap:
         return [(bytes_of(e["key"]), bytes_of(e["value"])) for e in json.loads(out)]
 
     def change(self, what, key, *value):
-        argv = ["bpftool", "map", what, "pinned", self.path, "key", "hex", *(f"{b:02x}" for b in key)]
+        argv = ["bpftool", "map", what, "pinned", self.path,
+                "key", "hex", *(f"{b:02x}" for b in key)]
         for v in value:
             argv += ["value", "hex", *(f"{b:02x}" for b in v)]
         self.lab.run(argv)

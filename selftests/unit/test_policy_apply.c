@@ -138,7 +138,8 @@ static void in_force_is_right(void)
 	assert_int_equal(dataplane_policy_epoch(dp, &epoch), 0);
 	assert_int_equal(epoch, a.epoch);
 	for (int t = 0; t < POLICY_TABLES; t++) {
-		struct of_gen o = { wag_policy_gen(epoch), t, policy_compiler_table(a.compiler, t) };
+		struct of_gen o = { wag_policy_gen(epoch), t,
+				    policy_compiler_table(a.compiler, t) };
 
 		dataplane_visit(dp, tables[t].table, visit, &o);
 		assert_int_equal(o.n, o.want->n_desired);
