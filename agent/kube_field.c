@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 #include <waggle/addr.h>
+#include <waggle/suggest.h>
 
 #include "kube_field.h"
 #include "object.h"
@@ -35,6 +36,30 @@ const json_t *field_member(const json_t *tree, const char *key)
 	const json_t *value = json_object_get(tree, key);
 
 	return json_is_null(value) ? NULL : value;
+}
+
+int field_known(const struct reader *rd, const json_t *tree, const char *path,
+		const char *const *keys)
+{
+	const json_t *value;
+	const char *key;
+
+	if (!rd->sink || !rd->sink->manifests)
+		return 0;
+	json_object_foreach((json_t *)tree, key, value)
+	{
+		const char *near;
+		size_t n = 0;
+
+		while (keys[n] && strcmp(keys[n], key) != 0)
+			n++;
+		if (keys[n])
+			continue;
+		near = suggest(key, keys, n);
+		return field_bad(rd, value, "%s%.64s: no such field%s%s%s", path, key,
+				 near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+	}
+	return 0;
 }
 
 int field_typed(const struct reader *rd, const json_t *tree, const char *path, const char *key,

@@ -11,7 +11,7 @@
 
 /* One object being read: whom to name in an error, and where it goes. */
 struct reader {
-	const struct kube_sink *sink;
+	const struct kube_sink *sink; /* NULL: for what an API server sends */
 	struct kube_ident *ident;
 	struct wag_err *err;
 };
@@ -22,6 +22,12 @@ int field_bad(const struct reader *rd, const json_t *at, const char *fmt, ...)
 int field_no_memory(const struct reader *rd);
 /* NULL for an absent member and for null alike: the API writes either. */
 const json_t *field_member(const json_t *tree, const char *key);
+/*
+ * Of manifests, which no API server has looked at: tree has no members but these (NULL ends them).
+ * Whoever writes "fron" must not get a rule for everybody. 0 or -EINVAL with rd->err filled.
+ */
+int field_known(const struct reader *rd, const json_t *tree, const char *path,
+		const char *const *keys);
 /* Every reader: 0 or -errno with rd->err filled. path is what stands before key in an error. */
 int field_typed(const struct reader *rd, const json_t *tree, const char *path, const char *key,
 		json_type type, const json_t **ret);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* NetworkPolicy and ClusterNetworkPolicy as JSON -> struct policy. */
+/* NetworkPolicy as JSON -> struct policy, and what ClusterNetworkPolicy shares with it. */
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -7,11 +7,9 @@
 #include <waggle/addr.h>
 #include <waggle/cleanup.h>
 
-#include "kube_field.h"
+#include "kube_policy_internal.h"
 #include "kube_selector.h"
 #include "object.h"
-
-#define PATH_MAX_LEN 160
 
 static int own_namespace(const struct reader *rd, struct selector *s)
 {
@@ -23,7 +21,7 @@ static int own_namespace(const struct reader *rd, struct selector *s)
 
 /* ---- what both kinds have ---- */
 
-static int read_cidr(const struct reader *rd, const json_t *value, const char *path,
+int kube_policy_cidr(const struct reader *rd, const json_t *value, const char *path,
 		     struct policy_cidr *ret)
 {
 	struct wag_addr addr;
@@ -39,7 +37,7 @@ static int read_cidr(const struct reader *rd, const json_t *value, const char *p
 	return 0;
 }
 
-static struct policy_peer *add_peer(struct policy_rule *rule, enum policy_peer_kind kind)
+struct policy_peer *kube_policy_peer(struct policy_rule *rule, enum policy_peer_kind kind)
 {
 	struct policy_peer *peer = array_grow(&rule->peers, &rule->n_peers, sizeof(*peer));
 
@@ -48,7 +46,7 @@ static struct policy_peer *add_peer(struct policy_rule *rule, enum policy_peer_k
 	return peer;
 }
 
-static struct policy_port *add_port(struct policy_rule *rule, uint8_t proto, uint16_t first,
+struct policy_port *kube_policy_port(struct policy_rule *rule, uint8_t proto, uint16_t first,
 				    uint16_t last)
 {
 	struct policy_port *port = array_grow(&rule->ports, &rule->n_ports, sizeof(*port));
@@ -69,7 +67,7 @@ static int np_except(const struct reader *rd, const json_t *value, const char *p
 {
 	unsigned own = cidr->bits - (wag_addr_is_v4(&cidr->addr) ? 96 : 0);
 	char outer[WAG_ADDR_TEXT];
-	int r = read_cidr(rd, value, path, ret);
+	int r = kube_policy_cidr(rd, value, path, ret);
 
 	if (r < 0 || (ret->bits > cidr->bits && wag_addr_in_cidr(&ret->addr, &cidr->addr, own)))
 		return r;
@@ -81,7 +79,8 @@ static int np_except(const struct reader *rd, const json_t *value, const char *p
 static int np_ip_block(const struct reader *rd, const json_t *block, const char *path,
 		       struct policy_rule *rule)
 {
-	struct policy_peer *peer = add_peer(rule, PEER_CIDR);
+	static const char *const keys[] = { "cidr", "except", NULL };
+	struct policy_peer *peer = kube_policy_peer(rule, PEER_CIDR);
 	const json_t *excepts, *value;
 	char where[PATH_MAX_LEN];
 	size_t i;
@@ -90,8 +89,10 @@ static int np_ip_block(const struct reader *rd, const json_t *block, const char 
 	if (!peer)
 		return field_no_memory(rd);
 	snprintf(where, sizeof(where), "%.120sipBlock.cidr", path);
-	r = read_cidr(rd, field_member(block, "cidr"), where, &peer->cidr);
+	r = kube_policy_cidr(rd, field_member(block, "cidr"), where, &peer->cidr);
 	snprintf(where, sizeof(where), "%.120sipBlock.", path);
+	if (r == 0)
+		r = field_known(rd, block, where, keys);
 	if (r == 0)
 		r = field_typed(rd, block, where, "except", JSON_ARRAY, &excepts);
 	if (r < 0)
@@ -114,20 +115,21 @@ static int np_ip_block(const struct reader *rd, const json_t *block, const char 
 static int np_peer(const struct reader *rd, const json_t *tree, const char *path,
 		   struct policy_rule *rule)
 {
+	static const char *const keys[] = { "podSelector", "namespaceSelector", "ipBlock", NULL };
 	struct policy_peer *peer;
 	const json_t *block;
 	bool ns, pods;
 	int r;
 
-	r = field_typed(rd, tree, path, "ipBlock", JSON_OBJECT, &block);
-	if (r < 0)
+	if ((r = field_known(rd, tree, path, keys)) < 0 ||
+	    (r = field_typed(rd, tree, path, "ipBlock", JSON_OBJECT, &block)) < 0)
 		return r;
 	if (block) {
 		if (field_member(tree, "podSelector") || field_member(tree, "namespaceSelector"))
 			return field_bad(rd, tree, "%sipBlock: stands beside a selector", path);
 		return np_ip_block(rd, block, path, rule);
 	}
-	peer = add_peer(rule, PEER_PODS);
+	peer = kube_policy_peer(rule, PEER_PODS);
 	if (!peer)
 		return field_no_memory(rd);
 	if ((r = kube_member_selector(rd, tree, path, "namespaceSelector", &peer->ns, &ns)) < 0 ||
@@ -160,19 +162,21 @@ static int np_named_port(const struct reader *rd, const json_t *port, const char
 				 name[0] && strspn(name, "0123456789") == strlen(name) ?
 					 ": a number stands without quotes" :
 					 "");
-	at = add_port(rule, proto, 0, 0);
+	at = kube_policy_port(rule, proto, 0, 0);
 	return at ? field_copy(rd, name, &at->name) : field_no_memory(rd);
 }
 
 static int np_port(const struct reader *rd, const json_t *tree, const char *path,
 		   struct policy_rule *rule)
 {
+	static const char *const keys[] = { "protocol", "port", "endPort", NULL };
 	const json_t *port = field_member(tree, "port");
 	json_int_t first = 0, last = 0;
 	uint8_t proto;
 	int r;
 
-	if ((r = field_proto(rd, tree, path, &proto)) < 0 ||
+	if ((r = field_known(rd, tree, path, keys)) < 0 ||
+	    (r = field_proto(rd, tree, path, &proto)) < 0 ||
 	    (r = field_int(rd, tree, path, "endPort", 1, 65535, &last)) < 0)
 		return r;
 	if (json_is_string(port) && last)
@@ -188,15 +192,11 @@ static int np_port(const struct reader *rd, const json_t *tree, const char *path
 		return field_bad(rd, tree, "%sendPort: is less than port", path);
 	if (!first)
 		last = 65535;
-	return add_port(rule, proto, first, last ? last : first) ? 0 : field_no_memory(rd);
+	return kube_policy_port(rule, proto, first, last ? last : first) ? 0 : field_no_memory(rd);
 }
 
-typedef int (*item_fn)(const struct reader *rd, const json_t *tree, const char *path,
-		       struct policy_rule *rule);
-
-/* Every element of a list through fn. */
-static int each(const struct reader *rd, const json_t *list, const char *path, const char *key,
-		item_fn fn, struct policy_rule *rule)
+int kube_policy_each(const struct reader *rd, const json_t *list, const char *path, const char *key,
+		     kube_policy_item_fn fn, struct policy_rule *rule)
 {
 	char where[PATH_MAX_LEN];
 	const json_t *value;
@@ -218,24 +218,23 @@ static int each(const struct reader *rd, const json_t *list, const char *path, c
 static int np_rule(const struct reader *rd, const json_t *tree, const char *path, const char *peers,
 		   struct policy_rule *rule)
 {
+	const char *const keys[] = { peers, "ports", NULL };
 	const json_t *list, *ports;
 	int r;
 
-	if ((r = field_typed(rd, tree, path, peers, JSON_ARRAY, &list)) < 0 ||
+	if ((r = field_known(rd, tree, path, keys)) < 0 ||
+	    (r = field_typed(rd, tree, path, peers, JSON_ARRAY, &list)) < 0 ||
 	    (r = field_typed(rd, tree, path, "ports", JSON_ARRAY, &ports)) < 0)
 		return r;
 	rule->action = POLICY_ACCEPT;
 	rule->any_peer = json_array_size(list) == 0;
 	rule->any_port = json_array_size(ports) == 0;
-	r = each(rd, list, path, peers, np_peer, rule);
-	return r < 0 ? r : each(rd, ports, path, "ports", np_port, rule);
+	r = kube_policy_each(rd, list, path, peers, np_peer, rule);
+	return r < 0 ? r : kube_policy_each(rd, ports, path, "ports", np_port, rule);
 }
 
-typedef int (*rule_fn)(const struct reader *rd, const json_t *tree, const char *path,
-		       const char *peers, struct policy_rule *rule);
-
-static int read_rules(const struct reader *rd, const json_t *spec, enum policy_dir dir, rule_fn fn,
-		      struct policy *p)
+int kube_policy_rules(const struct reader *rd, const json_t *spec, enum policy_dir dir,
+		      kube_policy_rule_fn fn, struct policy *p)
 {
 	const char *key = dir == POLICY_INGRESS ? "ingress" : "egress";
 	const char *peers = dir == POLICY_INGRESS ? "from" : "to";
@@ -296,257 +295,34 @@ static int np_types(const struct reader *rd, const json_t *spec, struct policy *
 
 static int read_network_policy(const struct reader *rd, const json_t *spec, struct policy *p)
 {
+	static const char *const keys[] = { "podSelector", "policyTypes", "ingress", "egress",
+					    NULL };
 	int r;
 
 	p->tier = POLICY_NETWORK;
-	if ((r = own_namespace(rd, &p->ns)) < 0 ||
+	if ((r = field_known(rd, spec, "spec.", keys)) < 0 ||
+	    (r = own_namespace(rd, &p->ns)) < 0 ||
 	    (r = kube_member_selector(rd, spec, "spec.", "podSelector", &p->pods, NULL)) < 0 ||
 	    (r = np_types(rd, spec, p)) < 0)
 		return r;
 	for (enum policy_dir d = POLICY_INGRESS; d < POLICY_DIRS && r == 0; d++)
-		r = p->isolates[d] ? read_rules(rd, spec, d, np_rule, p) : 0;
-	return r;
-}
-
-/* ---- ClusterNetworkPolicy ---- */
-
-/* The API has the keys as one choice: whatever were left out here would be lost. */
-static int cnp_one_of(const struct reader *rd, const json_t *tree, const char *path,
-		      const char *const *keys)
-{
-	const char *found = NULL;
-
-	for (; *keys; keys++) {
-		if (!field_member(tree, *keys))
-			continue;
-		if (found)
-			return field_bad(rd, tree, "%s%s: stands beside %s, one is allowed", path,
-					 *keys, found);
-		found = *keys;
-	}
-	return 0;
-}
-
-static int cnp_pods(const struct reader *rd, const json_t *pods, const char *path,
-		    struct selector *ns, struct selector *obj)
-{
-	int r = kube_member_selector(rd, pods, path, "namespaceSelector", ns, NULL);
-
-	return r < 0 ? r : kube_member_selector(rd, pods, path, "podSelector", obj, NULL);
-}
-
-/*
- * What this version does not know fails closed: an Accept accepts nothing by it, a Deny or Pass
- * denies everything.
- */
-static int cnp_unknown(struct policy_rule *rule)
-{
-	if (rule->action == POLICY_ACCEPT)
-		return 0;
-	rule->action = POLICY_DENY;
-	rule->any_peer = rule->any_port = true;
-	return 0;
-}
-
-static int cnp_networks(const struct reader *rd, const json_t *list, const char *path,
-			struct policy_rule *rule)
-{
-	char where[PATH_MAX_LEN];
-	const json_t *value;
-	size_t i;
-	int r;
-
-	if (json_array_size(list) == 0)
-		return field_bad(rd, list, "%snetworks: must not be empty", path);
-	json_array_foreach(list, i, value)
-	{
-		struct policy_peer *peer = add_peer(rule, PEER_CIDR);
-
-		snprintf(where, sizeof(where), "%.120snetworks[%zu]", path, i);
-		if (!peer)
-			return field_no_memory(rd);
-		r = read_cidr(rd, value, where, &peer->cidr);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-static int cnp_peer(const struct reader *rd, const json_t *tree, const char *path,
-		    struct policy_rule *rule)
-{
-	static const char *const kinds[] = { "namespaces", "pods", "nodes", "networks", NULL };
-	const json_t *namespaces, *pods, *nodes, *networks;
-	struct policy_peer *peer;
-	int r;
-
-	if ((r = cnp_one_of(rd, tree, path, kinds)) < 0 ||
-	    (r = field_typed(rd, tree, path, "namespaces", JSON_OBJECT, &namespaces)) < 0 ||
-	    (r = field_typed(rd, tree, path, "pods", JSON_OBJECT, &pods)) < 0 ||
-	    (r = field_typed(rd, tree, path, "nodes", JSON_OBJECT, &nodes)) < 0 ||
-	    (r = field_typed(rd, tree, path, "networks", JSON_ARRAY, &networks)) < 0)
-		return r;
-	if (networks)
-		return cnp_networks(rd, networks, path, rule);
-	if (!namespaces && !pods && !nodes)
-		return cnp_unknown(rule);
-	peer = add_peer(rule, nodes ? PEER_NODES : PEER_PODS);
-	if (!peer)
-		return field_no_memory(rd);
-	if (nodes)
-		return kube_read_selector(rd, nodes, path, &peer->obj);
-	return namespaces ? kube_read_selector(rd, namespaces, path, &peer->ns) :
-			    cnp_pods(rd, pods, path, &peer->ns, &peer->obj);
-}
-
-/* destinationPort of tcp, udp or sctp: a number, a range, or (absent) every port. */
-static int cnp_port(const struct reader *rd, const json_t *tree, const char *path, uint8_t proto,
-		    struct policy_rule *rule)
-{
-	static const char *const forms[] = { "number", "range", NULL };
-	json_int_t number = 0, first = 0, last = 0;
-	const json_t *port, *range;
-	char where[PATH_MAX_LEN];
-	int r;
-
-	snprintf(where, sizeof(where), "%.100sdestinationPort.", path);
-	if ((r = field_typed(rd, tree, path, "destinationPort", JSON_OBJECT, &port)) < 0 ||
-	    (r = cnp_one_of(rd, port, where, forms)) < 0 ||
-	    (r = field_int(rd, port, path, "number", 1, 65535, &number)) < 0 ||
-	    (r = field_typed(rd, port, path, "range", JSON_OBJECT, &range)) < 0 ||
-	    (r = field_int(rd, range, path, "start", 1, 65535, &first)) < 0 ||
-	    (r = field_int(rd, range, path, "end", 1, 65535, &last)) < 0)
-		return r;
-	if (range && (!first || last < first))
-		return field_bad(rd, range, "%sdestinationPort.range: end is less than start",
-				 path);
-	if (port && !range && !number)
-		return cnp_unknown(rule);
-	if (!port)
-		last = 65535;
-	else if (number)
-		first = last = number;
-	return add_port(rule, proto, first, last) ? 0 : field_no_memory(rd);
-}
-
-static int cnp_protocol(const struct reader *rd, const json_t *tree, const char *path,
-			struct policy_rule *rule)
-{
-	static const struct {
-		const char *key;
-		uint8_t proto;
-	} protos[] = { { "tcp", IPPROTO_TCP }, { "udp", IPPROTO_UDP }, { "sctp", IPPROTO_SCTP } };
-	static const char *const forms[] = { "destinationNamedPort", "tcp", "udp", "sctp", NULL };
-	struct policy_port *at;
-	const json_t *proto;
-	const char *name;
-	int r;
-
-	if ((r = cnp_one_of(rd, tree, path, forms)) < 0 ||
-	    (r = field_str(rd, tree, path, "destinationNamedPort", &name)) < 0)
-		return r;
-	if (name[0]) {
-		at = add_port(rule, 0, 0, 0);
-		return at ? field_copy(rd, name, &at->name) : field_no_memory(rd);
-	}
-	for (size_t i = 0; i < sizeof(protos) / sizeof(protos[0]); i++) {
-		r = field_typed(rd, tree, path, protos[i].key, JSON_OBJECT, &proto);
-		if (r < 0)
-			return r;
-		if (proto)
-			return cnp_port(rd, proto, path, protos[i].proto, rule);
-	}
-	return cnp_unknown(rule);
-}
-
-static int cnp_action(const struct reader *rd, const json_t *tree, const char *path,
-		      enum policy_action *ret)
-{
-	static const char *const names[] = { [POLICY_ACCEPT] = "Accept",
-					     [POLICY_DENY] = "Deny",
-					     [POLICY_PASS] = "Pass" };
-	const char *text;
-	int r = field_str(rd, tree, path, "action", &text);
-
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		if (strcmp(text, names[i]) == 0) {
-			*ret = i;
-			return 0;
-		}
-	}
-	return field_bad(rd, tree, "%saction: \"%.32s\" is not Accept, Deny or Pass", path, text);
-}
-
-static int cnp_rule(const struct reader *rd, const json_t *tree, const char *path,
-		    const char *peers, struct policy_rule *rule)
-{
-	const json_t *list, *protocols;
-	int r;
-
-	if ((r = field_dup(rd, tree, path, "name", &rule->name)) < 0 ||
-	    (r = cnp_action(rd, tree, path, &rule->action)) < 0 ||
-	    (r = field_typed(rd, tree, path, peers, JSON_ARRAY, &list)) < 0 ||
-	    (r = field_typed(rd, tree, path, "protocols", JSON_ARRAY, &protocols)) < 0)
-		return r;
-	if (json_array_size(list) == 0)
-		return field_bad(rd, tree,
-				 "%s%s: must name a peer; {\"namespaces\": {}} is every pod", path,
-				 peers);
-	rule->any_port = json_array_size(protocols) == 0;
-	r = each(rd, list, path, peers, cnp_peer, rule);
-	return r < 0 ? r : each(rd, protocols, path, "protocols", cnp_protocol, rule);
-}
-
-static int cnp_head(const struct reader *rd, const json_t *spec, struct policy *p)
-{
-	static const char *const kinds[] = { "namespaces", "pods", NULL };
-	const json_t *subject, *namespaces, *pods;
-	json_int_t priority;
-	const char *tier;
-	int r;
-
-	if ((r = field_str(rd, spec, "spec.", "tier", &tier)) < 0 ||
-	    (r = field_int(rd, spec, "spec.", "priority", 0, 1000, &priority)) < 0 ||
-	    (r = field_typed(rd, spec, "spec.", "subject", JSON_OBJECT, &subject)) < 0 ||
-	    (r = cnp_one_of(rd, subject, "spec.subject.", kinds)) < 0 ||
-	    (r = field_typed(rd, subject, "spec.subject.", "namespaces", JSON_OBJECT,
-			     &namespaces)) < 0 ||
-	    (r = field_typed(rd, subject, "spec.subject.", "pods", JSON_OBJECT, &pods)) < 0)
-		return r;
-	if (strcmp(tier, "Admin") != 0 && strcmp(tier, "Baseline") != 0)
-		return field_bad(rd, spec, "spec.tier: \"%.32s\" is not Admin or Baseline", tier);
-	if (!field_member(spec, "priority"))
-		return field_bad(rd, spec, "spec.priority: is missing");
-	if (!namespaces && !pods)
-		return field_bad(rd, spec, "spec.subject: has no namespaces and no pods");
-	p->tier = tier[0] == 'A' ? POLICY_ADMIN : POLICY_BASELINE;
-	p->priority = priority;
-	if (namespaces)
-		return kube_read_selector(rd, namespaces, "spec.subject.namespaces.", &p->ns);
-	return cnp_pods(rd, pods, "spec.subject.pods.", &p->ns, &p->pods);
-}
-
-static int read_cluster_policy(const struct reader *rd, const json_t *spec, struct policy *p)
-{
-	int r = cnp_head(rd, spec, p);
-
-	for (enum policy_dir d = POLICY_INGRESS; d < POLICY_DIRS && r == 0; d++)
-		r = read_rules(rd, spec, d, cnp_rule, p);
+		r = p->isolates[d] ? kube_policy_rules(rd, spec, d, np_rule, p) : 0;
 	return r;
 }
 
 static int read_spec(const struct reader *rd, const json_t *tree, enum model_kind kind,
 		     struct policy *p)
 {
+	static const char *const keys[] = { "apiVersion", "kind", "metadata", "spec", "status",
+					    NULL };
 	const json_t *spec;
-	int r = field_typed(rd, tree, "", "spec", JSON_OBJECT, &spec);
+	int r;
 
-	if (r < 0)
+	if ((r = field_known(rd, tree, "", keys)) < 0 ||
+	    (r = field_typed(rd, tree, "", "spec", JSON_OBJECT, &spec)) < 0)
 		return r;
 	return kind == MODEL_POLICY ? read_network_policy(rd, spec, p) :
-				      read_cluster_policy(rd, spec, p);
+				      kube_read_cluster_policy(rd, spec, p);
 }
 
 int kube_unreadable_policy(const struct reader *rd, const char *uid, struct object *obj)

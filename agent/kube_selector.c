@@ -51,13 +51,15 @@ static int sel_op(const struct reader *rd, const json_t *tree, const char *path,
 static int sel_expression(const struct reader *rd, const json_t *tree, const char *path,
 			  struct selector *s)
 {
+	static const char *const keys[] = { "key", "operator", "values", NULL };
 	const json_t *values, *value;
 	enum sel_op op = SEL_IN;
 	const char *key;
 	size_t i;
 	int r;
 
-	if ((r = field_str(rd, tree, path, "key", &key)) < 0 ||
+	if ((r = field_known(rd, tree, path, keys)) < 0 ||
+	    (r = field_str(rd, tree, path, "key", &key)) < 0 ||
 	    (r = sel_op(rd, tree, path, &op)) < 0 ||
 	    (r = field_typed(rd, tree, path, "values", JSON_ARRAY, &values)) < 0)
 		return r;
@@ -81,12 +83,13 @@ static int sel_expression(const struct reader *rd, const json_t *tree, const cha
 int kube_read_selector(const struct reader *rd, const json_t *tree, const char *path,
 		       struct selector *s)
 {
+	static const char *const keys[] = { "matchLabels", "matchExpressions", NULL };
 	const json_t *list, *value;
 	char where[PATH_MAX_LEN];
 	size_t i;
 	int r;
 
-	if ((r = sel_labels(rd, tree, path, s)) < 0 ||
+	if ((r = field_known(rd, tree, path, keys)) < 0 || (r = sel_labels(rd, tree, path, s)) < 0 ||
 	    (r = field_typed(rd, tree, path, "matchExpressions", JSON_ARRAY, &list)) < 0)
 		return r;
 	json_array_foreach(list, i, value)

@@ -175,6 +175,8 @@ UNREADABLE = [
     (hostile([{"from": ["x"]}]), "must be an object"),
     (hostile([{"from": {"podSelector": {}}}]), "from: must be a list"),
     (hostile([7]), "must be an object"),
+    (hostile([{"fron": [{"podSelector": {}}]}]),
+     "ingress[0].fron: no such field; did you mean from?"),
     (hostile({}), "ingress: must be a list"),
     (ports(port=80, endPort=79), "endPort: is less than port"),
     (ports(port="web", endPort=80), "endPort: stands beside a named port"),

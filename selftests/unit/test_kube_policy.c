@@ -13,9 +13,9 @@
 #include "agent/kube_parse.h"
 #include "agent/object.h"
 
-static struct object *read_policy(enum model_kind kind, const char *spec)
+static struct object *read_from(bool manifests, enum model_kind kind, const char *spec)
 {
-	const struct kube_sink sink = { .default_ns = "default", .manifests = true };
+	const struct kube_sink sink = { .default_ns = "default", .manifests = manifests };
 	struct kube_ident ident;
 	struct object *obj = NULL;
 	struct wag_err err;
@@ -28,6 +28,11 @@ static struct object *read_policy(enum model_kind kind, const char *spec)
 	assert_int_equal(kube_parse_object(kind, tree, &sink, &obj, &ident, &err), 0);
 	json_decref(tree);
 	return obj;
+}
+
+static struct object *read_policy(enum model_kind kind, const char *spec)
+{
+	return read_from(true, kind, spec);
 }
 
 /* why NULL: it is taken. */
@@ -115,7 +120,10 @@ static void test_cluster_network_policies(void **state)
 		  "protocols[0].udp: stands beside destinationNamedPort" },
 		{ HEAD DENY(PROTOCOL("\"tcp\":{\"destinationPort\":{\"number\":80,\"range\":"
 				     "{\"start\":1,\"end\":9}}}")),
-		  "protocols[0].destinationPort.range: stands beside number" },
+		  "protocols[0].tcp.destinationPort.range: stands beside number" },
+		{ HEAD DENY(PROTOCOL("\"tcp\":{\"destinationPort\":{\"range\":"
+				     "{\"start\":9,\"end\":1}}}")),
+		  "protocols[0].tcp.destinationPort.range.end: is less than start" },
 		{ "\"tier\":\"Admin\",\"priority\":1,\"subject\":{\"namespaces\":{},\"pods\":{}}",
 		  "spec.subject.pods: stands beside namespaces" },
 		{ "\"tier\":\"Admin\",\"subject\":{\"namespaces\":{}}",
@@ -124,6 +132,57 @@ static void test_cluster_network_policies(void **state)
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
 		expect(MODEL_CLUSTER_POLICY, cases[i].spec, cases[i].why);
+}
+
+/* In a manifest; an API server has dropped them, or knows more than this version. */
+static void test_unknown_fields(void **state)
+{
+	static const struct {
+		enum model_kind kind;
+		const char *spec, *why;
+	} cases[] = {
+		{ MODEL_POLICY, "\"ingress\":[{\"fron\":[{\"podSelector\":{}}]}]",
+		  "spec.ingress[0].fron: no such field; did you mean from?" },
+		{ MODEL_POLICY, "\"ingress\":[{\"to\":[]}]",
+		  "spec.ingress[0].to: no such field" },
+		{ MODEL_POLICY, "\"egress\":[{\"to\":[],\"port\":80}]",
+		  "spec.egress[0].port: no such field; did you mean ports?" },
+		{ MODEL_POLICY, "\"podSelectr\":{}", "spec.podSelectr: no such field" },
+		{ MODEL_POLICY, FROM("{\"podSelector\":{},\"namespace\":\"x\"}"),
+		  "spec.ingress[0].from[0].namespace: no such field" },
+		{ MODEL_POLICY, FROM("{\"podSelector\":{\"app\":\"web\"}}"),
+		  "spec.ingress[0].from[0].podSelector.app: no such field" },
+		{ MODEL_POLICY,
+		  FROM("{\"podSelector\":{\"matchExpressions\":[{\"key\":\"a\","
+		       "\"operator\":\"Exists\",\"value\":\"b\"}]}}"),
+		  "matchExpressions[0].value: no such field; did you mean values?" },
+		{ MODEL_POLICY, FROM("{\"ipBlock\":{\"cidr\":\"::/0\",\"excepts\":[]}}"),
+		  "from[0].ipBlock.excepts: no such field; did you mean except?" },
+		{ MODEL_POLICY, "\"ingress\":[{\"ports\":[{\"port\":80,\"endport\":90}]}]",
+		  "ports[0].endport: no such field; did you mean endPort?" },
+		{ MODEL_CLUSTER_POLICY, HEAD ",\"ingres\":[]", "spec.ingres: no such field" },
+		{ MODEL_CLUSTER_POLICY, HEAD DENY(",\"from\":[{\"namespace\":{}}]"),
+		  "spec.ingress[0].from[0].namespace: no such field; did you mean namespaces?" },
+		{ MODEL_CLUSTER_POLICY,
+		  HEAD DENY(",\"from\":[{\"pods\":{\"podSelectr\":{}}}]"),
+		  "podSelectr: no such field" },
+		{ MODEL_CLUSTER_POLICY,
+		  HEAD DENY(",\"ports\":[],\"from\":[{\"namespaces\":{}}]"),
+		  "spec.ingress[0].ports: no such field" },
+		{ MODEL_CLUSTER_POLICY, HEAD DENY(PROTOCOL("\"icmp\":{}")),
+		  "protocols[0].icmp: no such field" },
+		{ MODEL_CLUSTER_POLICY, HEAD DENY(PROTOCOL("\"tcp\":{\"port\":80}")),
+		  "protocols[0].tcp.port: no such field" },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		_cleanup_(object_freep) struct object *obj =
+			read_from(false, cases[i].kind, cases[i].spec);
+
+		expect(cases[i].kind, cases[i].spec, cases[i].why);
+		if (obj->policy->unreadable)
+			assert_null(strstr(obj->policy->unreadable, "no such field"));
+	}
 }
 
 /* As the API server fills them in. */
@@ -157,6 +216,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_network_policies),
 		cmocka_unit_test(test_cluster_network_policies),
+		cmocka_unit_test(test_unknown_fields),
 		cmocka_unit_test(test_policy_types),
 	};
 
