@@ -126,6 +126,14 @@ int field_int(const struct reader *rd, const json_t *tree, const char *path, con
 	return 0;
 }
 
+int field_word(const char *text, const char *const *words, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(text, words[i]) == 0)
+			return (int)i;
+	return -1;
+}
+
 int field_copy(const struct reader *rd, const char *text, char **ret)
 {
 	*ret = strdup(text);
@@ -250,6 +258,14 @@ int field_label(const struct reader *rd, const json_t *tree, const char *key, co
 int field_annotation(const struct reader *rd, const json_t *tree, const char *key, const char **ret)
 {
 	return meta_str(rd, tree, "annotations", key, ret);
+}
+
+bool field_other_proxy(const json_t *tree)
+{
+	const json_t *labels = json_object_get(json_object_get(tree, "metadata"), "labels");
+
+	return json_object_get(labels, "service.kubernetes.io/service-proxy-name") ||
+	       json_object_get(labels, "service.kubernetes.io/headless");
 }
 
 int64_t field_time_ms(const char *text)

@@ -39,6 +39,8 @@ int field_bool(const struct reader *rd, const json_t *tree, const char *path, co
 /* 0 in *ret when absent. */
 int field_int(const struct reader *rd, const json_t *tree, const char *path, const char *key,
 	      json_int_t min, json_int_t max, json_int_t *ret);
+/* Which of n words text is; -1: none. */
+int field_word(const char *text, const char *const *words, size_t n);
 int field_copy(const struct reader *rd, const char *text, char **ret);
 /* Like field_str, but *ret is the caller's own, NULL when absent or empty. */
 int field_dup(const struct reader *rd, const json_t *tree, const char *path, const char *key,
@@ -54,6 +56,9 @@ int field_label(const struct reader *rd, const json_t *tree, const char *key, co
 int field_annotation(const struct reader *rd, const json_t *tree, const char *key,
 		     const char **ret);
 
+/* Another proxy's, or nobody's to serve: kube-proxy watches Services and slices without these. */
+bool field_other_proxy(const json_t *tree);
+
 /* "2026-01-02T03:04:05.678Z" as ms since 1970; 0 where it is no such time. */
 int64_t field_time_ms(const char *text);
 
@@ -64,6 +69,7 @@ int64_t field_time_ms(const char *text);
 int kube_read_ident(const struct reader *rd, const json_t *tree, bool namespaced);
 /* Of a filled ident. meta is where to point at, or NULL. */
 int kube_check_ident(const struct reader *rd, const json_t *meta, bool namespaced);
+int kube_read_service(const struct reader *rd, const json_t *tree, struct object *obj);
 /* The kinds of kube_parse_node.c. */
 int kube_read_node(const struct reader *rd, const json_t *tree, struct object *obj);
 int kube_read_pod(const struct reader *rd, const json_t *tree, struct object *obj);

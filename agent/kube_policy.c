@@ -27,7 +27,8 @@ int kube_policy_cidr(const struct reader *rd, const json_t *value, const char *p
 	struct wag_addr addr;
 	unsigned bits;
 
-	if (!json_is_string(value) || wag_cidr_parse(json_string_value(value), &addr, &bits) < 0)
+	if (!json_is_string(value) || !strchr(json_string_value(value), '/') ||
+	    wag_cidr_parse(json_string_value(value), &addr, &bits) < 0)
 		return field_bad(rd, value, "%s: is no CIDR", path);
 	bits += wag_addr_is_v4(&addr) ? 96 : 0;
 	for (unsigned i = 0; i < 128; i++)

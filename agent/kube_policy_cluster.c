@@ -186,17 +186,16 @@ static int cnp_action(const struct reader *rd, const json_t *tree, const char *p
 					     [POLICY_DENY] = "Deny",
 					     [POLICY_PASS] = "Pass" };
 	const char *text;
-	int r = field_str(rd, tree, path, "action", &text);
+	int r = field_str(rd, tree, path, "action", &text), action;
 
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		if (strcmp(text, names[i]) == 0) {
-			*ret = i;
-			return 0;
-		}
-	}
-	return field_bad(rd, tree, "%saction: \"%.32s\" is not Accept, Deny or Pass", path, text);
+	action = field_word(text, names, sizeof(names) / sizeof(names[0]));
+	if (action < 0)
+		return field_bad(rd, tree, "%saction: \"%.32s\" is not Accept, Deny or Pass", path,
+				 text);
+	*ret = action;
+	return 0;
 }
 
 static int cnp_rule(const struct reader *rd, const json_t *tree, const char *path,
@@ -216,7 +215,10 @@ static int cnp_rule(const struct reader *rd, const json_t *tree, const char *pat
 		return field_bad(rd, tree,
 				 "%s%s: must name a peer; {\"namespaces\": {}} is every pod", path,
 				 peers);
-	rule->any_port = json_array_size(protocols) == 0;
+	if (protocols && json_array_size(protocols) == 0)
+		return field_bad(rd, tree,
+				 "%sprotocols: must not be empty; without it all are meant", path);
+	rule->any_port = !protocols;
 	r = kube_policy_each(rd, list, path, peers, cnp_peer, rule);
 	return r < 0 ? r : kube_policy_each(rd, protocols, path, "protocols", cnp_protocol, rule);
 }

@@ -34,18 +34,17 @@ static int sel_op(const struct reader *rd, const json_t *tree, const char *path,
 					     [SEL_EXISTS] = "Exists",
 					     [SEL_ABSENT] = "DoesNotExist" };
 	const char *text;
-	int r = field_str(rd, tree, path, "operator", &text);
+	int r = field_str(rd, tree, path, "operator", &text), op;
 
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		if (strcmp(text, names[i]) == 0) {
-			*ret = i;
-			return 0;
-		}
-	}
-	return field_bad(rd, tree, "%soperator: \"%.32s\" is not In, NotIn, Exists or DoesNotExist",
-			 path, text);
+	op = field_word(text, names, sizeof(names) / sizeof(names[0]));
+	if (op < 0)
+		return field_bad(rd, tree,
+				 "%soperator: \"%.32s\" is not In, NotIn, Exists or DoesNotExist",
+				 path, text);
+	*ret = op;
+	return 0;
 }
 
 static int sel_expression(const struct reader *rd, const json_t *tree, const char *path,
@@ -89,7 +88,8 @@ int kube_read_selector(const struct reader *rd, const json_t *tree, const char *
 	size_t i;
 	int r;
 
-	if ((r = field_known(rd, tree, path, keys)) < 0 || (r = sel_labels(rd, tree, path, s)) < 0 ||
+	if ((r = field_known(rd, tree, path, keys)) < 0 ||
+	    (r = sel_labels(rd, tree, path, s)) < 0 ||
 	    (r = field_typed(rd, tree, path, "matchExpressions", JSON_ARRAY, &list)) < 0)
 		return r;
 	json_array_foreach(list, i, value)

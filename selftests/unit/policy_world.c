@@ -298,7 +298,7 @@ static json_t *cnp_protocols(struct policy_world *w)
 	static const char *const protos[] = { "tcp", "udp", "sctp" };
 	json_t *list = json_array();
 
-	for (uint32_t n = RND(3); n > 0; n--) {
+	for (uint32_t n = 1 + RND(2); n > 0; n--) {
 		int first = 75 + (int)RND(12);
 
 		switch (RND(4)) {

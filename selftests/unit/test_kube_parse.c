@@ -399,6 +399,9 @@ static void test_what_no_api_server_would_take(void **state)
 {
 #define A "'metadata':{'name':'a'}"
 #define SERVICE(more) "{'kind':'Service'," A ",'spec':{'clusterIP':'10.0.0.1'" more "}}"
+#define NAMED(name, ns) \
+	"{'kind':'EndpointSlice','metadata':{'name':'" name "','namespace':'" ns "'}," \
+	"'addressType':'IPv4','endpoints':[]}"
 #define OF_API(kind, api) "{'kind':'" kind "','apiVersion':'" api "'," A "}"
 	static const struct {
 		const char *text, *why; /* NULL: taken, or passed over */
@@ -431,6 +434,22 @@ static void test_what_no_api_server_would_take(void **state)
 		{ OF_API("ClusterNetworkPolicy", "policy.networking.k8s.io/v1alpha1"),
 		  "is not policy.networking.k8s.io/v1alpha2" },
 		{ OF_API("Service", "serving.knative.dev/v1"), NULL },
+		{ SERVICE(",'ports':[{'port':80}]"), NULL },
+		{ SERVICE(",'ports':[{'name':'a','port':53},"
+			  "{'name':'b','port':53,'protocol':'UDP'}]"),
+		  NULL },
+		{ SERVICE(",'ports':[{'name':'a','port':80},{'port':81}]"),
+		  "Service default/a: spec.ports[1].name: is missing" },
+		{ SERVICE(",'ports':[{'name':'a','port':80},{'name':'a','port':81}]"),
+		  "spec.ports[1].name: a is that of [0]" },
+		{ SERVICE(",'ports':[{'name':'a','port':80},{'name':'b','port':80}]"),
+		  "spec.ports[1].port: 80/TCP is that of [0]" },
+		{ NAMED("x/y", "z"), "EndpointSlice z/(no name): metadata.name: 'x/y' is none" },
+		{ NAMED("a", "z.y"), "metadata.namespace: 'z.y' is none" },
+		{ NAMED("a.b-c.0", "z-1"), NULL },
+		{ NAMED("a-", "z"), "metadata.name: 'a-' is none" },
+		{ NAMED("A", "z"), "metadata.name: 'A' is none" },
+		{ NAMED("a\\u001b[2J", "z"), "metadata.name: 'a?[2J' is none" },
 		{ OF_API("NetworkPolicy", "crd.projectcalico.org/v1"), NULL },
 	};
 
