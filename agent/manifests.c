@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -124,12 +125,14 @@ static int batch_read(struct manifests *m, struct file *f, struct batch *b, stru
 	if (asprintf(&path, "%s/%s", m->dir, f->name) < 0)
 		return wag_err_set(err, -ENOMEM, "out of memory");
 	r = manifests_read_text(path, &st, &text, &size);
-	if (r == 0 || r == -EISDIR || r == -EFBIG)
+	/* One that cannot be read is not tried, and told of, with every scan. */
+	if (r == 0 || stat(path, &st) == 0 || lstat(path, &st) == 0)
 		f->stamp = stamp_of(&st);
 	if (r < 0)
 		return wag_err_set(err, r, "cannot read: %s",
 				   r == -EISDIR ? "it is no regular file" :
 				   r == -EFBIG	? "it is larger than 64 MiB; split it" :
+				   r == -ENOENT ? "it is a link to nothing" :
 						  strerror(-r));
 	m->stats.bytes += size;
 	return batch_parse(b, text, size, has_suffix(f->name, ".json"), err);
@@ -434,7 +437,9 @@ static int look(struct manifests *m)
 		f->seen = false;
 	for (errno = 0; (entry = readdir(dir)); errno = 0) {
 		if (!manifests_wants(entry->d_name) ||
-		    fstatat(dirfd(dir), entry->d_name, &st, 0) < 0 || S_ISDIR(st.st_mode))
+		    (fstatat(dirfd(dir), entry->d_name, &st, 0) < 0 &&
+		     fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0) ||
+		    S_ISDIR(st.st_mode))
 			continue;
 		f = file_get(m, entry->d_name, true);
 		if (!f)

@@ -293,13 +293,24 @@ static void test_files_that_are_no_text(void **state)
 	assert_int_equal(truncate(in_dir("b.yaml"), (64 << 20) + 1), 0);
 	assert_int_equal(mkdir(in_dir("c.yaml"), 0700), 0);
 	put("d.yaml", service("d", 80));
-	assert_int_equal(manifests_scan(m, 0), 3);
+	assert_int_equal(symlink("nowhere", in_dir("e.yaml")), 0);
+	assert_int_equal(symlink("f.yaml", in_dir("f.yaml")), 0);
+	assert_int_equal(manifests_scan(m, 0), 5);
+	assert_non_null(strstr(said, "/e.yaml: cannot read: it is a link to nothing\n"));
+	assert_non_null(strstr(said, "/f.yaml: cannot read: Too many levels of symbolic links\n"));
 	assert_non_null(strstr(said, "/a.yaml: cannot read: it is no regular file\n"));
 	assert_non_null(strstr(said, "/b.yaml: cannot read: it is larger than 64 MiB; split it\n"));
 	assert_int_equal(port_of("d"), 80);
 	said[0] = 0;
 	assert_int_equal(manifests_scan(m, 0), 0);
 	assert_string_equal(said, "");
+	put("nowhere", service("e", 81)); /* what the link meant comes, and goes */
+	assert_int_equal(manifests_scan(m, 0), 1);
+	assert_int_equal(port_of("e"), 81);
+	assert_int_equal(unlink(in_dir("nowhere")), 0);
+	assert_int_equal(manifests_scan(m, 0), 1);
+	assert_int_equal(port_of("e"), 81);
+	assert_non_null(strstr(said, "/e.yaml: what it held before (1 objects) stays in force\n"));
 }
 
 /* A folder on a network: what of it was not listed is not gone. */
