@@ -8,64 +8,12 @@
 #include <uthash.h>
 #include <waggle/cleanup.h>
 
-#include "kube_parse.h"
-#include "manifests.h"
+#include "manifests_internal.h"
 #include "manifests_read.h"
-#include "object.h"
 
 #define ROUNDS_MAX 8
-#define KEY_MAX 1024
 
-struct file;
-
-/* One object's name, and the files that hold an object of it, by file name: the last one counts. */
-struct claim {
-	UT_hash_handle hh;
-	union {
-		struct file *file;   /* n_files is 1: the rule, and no memory of its own */
-		struct file **files; /* 2 and more */
-	};
-	char *service; /* made of Endpoints: of this Service; else NULL */
-	uint32_t n_files;
-	uint32_t load; /* the load that met it last */
-	bool hidden;   /* made of Endpoints, and its Service has real slices */
-	uint8_t kind;
-	char key[]; /* kind, ns, NUL, name */
-};
-
-struct stamp {
-	uint64_t dev, ino;
-	int64_t size;
-	struct timespec modified;
-};
-
-struct file {
-	char *name;
-	struct stamp stamp; /* of the content in force, or of the one found broken */
-	bool stale, seen;
-	uint64_t hold_until_ms;
-	char *error; /* first problem of the content; NULL: none */
-	struct claim **claims;
-	size_t n_claims;
-	UT_hash_handle hh;
-};
-
-struct manifests {
-	char *dir;
-	struct model *model;
-	struct source_reporter reporter;
-	struct file *files;
-	struct claim *claims;
-	size_t n_legacy;
-	uint32_t loads;
-	struct manifests_stats stats;
-	bool dir_failed;
-};
-
-static void report(const struct manifests *m, enum wag_log_level level, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
-
-static void report(const struct manifests *m, enum wag_log_level level, const char *fmt, ...)
+void manifests_report(const struct manifests *m, enum wag_log_level level, const char *fmt, ...)
 {
 	char msg[1024];
 	va_list ap;
@@ -87,13 +35,15 @@ static void report_file(struct manifests *m, struct file *f, unsigned line, cons
 	if (!f->error &&
 	    asprintf(&f->error, "%s:%s%s%s", f->name, where, line ? "" : " ", text) < 0)
 		f->error = NULL;
-	report(m, WAG_LOG_ERROR, "%s/%s:%s%s%s", m->dir, f->name, where, line ? "" : " ", text);
+	manifests_report(m, WAG_LOG_ERROR, "%s/%s:%s%s%s", m->dir, f->name, where, line ? "" : " ",
+			 text);
 }
 
-static void report_kept(const struct manifests *m, const struct file *f, size_t n)
+void manifests_report_kept(const struct manifests *m, const struct file *f, size_t n)
 {
-	report(m, WAG_LOG_WARN, "%s/%s: what it held before (%zu objects) stays in force", m->dir,
-	       f->name, n);
+	manifests_report(m, WAG_LOG_WARN,
+			 "%s/%s: what it held before (%zu objects) stays in force", m->dir, f->name,
+			 n);
 }
 
 static bool has_suffix(const char *name, const char *suffix)
@@ -152,214 +102,6 @@ static void complain(void *ctx, unsigned line, const char *text)
 	report_file(c->m, c->file, line, text);
 }
 
-static struct claim *claim_get(struct manifests *m, const struct object *obj)
-{
-	size_t ns_len = strlen(obj->ns), name_len = strlen(obj->name);
-	size_t len = 1 + ns_len + 1 + name_len;
-	struct claim *c;
-	char key[KEY_MAX];
-
-	if (len + 1 > sizeof(key))
-		return NULL;
-	key[0] = (char)('0' + obj->kind);
-	memcpy(key + 1, obj->ns, ns_len + 1);
-	memcpy(key + 1 + ns_len + 1, obj->name, name_len + 1);
-	HASH_FIND(hh, m->claims, key, len, c);
-	if (c)
-		return c;
-	c = calloc(1, sizeof(*c) + len + 1);
-	if (!c)
-		return NULL;
-	c->kind = (uint8_t)obj->kind;
-	memcpy(c->key, key, len + 1);
-	HASH_ADD_KEYPTR(hh, m->claims, c->key, len, c);
-	return c;
-}
-
-static const char *claim_ns(const struct claim *c)
-{
-	return c->key + 1;
-}
-
-static const char *claim_name(const struct claim *c)
-{
-	return c->key + 1 + strlen(c->key + 1) + 1;
-}
-
-static void claim_free(struct manifests *m, struct claim *c)
-{
-	HASH_DEL(m->claims, c);
-	if (c->service)
-		m->n_legacy--;
-	free(c->service);
-	if (c->n_files > 1)
-		free(c->files);
-	free(c);
-}
-
-static struct file *claim_file(const struct claim *c, uint32_t i)
-{
-	return c->n_files == 1 ? c->file : c->files[i];
-}
-
-static struct file *claim_winner(const struct claim *c)
-{
-	return c->n_files ? claim_file(c, c->n_files - 1) : NULL;
-}
-
-/* Puts f among the files of c, sorted by name. Returns 1 if it was not there, 0, or -ENOMEM. */
-static int claim_add_file(struct claim *c, struct file *f)
-{
-	struct file **files;
-	uint32_t n = c->n_files, i;
-
-	for (i = 0; i < n; i++) {
-		if (claim_file(c, i) == f)
-			return 0;
-	}
-	if (n == 0) {
-		c->file = f;
-		c->n_files = 1;
-		return 1;
-	}
-	files = reallocarray(n > 1 ? c->files : NULL, n + 1, sizeof(struct file *));
-	if (!files)
-		return -ENOMEM;
-	if (n == 1)
-		files[0] = c->file;
-	for (i = n; i > 0 && strcmp(files[i - 1]->name, f->name) > 0; i--)
-		files[i] = files[i - 1];
-	files[i] = f;
-	c->files = files;
-	c->n_files = n + 1;
-	return 1;
-}
-
-static void claim_take_out(struct claim *c, uint32_t i)
-{
-	struct file **files = c->files;
-
-	c->n_files--;
-	if (c->n_files == 0)
-		return;
-	memmove(&files[i], &files[i + 1], (c->n_files - i) * sizeof(*files));
-	if (c->n_files == 1) {
-		c->file = files[0];
-		free(files);
-	}
-}
-
-/* f no longer holds the object: the next file's version counts, or the object goes. */
-static void claim_drop_file(struct manifests *m, struct claim *c, struct file *f)
-{
-	bool was_winner = claim_winner(c) == f;
-	uint32_t i;
-
-	for (i = 0; i < c->n_files && claim_file(c, i) != f; i++)
-		;
-	if (i == c->n_files)
-		return;
-	claim_take_out(c, i);
-	if (c->n_files == 0) {
-		model_delete(m->model, c->kind, claim_ns(c), claim_name(c));
-		claim_free(m, c);
-	} else if (was_winner) {
-		claim_winner(c)->stale = true;
-	}
-}
-
-static void warn_double(struct manifests *m, const struct claim *c, const struct file *f)
-{
-	const struct file *winner = claim_winner(c);
-
-	report(m, WAG_LOG_WARN, "%s %s%s%s is in %s and in %s: %s counts (the last by name)",
-	       kube_kind_name(c->kind), claim_ns(c), claim_ns(c)[0] ? "/" : "", claim_name(c),
-	       winner == f ? claim_file(c, c->n_files - 2)->name : f->name, winner->name,
-	       winner->name);
-}
-
-/* Takes the object over: into the model if f's version is the one that counts. */
-static int apply_object(struct manifests *m, struct file *f, struct object *obj)
-{
-	_cleanup_(object_freep) struct object *given = obj;
-	struct claim *c = claim_get(m, given);
-	bool legacy = given->origin == KUBE_ORIGIN_LEGACY;
-	int added;
-
-	if (!c)
-		return -ENOMEM;
-	if (c->load == m->loads) {
-		report(m, WAG_LOG_WARN, "%s/%s: %s %s/%s stands here twice: the last one counts",
-		       m->dir, f->name, kube_kind_name(c->kind), claim_ns(c), claim_name(c));
-	} else {
-		/* Sized by the caller for every object of the batch. */
-		f->claims[f->n_claims++] = c;
-	}
-	c->load = m->loads;
-	if (legacy && !c->service) {
-		c->service = strdup(given->slice.service);
-		if (!c->service)
-			return -ENOMEM;
-		m->n_legacy++;
-	}
-	added = claim_add_file(c, f);
-	if (added < 0)
-		return added;
-	if (added > 0 && c->n_files > 1)
-		warn_double(m, c, f);
-	if (claim_winner(c) != f || c->hidden)
-		return 0;
-	return model_upsert(m->model, TAKE_PTR(given));
-}
-
-/*
- * What f held before and does not hold now goes; unless f is broken: one object that cannot be used
- * may be any of them, misspelt, so all of them stay in force until the file is whole.
- */
-static void apply_rest(struct manifests *m, struct file *f, const struct batch *b,
-		       struct claim **old, size_t n_old)
-{
-	size_t n_kept = 0;
-
-	for (size_t i = 0; i < n_old; i++) {
-		struct claim *c = old[i];
-
-		if (c->load == m->loads)
-			continue;
-		if (b->n_bad == 0) {
-			claim_drop_file(m, c, f);
-			continue;
-		}
-		f->claims[f->n_claims++] = c;
-		n_kept++;
-	}
-	if (n_kept)
-		report_kept(m, f, n_kept);
-}
-
-static int batch_apply(struct manifests *m, struct file *f, struct batch *b)
-{
-	_cleanup_free_ struct claim **old = f->claims;
-	size_t n_old = f->n_claims, i;
-	struct claim **claims = calloc(b->n_objects + n_old + 1, sizeof(*claims));
-	int r, first = 0;
-
-	if (!claims) {
-		old = NULL;
-		return -ENOMEM;
-	}
-	m->loads++;
-	f->claims = claims;
-	f->n_claims = 0;
-	for (i = 0; i < b->n_objects; i++) {
-		r = apply_object(m, f, TAKE_PTR(b->objects[i]));
-		if (r < 0 && first == 0)
-			first = r;
-	}
-	apply_rest(m, f, b, old, n_old);
-	return first;
-}
-
 static void load_file(struct manifests *m, struct file *f)
 {
 	struct complaint complaint = { .m = m, .file = f };
@@ -373,7 +115,7 @@ static void load_file(struct manifests *m, struct file *f)
 	m->stats.files_read++;
 	r = batch_read(m, f, &b, &err);
 	if (r == 0) {
-		r = batch_apply(m, f, &b);
+		r = manifests_apply(m, f, &b);
 		if (r < 0)
 			wag_err_set(&err, r, "cannot be applied: %s", strerror(-r));
 	}
@@ -381,13 +123,13 @@ static void load_file(struct manifests *m, struct file *f)
 		return;
 	batch_complain(&b, &err);
 	if (f->n_claims)
-		report_kept(m, f, f->n_claims);
+		manifests_report_kept(m, f, f->n_claims);
 }
 
 static void drop_file(struct manifests *m, struct file *f)
 {
 	for (size_t i = 0; i < f->n_claims; i++)
-		claim_drop_file(m, f->claims[i], f);
+		manifests_claim_drop(m, f->claims[i], f);
 	HASH_DEL(m->files, f);
 	free(f->claims);
 	free(f->error);
@@ -474,34 +216,6 @@ static int load_stale(struct manifests *m, uint64_t now_ms)
 	return n;
 }
 
-static int is_real_slice(const struct object *obj, void *ctx)
-{
-	return obj->origin != KUBE_ORIGIN_LEGACY;
-}
-
-/* Endpoints stand in only for a Service that has no slice of its own. */
-static void settle_legacy(struct manifests *m)
-{
-	struct claim *c, *tmp;
-
-	if (!m->n_legacy)
-		return;
-	HASH_ITER (hh, m->claims, c, tmp) {
-		bool hide;
-
-		if (!c->service)
-			continue;
-		hide = model_visit_slices(m->model, claim_ns(c), c->service, is_real_slice, NULL);
-		if (hide == c->hidden)
-			continue;
-		c->hidden = hide;
-		if (hide)
-			model_delete(m->model, c->kind, claim_ns(c), claim_name(c));
-		else if (claim_winner(c))
-			claim_winner(c)->stale = true;
-	}
-}
-
 int manifests_scan(struct manifests *m, uint64_t now_ms)
 {
 	struct file *f, *tmp;
@@ -511,9 +225,10 @@ int manifests_scan(struct manifests *m, uint64_t now_ms)
 	r = look(m);
 	if (r < 0) {
 		if (!m->dir_failed)
-			report(m, WAG_LOG_ERROR,
-			       "cannot read the folder %s: %s; what it held stays in force", m->dir,
-			       strerror(-r));
+			manifests_report(m, WAG_LOG_ERROR,
+					 "cannot read the folder %s: %s; what it held stays in "
+					 "force",
+					 m->dir, strerror(-r));
 		m->dir_failed = true;
 		return r;
 	}
@@ -527,7 +242,7 @@ int manifests_scan(struct manifests *m, uint64_t now_ms)
 	for (int round = 0; round < ROUNDS_MAX; round++) {
 		n = load_stale(m, now_ms);
 		total += n;
-		settle_legacy(m);
+		manifests_settle_legacy(m);
 		if (n == 0 && round > 0)
 			break;
 	}
@@ -616,7 +331,7 @@ void manifests_free(struct manifests *m)
 		free(f);
 	}
 	HASH_ITER (hh, m->claims, c, c_tmp)
-		claim_free(m, c);
+		manifests_claim_free(m, c);
 	free(m->dir);
 	free(m);
 }
