@@ -241,8 +241,8 @@ static int svc_port_new(const struct reader *rd, const json_t *ports, json_t *se
 
 	if (before)
 		return field_bad(rd, json_array_get(ports, i),
-				 "spec.ports[%zu].%s: %.32s is that of [%" JSON_INTEGER_FORMAT "]", i,
-				 what, text, json_integer_value(before));
+				 "spec.ports[%zu].%s: %.32s is that of [%" JSON_INTEGER_FORMAT "]",
+				 i, what, text, json_integer_value(before));
 	return json_object_set_new(seen, text, json_integer((json_int_t)i)) < 0 ?
 		       field_no_memory(rd) :
 		       0;
