@@ -201,28 +201,30 @@ bool kube_is_namespaced(enum model_kind kind)
 	return kind != MODEL_NODE && kind != MODEL_NAMESPACE && kind != MODEL_CLUSTER_POLICY;
 }
 
-/* RFC 1123. A name that is none is not shown as it is: it could be anything. */
+/*
+ * What no name has, whatever the kind: it would not be one part of a URL's path. A name that has it
+ * is not shown as it is: it could be anything.
+ */
 static int check_name(const struct reader *rd, const json_t *meta, const char *key,
-		      const char **name, const char *more)
+		      const char **name)
 {
 	char shown[40];
 	size_t n = 0;
 	const char *p;
 
 	for (p = *name; *p; p++)
-		if (!((*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9') ||
-		      (p != *name && p[1] && (*p == '-' || strchr(more, *p)))))
+		if ((unsigned char)*p <= ' ' || *p == 0x7f || *p == '/' || *p == '%')
 			break;
-	if (!*p)
+	if (!*p && strcmp(*name, ".") != 0 && strcmp(*name, "..") != 0)
 		return 0;
 	for (p = *name; *p && n < sizeof(shown) - 1; p++)
 		shown[n++] = *p > ' ' && *p < 0x7f ? *p : '?';
 	shown[n] = 0;
 	*name = "";
 	return field_bad(rd, meta,
-			 "metadata.%s: \"%s\" is none: lower case letters, digits, -%s%s, no sign "
-			 "first or last",
-			 key, shown, *more ? " and " : "", more);
+			 "metadata.%s: \"%s\" is none: no space, slash, %% or control "
+			 "character may be in it",
+			 key, shown);
 }
 
 int kube_check_ident(const struct reader *rd, const json_t *meta, bool namespaced)
@@ -237,9 +239,9 @@ int kube_check_ident(const struct reader *rd, const json_t *meta, bool namespace
 		return field_bad(rd, meta, "metadata: name or namespace is too long");
 	if (!rd->sink || !rd->sink->manifests)
 		return 0; /* an API server's */
-	if ((r = check_name(rd, meta, "namespace", &rd->ident->ns, "")) < 0)
+	if ((r = check_name(rd, meta, "namespace", &rd->ident->ns)) < 0)
 		return r;
-	return check_name(rd, meta, "name", &rd->ident->name, ".");
+	return check_name(rd, meta, "name", &rd->ident->name);
 }
 
 /* Fills ident; checks what makes an object an object: a name, and a namespace where one belongs. */
