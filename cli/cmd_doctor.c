@@ -162,7 +162,8 @@ int cmd_doctor(const struct cli *cli, int argc, char **argv, struct wag_err *err
 {
 	if (cli->clean_kube_proxy)
 		return clean(cli, err);
-	if (cli->dry_run || cli->yes)
-		return wag_err_set(err, -EINVAL, "--dry-run and --yes go with --clean-kube-proxy");
+	if (cli->dry_run || cli->force || cli->yes)
+		return wag_err_set(err, -EINVAL,
+				   "--dry-run, --force and --yes go with --clean-kube-proxy");
 	return examine(cli, err);
 }

@@ -19,38 +19,55 @@ struct verb {
 	const char *name; /* the words, one blank between */
 	cmd_fn run;
 	int max_args;
+	const char *takes; /* options, by their long names; besides the common ones */
 	const char *args;
 	const char *help;
 };
 
 static const struct verb verbs[] = {
-	{ "status", cmd_status, 0, "", "is the agent ready, what is not, how full are the maps" },
-	{ "doctor", cmd_doctor, 0, "[--clean-kube-proxy]",
-	  "what is wrong here; kube-proxy's leftovers, and how to get rid of them" },
-	{ "service list", cmd_service_list, 0, "", "Services with their backends" },
-	{ "endpoint list", cmd_endpoint_list, 0, "", "pods of this node" },
-	{ "endpoint get", cmd_endpoint_get, 1, "NS/POD|IP|ID", "what policies say of one pod" },
-	{ "policy get", cmd_policy_get, 1, "[NAME]", "rules in force, and what they have judged" },
-	{ "policy trace", cmd_policy_trace, 0, "--from A --to B",
+	{ "status", cmd_status, 0, "output", "",
+	  "is the agent ready, what is not, how full are the maps" },
+	{ "doctor", cmd_doctor, 0, "clean-kube-proxy dry-run force output yes",
+	  "[--clean-kube-proxy]", "what is wrong here; kube-proxy's leftovers, and how to get rid "
+	  "of them" },
+	{ "service list", cmd_service_list, 0, "output", "", "Services with their backends" },
+	{ "endpoint list", cmd_endpoint_list, 0, "output", "", "pods of this node" },
+	{ "endpoint get", cmd_endpoint_get, 1, "output", "NS/POD|IP|ID",
+	  "what policies say of one pod" },
+	{ "policy get", cmd_policy_get, 1, "output", "[NAME]",
+	  "rules in force, and what they have judged" },
+	{ "policy trace", cmd_policy_trace, 0, "from output port protocol to", "--from A --to B",
 	  "what would become of a new flow, and who decides" },
-	{ "node list", cmd_node_list, 0, "", "other nodes and the way packets take to them" },
-	{ "bpf lb list", cmd_bpf_lb_list, 0, "", "load-balancing tables of the datapath" },
-	{ "bpf lb maglev list", cmd_bpf_lb_maglev_list, 0, "", "Maglev's lookup tables" },
-	{ "bpf lb maglev get", cmd_bpf_lb_maglev_get, 1, "ID|ADDRESS", "one of them, whole" },
-	{ "bpf ct list", cmd_bpf_ct_list, 0, "[--expired]", "tracked flows" },
-	{ "bpf map list", cmd_bpf_map_list, 0, "", "pinned maps, their fill and memory" },
-	{ "bpf map dump", cmd_bpf_map_dump, 1, "NAME [--all]", "any map, read through its BTF" },
-	{ "bpf prog list", cmd_bpf_prog_list, 0, "", "loaded programs that use these maps" },
-	{ "ipam show", cmd_ipam_show, 0, "[-v]", "the node's pod ranges and how full they are" },
-	{ "ipam check", cmd_ipam_check, 0, "[--fix]", "leases, pods and datapath compared" },
-	{ "ipam release", cmd_ipam_release, 1, "IP [--force]", "take an address back" },
-	{ "metrics", cmd_metrics, 0, "", "the agent's metrics, or the datapath's counters" },
-	{ "init bpffs", cmd_init_bpffs, 0, "[--path P]", "mount the BPF file system" },
-	{ "init cgroup2", cmd_init_cgroup2, 0, "[--path P]", "mount the cgroup2 hierarchy" },
-	{ "init cni", cmd_init_cni, 0, "--bin-dir D", "install the CNI plugin, in one step" },
-	{ "init uninstall-cni", cmd_init_uninstall_cni, 0, "--conf-dir D",
+	{ "node list", cmd_node_list, 0, "output", "",
+	  "other nodes and the way packets take to them" },
+	{ "bpf lb list", cmd_bpf_lb_list, 0, "backends frontends output source-ranges", "",
+	  "load-balancing tables of the datapath" },
+	{ "bpf lb maglev list", cmd_bpf_lb_maglev_list, 0, "output", "",
+	  "Maglev's lookup tables" },
+	{ "bpf lb maglev get", cmd_bpf_lb_maglev_get, 1, "output", "ID|ADDRESS",
+	  "one of them, whole" },
+	{ "bpf ct list", cmd_bpf_ct_list, 0, "expired output", "[--expired]", "tracked flows" },
+	{ "bpf map list", cmd_bpf_map_list, 0, "output", "", "pinned maps, their fill and memory" },
+	{ "bpf map dump", cmd_bpf_map_dump, 1, "all output", "NAME [--all]",
+	  "any map, read through its BTF" },
+	{ "bpf prog list", cmd_bpf_prog_list, 0, "output", "",
+	  "loaded programs that use these maps" },
+	{ "ipam show", cmd_ipam_show, 0, "output verbose", "[-v]",
+	  "the node's pod ranges and how full they are" },
+	{ "ipam check", cmd_ipam_check, 0, "fix output", "[--fix]",
+	  "leases, pods and datapath compared" },
+	{ "ipam release", cmd_ipam_release, 1, "force", "IP [--force]", "take an address back" },
+	{ "metrics", cmd_metrics, 0, "output", "",
+	  "the agent's metrics, or the datapath's counters" },
+	{ "init bpffs", cmd_init_bpffs, 0, "host-proc path", "[--path P]",
+	  "mount the BPF file system" },
+	{ "init cgroup2", cmd_init_cgroup2, 0, "host-proc path", "[--path P]",
+	  "mount the cgroup2 hierarchy" },
+	{ "init cni", cmd_init_cni, 0, "bin-dir source", "--bin-dir D",
+	  "install the CNI plugin, in one step" },
+	{ "init uninstall-cni", cmd_init_uninstall_cni, 0, "bin-dir conf-dir", "--conf-dir D",
 	  "give the node back its former CNI network" },
-	{ "version", cmd_version, 0, "", "the version of this command" },
+	{ "version", cmd_version, 0, "output", "", "the version of this command" },
 };
 #define N_VERBS (sizeof(verbs) / sizeof(verbs[0]))
 
@@ -87,6 +104,10 @@ static const struct option options[] = {
 	{ "version", no_argument, NULL, OPT_VERSION },
 	{ NULL, 0, NULL, 0 },
 };
+#define N_OPTIONS (sizeof(options) / sizeof(options[0]) - 1)
+
+/* Where things are: for every command, though not each one looks there. */
+static const char common_options[] = "pin-dir state-dir health-addr";
 
 static void usage(FILE *f)
 {
@@ -95,7 +116,7 @@ static void usage(FILE *f)
 		fprintf(f, "  %-18s %-20s %s\n", verbs[i].name, verbs[i].args, verbs[i].help);
 	fprintf(f,
 		"\n"
-		"  -o, --output table|json|yaml   (default: table)\n"
+		"  -o, --output table|json|yaml   (default: table); not for ipam release, init\n"
 		"      --pin-dir DIR              where the agent pins (default: %s)\n"
 		"      --state-dir DIR            (default: %s)\n"
 		"      --health-addr HOST:PORT    of the agent (default: 127.0.0.1:9879)\n"
@@ -113,8 +134,9 @@ static void usage(FILE *f)
 		"      --from, --to NS/POD|IP     policy trace: the ends; --to also a Service\n"
 		"      --port N                   policy trace: the port that is asked for\n"
 		"      --protocol TCP|UDP|SCTP    policy trace (default: TCP)\n"
-		"      --path PATH                init: where to mount\n"
-		"      --host-proc DIR            init: mount in the namespaces of its process 1\n"
+		"      --path PATH                init bpffs, cgroup2: where to mount\n"
+		"      --host-proc DIR            init bpffs, cgroup2: mount where its process 1\n"
+		"                                 sees it\n"
 		"      --bin-dir DIR              init cni, uninstall-cni: the runtime's plugins\n"
 		"      --source FILE              init cni: what to install\n"
 		"      --conf-dir DIR             init uninstall-cni: the runtime's networks\n"
@@ -207,7 +229,48 @@ static int unknown_command(int argc, char **argv)
 	return 2;
 }
 
-static int run(const struct cli *cli, int argc, char **argv)
+/* Is the name among those of the list? */
+static bool lists(const char *list, const char *name)
+{
+	size_t len = strlen(name), n;
+
+	for (; *list; list += n + (list[n] == ' ')) {
+		n = strcspn(list, " ");
+		if (n == len && strncmp(list, name, n) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* An option of other commands: which they are, unless most have it. */
+static int wrong_option(const struct verb *verb, const char *option)
+{
+	char takers[128] = "";
+	size_t n = 0, len = 0;
+
+	for (size_t i = 0; i < N_VERBS; i++)
+		if (lists(verbs[i].takes, option) && n++ < 2)
+			len += snprintf(takers + len, sizeof(takers) - len, "%s'%s'",
+					len ? " and " : "", verbs[i].name);
+	fprintf(stderr, "waggle: %s takes no --%s; ", verb->name, option);
+	if (n <= 2)
+		fprintf(stderr, "%s do%s\n", takers, n == 1 ? "es" : "");
+	else
+		fprintf(stderr, "'waggle --help' lists what it takes\n");
+	return 2;
+}
+
+/* 0, or the exit status. */
+static int check_options(const struct verb *verb, const bool *given)
+{
+	for (size_t i = 0; i < N_OPTIONS; i++)
+		if (given[i] && !lists(common_options, options[i].name) &&
+		    !lists(verb->takes, options[i].name))
+			return wrong_option(verb, options[i].name);
+	return 0;
+}
+
+static int run(const struct cli *cli, const bool *given, int argc, char **argv)
 {
 	struct wag_err err = {};
 	int words, r;
@@ -216,6 +279,9 @@ static int run(const struct cli *cli, int argc, char **argv)
 		words = match(verbs[i].name, argc, argv);
 		if (!words)
 			continue;
+		r = check_options(&verbs[i], given);
+		if (r)
+			return r;
 		if (argc - words > verbs[i].max_args) {
 			fprintf(stderr, "waggle: %s takes no '%s'\n", verbs[i].name,
 				argv[words + verbs[i].max_args]);
@@ -234,6 +300,12 @@ static int run(const struct cli *cli, int argc, char **argv)
 		return 0;
 	}
 	return unknown_command(argc, argv);
+}
+
+static void note_option(bool *given, int c)
+{
+	for (size_t i = 0; i < N_OPTIONS; i++)
+		given[i] |= options[i].val == c;
 }
 
 /* -1: taken; else the exit status. */
@@ -328,13 +400,12 @@ static int take_option(struct cli *cli, int c)
 /* word: the argument that getopt() stopped at. */
 static int bad_option(int c, const char *word)
 {
-	const char *names[sizeof(options) / sizeof(options[0])], *close = NULL;
+	const char *names[N_OPTIONS], *close = NULL;
 	const char *name = word + strspn(word, "-");
 	char typed[64];
-	size_t n = 0;
 
-	for (; options[n].name; n++)
-		names[n] = options[n].name;
+	for (size_t i = 0; i < N_OPTIONS; i++)
+		names[i] = options[i].name;
 	snprintf(typed, sizeof(typed), "%.*s", (int)strcspn(name, "="), name);
 	if (c == ':')
 		fprintf(stderr, "waggle: %s needs a value", word);
@@ -344,7 +415,7 @@ static int bad_option(int c, const char *word)
 		fprintf(stderr, "waggle: --%s takes no value", typed);
 	else {
 		fprintf(stderr, "waggle: no option '--%s'", typed);
-		close = suggest(typed, names, n);
+		close = suggest(typed, names, N_OPTIONS);
 	}
 	if (close)
 		fprintf(stderr, "; did you mean '--%s'?\n", close);
@@ -360,6 +431,7 @@ int main(int argc, char **argv)
 		.state_dir = WAG_STATE_DIR,
 		.health_addr = "127.0.0.1:9879",
 	};
+	bool given[N_OPTIONS] = {};
 	int c, r;
 
 	signal(SIGPIPE, SIG_IGN);
@@ -369,10 +441,11 @@ int main(int argc, char **argv)
 		r = c == '?' || c == ':' ? bad_option(c, argv[optind - 1]) : take_option(&cli, c);
 		if (r >= 0)
 			return r;
+		note_option(given, c);
 	}
 	if (optind == argc) {
 		usage(stderr);
 		return 2;
 	}
-	return run(&cli, argc - optind, argv + optind);
+	return run(&cli, given, argc - optind, argv + optind);
 }
