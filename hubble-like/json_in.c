@@ -219,24 +219,37 @@ static int skip_value(struct parser *p)
 	return r;
 }
 
+/* strptime() takes any day up to 31 and a second 60; timegm() makes another day of them. */
+int json_tm_seconds(const struct tm *tm, int64_t *ret_seconds)
+{
+	struct tm real = *tm;
+	int64_t seconds = timegm(&real);
+
+	if (real.tm_mday != tm->tm_mday || real.tm_sec != tm->tm_sec)
+		return -EINVAL;
+	*ret_seconds = seconds;
+	return 0;
+}
+
 int json_time_parse(const char *text, int64_t *ret_seconds, int32_t *ret_nanos)
 {
 	struct tm tm = { 0 };
 	const char *p = strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
 	int32_t nanos = 0, scale = 100000000;
-	int hours, minutes, used = 0;
+	unsigned hours, minutes;
 	int64_t seconds;
+	int used = 0;
 
-	if (!p)
+	if (!p || json_tm_seconds(&tm, &seconds) < 0)
 		return -EINVAL;
 	if (*p == '.')
 		for (p++; isdigit((unsigned char)*p); p++, scale /= 10)
 			nanos += (*p - '0') * scale;
-	seconds = timegm(&tm);
 	if (*p == '+' || *p == '-') {
-		if (sscanf(p + 1, "%2d:%2d%n", &hours, &minutes, &used) != 2 || p[1 + used])
+		if (sscanf(p + 1, "%2u:%2u%n", &hours, &minutes, &used) != 2 || p[1 + used] ||
+		    hours > 23 || minutes > 59)
 			return -EINVAL;
-		seconds -= (*p == '-' ? -1 : 1) * (hours * 3600 + minutes * 60);
+		seconds -= (*p == '-' ? -1 : 1) * (int)(hours * 3600 + minutes * 60);
 	} else if (strcmp(p, "Z")) {
 		return -EINVAL;
 	}

@@ -14,7 +14,9 @@ int observe_duration_parse(const char *text, uint64_t *ret_ns)
 		const char *unit;
 		double ns;
 	} units[] = { { "ms", 1e6 }, { "us", 1e3 },   { "ns", 1 },     { "s", 1e9 },
-		      { "m", 60e9 }, { "h", 3600e9 }, { "d", 86400e9 } };
+		      { "m", 60e9 }, { "h", 3600e9 }, { "d", 86400e9 },
+		      /* Go has both letters: the micro sign and the Greek one. */
+		      { "\u00b5s", 1e3 }, { "\u03bcs", 1e3 } };
 	double sum = 0;
 
 	if (!*text)
@@ -57,7 +59,9 @@ static int parse_coarse(const char *text, int64_t *ret_seconds)
 
 		if (!end || *end)
 			continue;
-		*ret_seconds = timegm(&tm) - offset;
+		if (json_tm_seconds(&tm, ret_seconds) < 0)
+			return -EINVAL;
+		*ret_seconds -= offset;
 		return 0;
 	}
 	return -EINVAL;

@@ -232,6 +232,7 @@ static void bad_json(void **state)
 		"{\"nope\":1}",
 		"{} x",
 		"{\"time\":\"yesterday\"}",
+		"{\"time\":\"2026-02-31T00:00:00Z\"}",
 		"{\"flow\":{\"uuid\":\"\\ud800\"}}",
 		"{\"flow\":{\"drop_reason\":\"x\"}}",
 		"{\"flow\":{\"node_labels\":[\"a\",]}}",
