@@ -367,5 +367,7 @@ int main(int argc, char **argv)
 		observer__get_flows_request__free_unpacked(o.request, NULL);
 	printer_done(&o.printer);
 	observe_args_done(&o.args);
+	if (r == -EINVAL)
+		return 2; /* wrong usage, as of waggle */
 	return r < 0 && r != -EPIPE ? EXIT_FAILURE : EXIT_SUCCESS;
 }

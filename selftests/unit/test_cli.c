@@ -145,14 +145,37 @@ static void test_http_addresses(void **state)
 	assert_null(body);
 }
 
-/* Of the command itself: what it says, and its exit status. */
+/* Of a command itself: what it says, and its exit status. */
+struct line {
+	const char *args;
+	int status;
+	const char *says;
+};
+
+static void check_lines(const char *program, const struct line *lines, size_t n_lines)
+{
+	for (size_t i = 0; i < n_lines; i++) {
+		char command[1024], text[8192];
+		int status;
+		size_t n;
+		FILE *f;
+
+		snprintf(command, sizeof(command), "exec 2>&1 '%s' %s", program, lines[i].args);
+		f = popen(command, "r");
+		assert_non_null(f);
+		n = fread(text, 1, sizeof(text) - 1, f);
+		text[n] = '\0';
+		status = pclose(f);
+		if (!WIFEXITED(status) || WEXITSTATUS(status) != lines[i].status ||
+		    !strstr(text, lines[i].says))
+			fail_msg("%s %s: status %d, \"%s\"", program, lines[i].args, status >> 8,
+				 text);
+	}
+}
+
 static void test_command_lines(void **state)
 {
-	static const struct {
-		const char *args;
-		int status;
-		const char *says;
-	} cases[] = {
+	static const struct line lines[] = {
 		{ "", 2, "usage: waggle" },
 		{ "help", 0, "usage: waggle" },
 		{ "statu", 2, "no command 'statu'; did you mean 'status'?" },
@@ -191,23 +214,26 @@ static void test_command_lines(void **state)
 		{ "version -o yaml >/dev/full", 1, "waggle: output: No space left on device" },
 	};
 
-	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		char command[1024], text[8192];
-		int status;
-		size_t n;
-		FILE *f;
+	check_lines(WAGGLE_COMMAND, lines, sizeof(lines) / sizeof(lines[0]));
+}
 
-		snprintf(command, sizeof(command), "exec 2>&1 '%s' %s", WAGGLE_COMMAND,
-			 cases[i].args);
-		f = popen(command, "r");
-		assert_non_null(f);
-		n = fread(text, 1, sizeof(text) - 1, f);
-		text[n] = '\0';
-		status = pclose(f);
-		if (!WIFEXITED(status) || WEXITSTATUS(status) != cases[i].status ||
-		    !strstr(text, cases[i].says))
-			fail_msg("waggle %s: status %d, \"%s\"", cases[i].args, status >> 8, text);
-	}
+static void test_observe_lines(void **state)
+{
+	static const struct line lines[] = {
+		{ "--help", 0, "Usage: flow-observe" },
+		{ "--version", 0, "flow-observe " },
+		{ "--since 2026-02-31", 2, "--since: \"2026-02-31\" is neither" },
+		{ "--sicne 5m", 2, "unknown flag --sicne: did you mean --since?" },
+		{ "--pod", 2, "flag --pod needs a value" },
+		{ "statsu", 2, "unexpected argument \"statsu\"" },
+		{ "--allowlist '{'", 2, "--allowlist" },
+		{ "--server nonsense", 2, "\"nonsense\" is neither unix:///PATH nor HOST:PORT" },
+		{ "--server unix:///nowhere/at/all", 1, "cannot connect to unix:///nowhere" },
+		{ "--input-file /nowhere/at/all", 1, "cannot read /nowhere/at/all" },
+		{ "--input-file /dev/null", 0, "" },
+	};
+
+	check_lines(OBSERVE_COMMAND, lines, sizeof(lines) / sizeof(lines[0]));
 }
 
 int main(void)
@@ -216,7 +242,7 @@ int main(void)
 		cmocka_unit_test(test_suggest),	     cmocka_unit_test(test_compact),
 		cmocka_unit_test(test_formats),	     cmocka_unit_test(test_format_names),
 		cmocka_unit_test(test_http_addresses), cmocka_unit_test(test_command_lines),
-		cmocka_unit_test(test_reader_leaves),
+		cmocka_unit_test(test_observe_lines),  cmocka_unit_test(test_reader_leaves),
 	};
 
 	return cmocka_run_group_tests_name("cli", tests, NULL, NULL);
