@@ -358,7 +358,7 @@ int main(int argc, char **argv)
 	if (r == 0 && o.args.help)
 		observe_args_help(stdout);
 	else if (r == 0 && o.args.version)
-		puts("flow-observe v" WAGGLE_VERSION);
+		puts("flow-observe " WAGGLE_VERSION);
 	else if (r == 0)
 		r = run(&o, &err);
 	if (r < 0 && r != -EPIPE)

@@ -113,7 +113,8 @@ static const struct option options[] = {
 
 void observe_args_help(FILE *f)
 {
-	fputs("Usage: flow-observe [observe|status|list nodes|list namespaces] [FLAG...]\n"
+	fputs("Usage: flow-observe [observe|status|list nodes|list namespaces|version] "
+	      "[FLAG...]\n"
 	      "Shows the flows of a node in the flags and shapes of \"hubble observe\".\n\n"
 	      "Which flows:   --last N (default 20)  --first N  --all  -f --follow\n"
 	      "               --since TIME  --until TIME (5m, 1h30m, 2006-01-02T15:04:05Z)\n"
@@ -391,6 +392,10 @@ static int parse_command(struct observe_args *args, char *const *words, int n, s
 		args->help = true;
 		return 0;
 	}
+	if (n == 1 && !strcmp(words[0], "version")) {
+		args->version = true;
+		return 0;
+	}
 	if (n == 1 && !strcmp(words[0], "status")) {
 		args->command = OBSERVE_STATUS;
 		return 0;
@@ -405,7 +410,7 @@ static int parse_command(struct observe_args *args, char *const *words, int n, s
 	}
 	return wag_err_set(err, -EINVAL,
 			   "unexpected argument \"%s\": the commands are observe, status, "
-			   "list nodes, list namespaces; for flags see --help",
+			   "list nodes, list namespaces, version; for flags see --help",
 			   n > 1 && !strcmp(words[0], "observe") ? words[1] : words[0]);
 }
 

@@ -208,7 +208,7 @@ static void test_command_lines(void **state)
 		{ "init cni --source /x --bin-dir /x", 1, "--source /x: No such file" },
 		{ "init uninstall-cni --bin-dir /x", 2, "Give --conf-dir DIR" },
 		{ "ipam release --force x", 2, "'x' is no address" },
-		{ "version", 0, "waggle " },
+		{ "version", 0, "waggle " WAGGLE_VERSION "\n" },
 		{ "version >/dev/full", 1, "waggle: output: No space left on device" },
 		{ "version -o json >/dev/full", 1, "waggle: output: No space left on device" },
 		{ "version -o yaml >/dev/full", 1, "waggle: output: No space left on device" },
@@ -221,7 +221,10 @@ static void test_observe_lines(void **state)
 {
 	static const struct line lines[] = {
 		{ "--help", 0, "Usage: flow-observe" },
-		{ "--version", 0, "flow-observe " },
+		{ "--version", 0, "flow-observe " WAGGLE_VERSION "\n" },
+		{ "version", 0, "flow-observe " WAGGLE_VERSION "\n" },
+		{ "version 1", 2, "unexpected argument" },
+		{ "help", 0, "list namespaces|version]" },
 		{ "--since 2026-02-31", 2, "--since: \"2026-02-31\" is neither" },
 		{ "--sicne 5m", 2, "unknown flag --sicne: did you mean --since?" },
 		{ "--pod", 2, "flag --pod needs a value" },
