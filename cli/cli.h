@@ -18,7 +18,7 @@ struct cli {
 	const char *path;      /* --path: where to mount */
 	const char *host_proc; /* --host-proc: in the namespaces of process 1 there */
 	const char *bin_dir, *source, *conf_dir;
-	/* bpf lb list: one table of the three that it joins */
+	/* bpf lb list: which of the three tables that it joins; none: joined */
 	bool frontends, backends, source_ranges;
 	bool all;     /* --all: also elements that are all zero */
 	bool expired; /* --expired: only flows that are past their time */

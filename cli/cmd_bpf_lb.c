@@ -10,18 +10,6 @@ static const struct output_column columns[] = {
 	{ "BACKEND ADDRESS (REVNAT_ID) (SLOT)", "backend" },
 };
 
-static const struct output_column frontend_columns[] = {
-	{ "SERVICE ADDRESS", "frontend" }, { "ID", "id" }, { "KIND", "kind" }, { "RULES", "rules" },
-};
-
-static const struct output_column backend_columns[] = {
-	{ "ID", "id" }, { "BACKEND ADDRESS", "address" }, { "SETS", "sets" },
-};
-
-static const struct output_column range_columns[] = {
-	{ "SERVICE ADDRESS", "frontend" }, { "ID", "id" }, { "SOURCE RANGES", "sourceRanges" },
-};
-
 /* Adds one line: to the table's rows and to the document's list of this frontend. */
 static void add_line(json_t *rows, json_t *lines, const char *frontend, int slot, json_t *backend)
 {
@@ -67,9 +55,11 @@ static void add_frontend(json_t *rows, json_t *doc, const json_t *service)
 	json_object_set_new(doc, frontend, lines);
 }
 
-static int list_frontends(const struct cli *cli, const json_t *services, struct wag_err *err)
+/* ---- one table, or some, of those that the list joins ---- */
+
+static json_t *frontends_of(const json_t *services)
 {
-	_cleanup_json_ json_t *list = json_array();
+	json_t *list = json_array();
 	const json_t *service;
 	char rules[96];
 	size_t i;
@@ -81,13 +71,13 @@ static int list_frontends(const struct cli *cli, const json_t *services, struct 
 						      json_object_get(service, "id"), "kind",
 						      kind_of(service), "rules", rules));
 	}
-	return output_print(cli->format, list, list, frontend_columns, 4, err);
+	return list;
 }
 
 /* Frontends of one id stand together and have the same backends. */
-static int list_backends(const struct cli *cli, const json_t *services, struct wag_err *err)
+static json_t *backends_of(const json_t *services)
 {
-	_cleanup_json_ json_t *list = json_array();
+	json_t *list = json_array();
 	const json_t *service, *backend;
 	json_int_t last = -1;
 	size_t i, j;
@@ -103,12 +93,12 @@ static int list_backends(const struct cli *cli, const json_t *services, struct w
 				"address", json_object_get(backend, "address"),
 				"sets", json_object_get(backend, "sets")));
 	}
-	return output_print(cli->format, list, list, backend_columns, 3, err);
+	return list;
 }
 
-static int list_ranges(const struct cli *cli, const json_t *services, struct wag_err *err)
+static json_t *ranges_of(const json_t *services)
 {
-	_cleanup_json_ json_t *list = json_array();
+	json_t *list = json_array();
 	const json_t *service;
 	size_t i;
 
@@ -118,12 +108,56 @@ static int list_ranges(const struct cli *cli, const json_t *services, struct wag
 				json_object_get(service, "frontend"),
 				"id", json_object_get(service, "id"),
 				"sourceRanges", json_object_get(service, "sourceRanges")));
-	return output_print(cli->format, list, list, range_columns, 3, err);
+	return list;
+}
+
+static const struct table {
+	const char *name;
+	json_t *(*list)(const json_t *services);
+	size_t n_columns;
+	struct output_column columns[4];
+} tables[] = {
+	{ "frontends", frontends_of, 4,
+	  { { "SERVICE ADDRESS", "frontend" }, { "ID", "id" }, { "KIND", "kind" },
+	    { "RULES", "rules" } } },
+	{ "backends", backends_of, 3,
+	  { { "ID", "id" }, { "BACKEND ADDRESS", "address" }, { "SETS", "sets" } } },
+	{ "sourceRanges", ranges_of, 3,
+	  { { "SERVICE ADDRESS", "frontend" }, { "ID", "id" },
+	    { "SOURCE RANGES", "sourceRanges" } } },
+};
+#define N_TABLES (sizeof(tables) / sizeof(tables[0]))
+
+/* Several are one below the other; as a document, an object of their lists. */
+static int list_tables(const struct cli *cli, const bool wanted[N_TABLES], const json_t *services,
+		       struct wag_err *err)
+{
+	_cleanup_json_ json_t *doc = json_object();
+	size_t shown = 0;
+	int r = 0;
+
+	for (size_t i = 0; i < N_TABLES; i++)
+		if (wanted[i])
+			json_object_set_new(doc, tables[i].name, tables[i].list(services));
+	if (json_object_size(doc) > 1 && cli->format != OUTPUT_TABLE)
+		return output_print(cli->format, doc, doc, NULL, 0, err);
+	for (size_t i = 0; i < N_TABLES && r == 0; i++) {
+		const json_t *list = json_object_get(doc, tables[i].name);
+
+		if (!list)
+			continue;
+		if (shown++)
+			putchar('\n');
+		r = output_print(cli->format, list, list, tables[i].columns, tables[i].n_columns,
+				 err);
+	}
+	return r;
 }
 
 int cmd_bpf_lb_list(const struct cli *cli, int argc, char **argv, struct wag_err *err)
 {
 	_cleanup_json_ json_t *services = NULL, *rows = json_array(), *doc = json_object();
+	const bool wanted[] = { cli->frontends, cli->backends, cli->source_ranges };
 	json_t *service;
 	size_t i;
 	int r;
@@ -131,12 +165,8 @@ int cmd_bpf_lb_list(const struct cli *cli, int argc, char **argv, struct wag_err
 	r = services_read(cli, &services, err);
 	if (r < 0)
 		return r;
-	if (cli->frontends)
-		return list_frontends(cli, services, err);
-	if (cli->backends)
-		return list_backends(cli, services, err);
-	if (cli->source_ranges)
-		return list_ranges(cli, services, err);
+	if (cli->frontends || cli->backends || cli->source_ranges)
+		return list_tables(cli, wanted, services, err);
 	json_array_foreach(services, i, service)
 		add_frontend(rows, doc, service);
 	return output_print(cli->format, doc, rows, columns, 2, err);

@@ -122,7 +122,7 @@ static void usage(FILE *f)
 		"      --health-addr HOST:PORT    of the agent (default: 127.0.0.1:9879)\n"
 		"      --all                      map dump: also elements that are all zero\n"
 		"      --frontends, --backends, --source-ranges\n"
-		"                                 lb list: only this table\n"
+		"                                 lb list: only these tables\n"
 		"      --expired                  ct list: only flows past their time\n"
 		"  -v, --verbose                  ipam show: each lease, too\n"
 		"      --fix                      ipam check: repair what can be repaired\n"

@@ -250,6 +250,25 @@ def a_client_is_forgotten_in_time(env):
 
 
 @test("full")
+def tables_side_by_side(env):
+    """Each option of 'bpf lb list' shows its table, whichever others are given."""
+    Service(env, [HERE], loadBalancerSourceRanges=[f"{FAR4}/32"])
+    lists = {"frontends": "--frontends", "backends": "--backends",
+             "sourceRanges": "--source-ranges"}
+    command = ("bpf", "lb", "list")
+    want = {name: json.loads(env.lab.cli(*command, option, "-o", "json"))
+            for name, option in lists.items()}
+    expect(all(want.values()), want)
+    for left_out in (None, *lists):
+        names = [n for n in lists if n != left_out]
+        options = [lists[n] for n in reversed(names)]
+        got = json.loads(env.lab.cli(*command, *options, "-o", "json"))
+        expect(got == {n: want[n] for n in names}, left_out, got)
+        text = env.lab.cli(*command, *options)
+        expect(text == "\n".join(env.lab.cli(*command, lists[n]) for n in names), left_out, text)
+
+
+@test("full")
 def other_peoples_services(env):
     service = Service(env, [HERE])
     for label in ("service-proxy-name", "headless"):
