@@ -115,29 +115,20 @@ static int find_end(const struct cli *cli, const char *what, const char *option,
 
 /* ---- the packet ---- */
 
-static int parse_port(const char *text, unsigned *ret)
-{
-	char *end;
-	unsigned long port = strtoul(text, &end, 10);
-
-	if (*text < '0' || *text > '9' || *end || port < 1 || port > 65535)
-		return -EINVAL;
-	*ret = port;
-	return 0;
-}
-
 static int make_tuple(const struct cli *cli, struct wag_tuple *ret, struct wag_err *err)
 {
 	struct finding from, to;
 	__u8 proto = IPPROTO_TCP;
-	unsigned port;
+	__u16 port;
 	int r;
 
 	if (cli->protocol && wag_proto_parse(cli->protocol, &proto) < 0)
 		return wag_err_set(err, -EINVAL, "--protocol %s: is not TCP, UDP or SCTP",
 				   cli->protocol);
-	if (!cli->port || parse_port(cli->port, &port) < 0)
-		return wag_err_set(err, -EINVAL, "policy trace: --port must be 1 to 65535");
+	if (!cli->port)
+		return wag_err_set(err, -EINVAL, "policy trace: --port is missing: 1 to 65535");
+	if (wag_port_parse(cli->port, &port) < 0)
+		return wag_err_set(err, -EINVAL, "--port '%s': must be 1 to 65535", cli->port);
 	r = find_end(cli, cli->from, "--from", 0, &from, err);
 	if (r == 0)
 		r = find_end(cli, cli->to, "--to", htons(port), &to, err);

@@ -2,13 +2,13 @@
 #include <errno.h>
 #include <netdb.h>
 #include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <waggle/addr.h>
 #include <waggle/cleanup.h>
 #include "http_get.h"
 
@@ -19,8 +19,9 @@ static int split_addr(const char *addr, char *host, size_t size, const char **re
 {
 	const char *colon = strrchr(addr, ':');
 	size_t len;
+	__u16 port;
 
-	if (!colon || !colon[1] || strtoul(colon + 1, NULL, 10) > UINT16_MAX)
+	if (!colon || wag_port_parse(colon + 1, &port) < 0)
 		return -EINVAL;
 	len = colon - addr;
 	if (addr[0] == '[' && len >= 2 && addr[len - 1] == ']') {

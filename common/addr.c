@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -143,6 +144,20 @@ int wag_proto_parse(const char *text, __u8 *ret)
 		}
 	}
 	return -EINVAL;
+}
+
+int wag_port_parse(const char *text, __u16 *ret)
+{
+	unsigned long port;
+	char *end;
+
+	if (*text < '0' || *text > '9') /* strtoul() also takes signs and blanks */
+		return -EINVAL;
+	port = strtoul(text, &end, 10);
+	if (*end || port < 1 || port > UINT16_MAX)
+		return -EINVAL;
+	*ret = port;
+	return 0;
 }
 
 static const struct {

@@ -12,6 +12,7 @@
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
+#include <waggle/addr.h>
 #include <waggle/cleanup.h>
 #include "grpc_client.h"
 
@@ -86,11 +87,12 @@ static int connect_tcp(const char *server, int timeout_ms, struct wag_err *err)
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list;
 	const char *colon = strrchr(server, ':');
 	char host[256];
+	__u16 port;
 	size_t len;
 	int r;
 
-	if (!colon || !colon[1] || (size_t)(colon - server) >= sizeof(host) ||
-	    strtoul(colon + 1, NULL, 10) > UINT16_MAX)
+	if (!colon || (size_t)(colon - server) >= sizeof(host) ||
+	    wag_port_parse(colon + 1, &port) < 0)
 		return wag_err_set(err, -EINVAL,
 				   "server \"%s\" is neither unix:///PATH nor HOST:PORT", server);
 	len = colon - server;

@@ -34,6 +34,24 @@ static void test_parse_and_format(void **state)
 	}
 }
 
+static void test_port(void **state)
+{
+	static const char *const bad[] = { "", "0", "00", "65536", "4294967376", "-1", "+80", " 80",
+					   "80 ", "80x", "0x50", "http",
+					   "18446744073709551696" };
+	__u16 port = 7;
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		if (wag_port_parse(bad[i], &port) != -EINVAL || port != 7)
+			fail_msg("\"%s\" is taken as %d", bad[i], port);
+	assert_int_equal(wag_port_parse("1", &port), 0);
+	assert_int_equal(port, 1);
+	assert_int_equal(wag_port_parse("65535", &port), 0);
+	assert_int_equal(port, 65535);
+	assert_int_equal(wag_port_parse("080", &port), 0);
+	assert_int_equal(port, 80);
+}
+
 static void test_zero_is_not_any_v4(void **state)
 {
 	struct wag_addr v4, v6;
@@ -108,6 +126,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_parse_and_format),
+		cmocka_unit_test(test_port),
 		cmocka_unit_test(test_zero_is_not_any_v4),
 		cmocka_unit_test(test_cidr),
 		cmocka_unit_test(test_port_format),

@@ -135,7 +135,8 @@ static void test_http_addresses(void **state)
 		int r;
 	} cases[] = {
 		{ "nonsense", -EINVAL }, { ":80", -EINVAL }, { "127.0.0.1:", -EINVAL },
-		{ "127.0.0.1:99999", -EINVAL },
+		{ "127.0.0.1:99999", -EINVAL }, { "127.0.0.1:0", -EINVAL },
+		{ "127.0.0.1: 80", -EINVAL }, { "127.0.0.1:80x", -EINVAL },
 		{ "[]:80", -EINVAL },	 { "unix:/nowhere/at/all", -ECONNREFUSED },
 	};
 	char *body = NULL;
@@ -201,9 +202,14 @@ static void test_command_lines(void **state)
 		{ "endpoint get", 2, "which one?" },
 		{ "bpf map dump ''", 2, "usage: waggle bpf map dump NAME" },
 		{ "ipam release 10.244.0", 2, "'10.244.0' is no address" },
-		{ "policy trace --port 80x", 2, "--port must be 1 to 65535" },
-		{ "policy trace --port -1", 2, "--port must be 1 to 65535" },
-		{ "policy trace --port 4294967376", 2, "--port must be 1 to 65535" },
+		{ "policy trace --port 80x", 2, "--port '80x': must be 1 to 65535" },
+		{ "policy trace", 2, "--port is missing: 1 to 65535" },
+		{ "policy trace --port ''", 2, "--port '': must be 1 to 65535" },
+		{ "policy trace --port 0", 2, "--port '0': must be 1 to 65535" },
+		{ "policy trace --port 65536", 2, "--port '65536': must be 1 to 65535" },
+		{ "policy trace --port ' 80'", 2, "--port ' 80': must be 1 to 65535" },
+		{ "policy trace --port -1", 2, "--port '-1': must be 1 to 65535" },
+		{ "policy trace --port 4294967376", 2, "--port '4294967376': must be 1 to 65535" },
 		{ "policy trace --port 80", 2, "--from is missing" },
 		{ "init cni --source /x --bin-dir /x", 1, "--source /x: No such file" },
 		{ "init uninstall-cni --bin-dir /x", 2, "Give --conf-dir DIR" },
@@ -231,6 +237,10 @@ static void test_observe_lines(void **state)
 		{ "statsu", 2, "unexpected argument \"statsu\"" },
 		{ "--allowlist '{'", 2, "--allowlist" },
 		{ "--server nonsense", 2, "\"nonsense\" is neither unix:///PATH nor HOST:PORT" },
+		{ "--server 127.0.0.1:1x", 2, "\"127.0.0.1:1x\" is neither" },
+		{ "--server 127.0.0.1:http", 2, "\"127.0.0.1:http\" is neither" },
+		{ "--server 127.0.0.1:0", 2, "\"127.0.0.1:0\" is neither" },
+		{ "--server 127.0.0.1:1", 1, "cannot connect to 127.0.0.1:1" },
 		{ "--server unix:///nowhere/at/all", 1, "cannot connect to unix:///nowhere" },
 		{ "--input-file /nowhere/at/all", 1, "cannot read /nowhere/at/all" },
 		{ "--input-file /dev/null", 0, "" },

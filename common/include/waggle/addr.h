@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Text and family of a wag_addr. */
+/* Text and family of a wag_addr, and text of what goes with it. */
 #pragma once
 
 #include <stdbool.h>
@@ -27,6 +27,8 @@ bool wag_addr_in_cidr(const struct wag_addr *addr, const struct wag_addr *net, u
 
 const char *wag_proto_name(__u8 proto);		  /* "TCP", "UDP", "SCTP", ...; "?" if unknown */
 int wag_proto_parse(const char *text, __u8 *ret); /* any case; 0 or -EINVAL */
+/* "1" to "65535" and nothing around it; host order. 0 or -EINVAL. */
+int wag_port_parse(const char *text, __u16 *ret);
 const char *wag_reason_text(unsigned reason);
 unsigned wag_reason_hubble(unsigned reason);
 const char *wag_point_name(unsigned point); /* "from-pod", ... */
