@@ -218,19 +218,24 @@ static int print_node_status(struct printer *p, const Observer__GetFlowsResponse
 	    status->state_change != RELAY__NODE_STATE__NODE_ERROR)
 		return 0;
 	print_time_format(p->time_format, response->time, time, sizeof(time));
-	fprintf(p->err, "%s [", time);
-	print_safe(p->err, response->node_name);
-	fputs("]: ", p->err);
+	fputs(time, p->err);
+	if (*response->node_name) {
+		fputs(" [", p->err);
+		print_safe(p->err, response->node_name);
+		fputc(']', p->err);
+	}
 	if (status->state_change == RELAY__NODE_STATE__NODE_ERROR) {
-		fputs("Error \"", p->err);
+		fputs(": Error \"", p->err);
 		print_safe(p->err, status->message);
-		fprintf(p->err, "\" on %zu nodes: ", status->n_node_names);
+		fprintf(p->err, "\" on %zu nodes", status->n_node_names);
 	} else {
-		fprintf(p->err, "%zu nodes are unavailable: ", status->n_node_names);
+		fprintf(p->err, ": %zu nodes are unavailable", status->n_node_names);
 	}
 	for (size_t i = 0; i < status->n_node_names; i++) {
-		fputs(i ? ", " : "", p->err);
-		print_safe(p->err, status->node_names[i]);
+		const char *name = status->node_names[i];
+
+		fputs(i ? ", " : ": ", p->err);
+		print_safe(p->err, *name ? name : "(no name)");
 	}
 	fputc('\n', p->err);
 	return 0;

@@ -48,6 +48,12 @@
 #define NODE_JSON                                                                                  \
 	"{\"node_status\":{\"state_change\":\"NODE_UNAVAILABLE\",\"node_names\":[\"a\",\"b\"]},"   \
 	"\"node_name\":\"node\",\"time\":\"1970-01-01T00:20:34.567Z\"}"
+/* As an observer without a name sends it, and one whose nodes have none. */
+#define NAMELESS_JSON                                                                              \
+	"{\"node_status\":{\"state_change\":\"NODE_UNAVAILABLE\",\"node_names\":[\"a\",\"\"]}}"
+#define NO_NODES_JSON                                                                              \
+	"{\"node_status\":{\"state_change\":\"NODE_ERROR\",\"message\":\"x\"},"			   \
+	"\"node_name\":\"n\",\"time\":\"1970-01-01T00:20:34.567Z\"}"
 
 struct shape {
 	const char *name;
@@ -106,6 +112,13 @@ static const struct shape shapes[] = {
 	  { NODE_JSON },
 	  "",
 	  "Jan  1 00:20:34.567 [node]: 2 nodes are unavailable: a, b\n" },
+	{ "node status without names",
+	  PRINT_COMPACT,
+	  false,
+	  { NAMELESS_JSON, NO_NODES_JSON },
+	  "",
+	  "N/A: 2 nodes are unavailable: a, (no name)\n"
+	  "Jan  1 00:20:34.567 [n]: Error \"x\" on 0 nodes\n" },
 	{ "table",
 	  PRINT_TABLE,
 	  false,
