@@ -4,6 +4,7 @@ dir, and how the plugin is called. Needs root."""
 import json
 import os
 import shutil
+import socket
 import struct
 import subprocess
 import sys
@@ -198,6 +199,12 @@ def ping(netns, addr):
 
 def addresses(result):
     return [ip["address"].split("/")[0] for ip in result["ips"]]
+
+
+def addr_key(text):
+    if ":" in text:
+        return socket.inet_pton(socket.AF_INET6, text)
+    return bytes(10) + b"\xff\xff" + socket.inet_pton(socket.AF_INET, text)
 
 
 def run_tests(part, tests):
