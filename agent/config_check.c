@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /* What settings have to do with each other. */
 #include <errno.h>
+
+#include <waggle/pins.h>
+
 #include "config.h"
 #include "ipam_pool.h"
 #include "model.h"
@@ -9,11 +12,29 @@
 #define VXLAN_PORT 8472 /* as Cilium and Flannel: Linux's own before RFC 7348 gave 4789 */
 #define GENEVE_PORT 6081 /* RFC 8926 */
 
-static int check_sources(const struct config *c, struct wag_err *err)
+static int check_dirs(const struct config *c, struct wag_err *err)
 {
+	static const char plain[] = "an absolute path without \".\" and \"..\" is needed";
+
 	if (c->pin_dir[0] != '/')
 		return wag_err_set(err, -EINVAL, "--pin-dir '%s': an absolute path is needed",
 				   c->pin_dir);
+	if (!c->cni_conf_dir || !c->cni_conf_dir[0])
+		return 0;
+	/* The CNI plugin gets both, and refuses others. */
+	if (!pins_dir_is_plain(c->pin_dir))
+		return wag_err_set(err, -EINVAL, "--pin-dir '%s': %s", c->pin_dir, plain);
+	if (!pins_dir_is_plain(c->state_dir))
+		return wag_err_set(err, -EINVAL, "--state-dir '%s': %s", c->state_dir, plain);
+	return 0;
+}
+
+static int check_sources(const struct config *c, struct wag_err *err)
+{
+	int r = check_dirs(c, err);
+
+	if (r < 0)
+		return r;
 	if (c->manifests && c->kubeconfig)
 		return wag_err_set(err, -EINVAL,
 				   "--manifests and --kubeconfig exclude each other");

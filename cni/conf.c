@@ -67,10 +67,10 @@ static int dir_parse(json_t *root, const char *key, const char *normal, char *bu
 	json_t *v = json_object_get(root, key);
 	const char *text = v ? json_string_value(v) : normal;
 
-	if (!text || text[0] != '/' || strstr(text, "/../") || strlen(text) >= size)
+	if (!text || !pins_dir_is_plain(text) || strlen(text) >= size)
 		return wag_err_set(err, CNI_E_CONFIG,
-				   "%s: must be an absolute path without \"..\" of at most %zu "
-				   "bytes; the default is %s",
+				   "%s: must be an absolute path without \".\" and \"..\" of at "
+				   "most %zu bytes; the default is %s",
 				   key, size - 1, normal);
 	snprintf(buf, size, "%s", text);
 	return 0;

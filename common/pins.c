@@ -28,6 +28,22 @@ __attribute__((format(printf, 3, 4))) static int path_format(char *buf, size_t s
 	return 0;
 }
 
+bool pins_dir_is_plain(const char *path)
+{
+	if (*path != '/')
+		return false;
+	for (const char *part = path; *part;) {
+		size_t len;
+
+		part += strspn(part, "/");
+		len = strcspn(part, "/");
+		if ((len == 1 && part[0] == '.') || (len == 2 && memcmp(part, "..", 2) == 0))
+			return false;
+		part += len;
+	}
+	return true;
+}
+
 int pins_map_path(char *buf, size_t size, const char *pin_dir, const char *map)
 {
 	return path_format(buf, size, "%s/maps/%s", pin_dir, map);

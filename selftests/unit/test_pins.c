@@ -28,6 +28,18 @@ static void test_paths(void **state)
 	assert_int_equal(pins_map_path(buf, 15, "/p", "wag_ct"), 0);
 }
 
+static void test_plain_dirs(void **state)
+{
+	static const char *const plain[] = { "/", "/a", "/a//b/", "/...", "/a/.b/..c/d." };
+	static const char *const others[] = { "", "a", "./a", "/.", "/..", "/a/.", "/a/..",
+					      "/a/../", "/../a", "//./a" };
+
+	for (size_t i = 0; i < sizeof(plain) / sizeof(plain[0]); i++)
+		assert_true(pins_dir_is_plain(plain[i]));
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+		assert_false(pins_dir_is_plain(others[i]));
+}
+
 static void test_mkdir_and_lock(void **state)
 {
 	char dir[] = "/tmp/waggle-pins-XXXXXX", path[64], deep[64];
@@ -62,6 +74,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_paths),
+		cmocka_unit_test(test_plain_dirs),
 		cmocka_unit_test(test_mkdir_and_lock),
 	};
 

@@ -12,11 +12,15 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define WAG_PIN_DIR "/sys/fs/bpf/waggle"
 #define WAG_STATE_DIR "/var/lib/waggle"
+
+/* Absolute, and no part of it is "." or "..": where it leads is what it says. */
+bool pins_dir_is_plain(const char *path);
 
 /* Each fills buf and returns 0, or -ENAMETOOLONG. */
 int pins_map_path(char *buf, size_t size, const char *pin_dir, const char *map);
