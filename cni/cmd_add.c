@@ -198,10 +198,10 @@ static int own_addresses(struct job *job, struct wag_err *err)
 static void result_take(struct job *job, const struct conf_result *result)
 {
 	for (unsigned i = 0; i < result->addr_count; i++)
-		job->rec.addrs[i].addr = result->addrs[i];
+		job->rec.addrs[i].addr = result->addrs[i].addr;
 	job->rec.addr_count = result->addr_count;
 	for (unsigned i = 0; i < result->route_count; i++)
-		job->rec.routes[i] = result->routes[i];
+		job->rec.routes[i] = result->routes[i].to;
 	job->rec.route_count = result->route_count;
 }
 

@@ -42,14 +42,23 @@ enum cni_code {
 /* What a result of another plugin says: prevResult, or the answer of an ipam plugin. */
 struct conf_result {
 	unsigned addr_count;
-	struct wag_addr addrs[RECORD_ADDRS];
+	struct conf_addr {
+		struct wag_addr addr;
+		unsigned bits;
+		int iface; /* index in ifaces; -1: not told */
+	} addrs[RECORD_ADDRS]; /* of the container */
 	unsigned route_count;
-	struct record_route routes[RECORD_ROUTES];
+	struct conf_route {
+		struct record_route to;
+		struct wag_addr gw;	  /* zero: not told */
+		uint32_t table, priority; /* 0: not told */
+	} routes[RECORD_ROUTES];
 	unsigned iface_count;
 	struct conf_iface {
 		char name[16];
 		char mac[18];	   /* empty: not told */
 		char sandbox[256]; /* empty: on the node */
+		uint32_t mtu;	   /* 0: not told */
 	} ifaces[CONF_IFACES];	   /* the first so many */
 	char *dns;		   /* JSON text, or NULL */
 };
@@ -119,6 +128,9 @@ int conf_mtu(struct cni_conf *conf, uint32_t agent_mtu, struct wag_err *err);
 int conf_parse_result(const char *text, size_t size, const char *what, struct conf_result *ret,
 		      struct wag_err *err);
 void conf_result_done(struct conf_result *result);
+/* Its interface of this name in the container or on the node; NULL: there is none. */
+const struct conf_iface *conf_result_iface(const struct conf_result *result, const char *name,
+					   bool pod);
 
 /* ---- parts of conf_parse(), one file each ---- */
 int conf_ranges_parse(json_t *list, struct cni_conf *conf, struct wag_err *err);

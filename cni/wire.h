@@ -11,6 +11,8 @@
 
 #include "netns.h"
 
+struct conf_result;
+
 #define WIRE_GATEWAY_V4 "169.254.1.1"
 #define WIRE_GATEWAY_V6 "fe80::1"
 
@@ -42,6 +44,9 @@ struct wire_diffs {
 };
 void wire_differs(struct wire_diffs *d, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
-/* Compares what stands with the record. 0 also with differences. */
-int wire_check(const struct netns *ns, const struct record *rec, struct wire_diffs *diffs,
-	       struct wag_err *err);
+/*
+ * Compares what stands with the record; the MTUs with prev where that tells them, for a later
+ * plugin may have changed them. 0 also with differences.
+ */
+int wire_check(const struct netns *ns, const struct record *rec, const struct conf_result *prev,
+	       struct wire_diffs *diffs, struct wag_err *err);

@@ -34,10 +34,11 @@ void wire_differs(struct wire_diffs *d, const char *fmt, ...)
 /* One side of the pair, while its namespace is looked at. */
 struct side {
 	const struct record *rec;
+	const struct conf_result *prev;
 	struct wire_diffs *diffs;
 	const char *where; /* for people */
 	bool pod;
-	uint32_t ifindex;
+	uint32_t ifindex, mtu;
 	unsigned addrs, neighs, routes; /* bit i: the record's address or route i was seen */
 	unsigned defaults, gateways;	/* bit 0: IPv4, bit 1: IPv6 */
 };
@@ -61,12 +62,18 @@ static bool is_gateway(const struct wag_addr *addr)
 	return wag_addr_equal(addr, &gw);
 }
 
+/* IPv6 lowers it with the interface's, and that may be a later plugin's. */
+static bool has_route_mtu(const struct side *s, const struct nl_route *route)
+{
+	return route->mtu == s->rec->route_mtu ||
+	       (s->mtu < s->rec->route_mtu && route->mtu == s->mtu);
+}
+
 static int on_pod_route(const struct nl_route *route, void *ctx)
 {
 	struct side *s = ctx;
 
-	if (route->ifindex != s->ifindex || !is_gateway(&route->gw) ||
-	    route->mtu != s->rec->route_mtu)
+	if (route->ifindex != s->ifindex || !is_gateway(&route->gw) || !has_route_mtu(s, route))
 		return 0;
 	if (!route->bits)
 		s->defaults |= wag_addr_is_v4(&route->dst) ? 1 : 2;
@@ -124,6 +131,20 @@ static void check_sysctls(const struct side *s)
 	}
 }
 
+static void check_mtu(const struct side *s, const struct nl_link *link)
+{
+	const struct conf_iface *told = conf_result_iface(s->prev, link->name, s->pod);
+
+	if (told && told->mtu) {
+		if (link->mtu != told->mtu)
+			wire_differs(s->diffs, "%s: %s has MTU %u, not %u as in prevResult",
+				     s->where, link->name, link->mtu, told->mtu);
+	} else if (s->rec->mtu && link->mtu != s->rec->mtu && !(s->rec->chained && !s->pod)) {
+		wire_differs(s->diffs, "%s: %s has MTU %u, not %u", s->where, link->name, link->mtu,
+			     s->rec->mtu);
+	}
+}
+
 static void check_link(struct side *s, const struct nl_link *link)
 {
 	const struct record *rec = s->rec;
@@ -134,9 +155,7 @@ static void check_link(struct side *s, const struct nl_link *link)
 		wire_differs(s->diffs, "%s: %s is down", s->where, link->name);
 	if (memcmp(link->mac, s->pod ? rec->mac : rec->host_mac, 6) != 0)
 		wire_differs(s->diffs, "%s: %s has another MAC address", s->where, link->name);
-	if (rec->mtu && link->mtu != rec->mtu && !(rec->chained && !s->pod))
-		wire_differs(s->diffs, "%s: %s has MTU %u, not %u", s->where, link->name, link->mtu,
-			     rec->mtu);
+	check_mtu(s, link);
 }
 
 static int check_host(struct nl *nl, struct side *s)
@@ -228,6 +247,7 @@ static int check_side(struct side *s, uint32_t peer_ifindex, uint32_t *ret_peer)
 	if (r < 0)
 		return r;
 	s->ifindex = link.ifindex;
+	s->mtu = link.mtu;
 	*ret_peer = link.peer_ifindex;
 	check_link(s, &link);
 	if (!s->pod && link.ifindex != s->rec->ifindex)
@@ -239,11 +259,12 @@ static int check_side(struct side *s, uint32_t peer_ifindex, uint32_t *ret_peer)
 	return s->pod ? check_pod(nl, s) : check_host(nl, s);
 }
 
-int wire_check(const struct netns *ns, const struct record *rec,
+int wire_check(const struct netns *ns, const struct record *rec, const struct conf_result *prev,
 	       struct wire_diffs *diffs, struct wag_err *err)
 {
-	struct side host = { .rec = rec, .diffs = diffs, .where = "node" };
-	struct side pod = { .rec = rec, .diffs = diffs, .where = "container", .pod = true };
+	struct side host = { .rec = rec, .prev = prev, .diffs = diffs, .where = "node" };
+	struct side pod = { .rec = rec, .prev = prev, .diffs = diffs, .where = "container",
+			    .pod = true };
 	uint32_t peer = 0, ignored = 0;
 	int r, left;
 

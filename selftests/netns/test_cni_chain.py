@@ -272,6 +272,7 @@ def test_our_filters_do_not_stay(world):
        "netns", pod)
     sh("ip", "-n", world.node, "link", "set", "lxc1", "up")
     sh("ip", "-n", pod, "link", "set", "eth0", "up")
+    sh("ip", "-n", pod, "addr", "add", "10.86.0.5/24", "dev", "eth0")
     prev = {"cniVersion": "1.0.0", "interfaces": [], "ips": [{"address": "10.86.0.5/24"}]}
     for mode in ("generic-veth", "aws-cni", "azure", "flannel"):
         conf = {"chainingMode": mode, "prevResult": prev}
@@ -280,6 +281,7 @@ def test_our_filters_do_not_stay(world):
         node.ok("CHECK", "c", pod, conf=conf)
         node.ok("DEL", "c", pod, conf=conf)
         assert "clsact" not in sh("tc", "-n", world.node, "qdisc", "show", "dev", "lxc1")
+    sh("ip", "-n", pod, "addr", "del", "10.86.0.5/24", "dev", "eth0")
     conf = {"chainingMode": "generic-veth", "prevResult": {"ips": []}}
     node.error(7, "ADD", "c", pod, conf=conf, says="neither prevResult nor")
     node.error(7, "ADD", "c", pod, conf=conf, CNI_IFNAME="lo", says="no veth")

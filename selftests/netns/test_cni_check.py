@@ -123,10 +123,134 @@ def test_check_prev_result(world):
     node.clean()
 
 
+def test_check_every_part_of_prev_result(world):
+    node, pod = Node(world, "part"), world.netns("part")
+    conf = {"cniVersion": "1.1.0", "mtu": 1500}
+    out = node.ok("ADD", "c", pod, conf=conf)
+    v4, v6 = addresses(out)
+    node.ok("CHECK", "c", pod, conf={**conf, "prevResult": out})
+
+    def route(**r):
+        return lambda o: o["routes"].append(r)
+    for change, says in (
+            (lambda o: o["ips"][0].update(address=v4 + "/24"), f"{v4}/24 has prefix length 32 on"),
+            (lambda o: o["ips"][1].update(address=v6 + "/64"), f"{v6}/64 has prefix length 128 on"),
+            (lambda o: o["ips"].append({"address": "10.98.0.1/24"}),
+             "address 10.98.0.1/24 is not on the container"),
+            (route(dst="10.0.0.0/8", gw="169.254.1.1"),
+             "route 10.0.0.0/8 via 169.254.1.1 is not in the container"),
+            (route(dst="fd99::/16"), "route fd99::/16 is not in the container"),
+            (route(dst="::/0", gw="fe80::2"), "route ::/0 via fe80::2 is not in"),
+            (route(dst="0.0.0.0/0", gw="169.254.1.2"), "route 0.0.0.0/0 via 169.254.1.2 is not in"),
+            (route(dst="0.0.0.0/0", table=100), "route 0.0.0.0/0 of table 100 is not in"),
+            (route(dst="0.0.0.0/0", priority=7), "route 0.0.0.0/0 with metric 7 is not in"),
+            (route(dst=v4 + "/32"), f"route {v4}/32 is not in"),
+            (lambda o: o["interfaces"][1].update(mtu=1400), "eth0 has MTU 1500, not 1400 as in"),
+            (lambda o: o["interfaces"][0].update(mtu=1400), "has MTU 1500, not 1400 as in")):
+        other = json.loads(json.dumps(out))
+        change(other)
+        said = node.error(102, "CHECK", "c", pod, conf={**conf, "prevResult": other},
+                          says="prevResult")
+        assert says in said["details"] and "1 difference:" in said["msg"], (says, said)
+    for gw in (7, "x", "10.0.0.0/8"):
+        other = json.loads(json.dumps(out))
+        other["routes"][0]["gw"] = gw
+        node.error(6, "CHECK", "c", pod, conf={**conf, "prevResult": other}, says="routes: gw")
+    node.ok("DEL", "c", pod)
+    world.drop(pod)
+    node.clean()
+
+
+def later_plugins(pod, out):
+    """Another interface, another table, several ways, a smaller MTU: what is in prevResult then."""
+    def ip(*command):
+        sh("ip", "-n", pod, *command)
+    ip("link", "add", "net1", "type", "veth", "peer", "name", "net1peer")
+    ip("link", "set", "net1", "up")
+    ip("link", "set", "net1peer", "up")
+    ip("addr", "add", "10.98.0.1/24", "dev", "net1")
+    ip("route", "add", "10.97.0.0/16", "via", "10.98.0.9")
+    ip("route", "add", "10.96.0.0/16", "via", "169.254.1.1", "dev", "eth0", "onlink", "table", "7")
+    ip("-6", "route", "add", "fd97::/64", "nexthop", "via", "fe80::1", "dev", "eth0",
+       "nexthop", "via", "fe80::2", "dev", "net1")
+    ip("link", "set", "eth0", "mtu", "1400")
+    out["interfaces"][1]["mtu"] = 1400
+    out["interfaces"].append({"name": "net1", "sandbox": f"/run/netns/{pod}"})
+    out["interfaces"].append({"name": "vm0", "sandbox": "vm-7"})
+    out["ips"] += [{"address": "10.98.0.1/24", "interface": 2},
+                   {"address": "10.95.0.1/24", "interface": 3}]
+    out["routes"] += [{"dst": "10.97.0.0/16", "gw": "10.98.0.9"}, {"dst": "10.96.0.0/16"},
+                      {"dst": "fd97::/64", "gw": "fe80::2"}]
+
+
+def test_check_after_later_plugins(world):
+    """What they added is in prevResult as it is in the container, until it is not any more."""
+    node, pod = Node(world, "later"), world.netns("later")
+    node.set_mtu(1500, 1450)
+    conf = {"cniVersion": "1.1.0"}
+    out = node.ok("ADD", "c", pod, conf=conf)
+    later_plugins(pod, out)
+    conf["prevResult"] = out
+    node.ok("CHECK", "c", pod, conf=conf)
+    gone = []
+    for change, says in (
+            ("route del 10.97.0.0/16", "route 10.97.0.0/16 via 10.98.0.9 is not in"),
+            ("route del 10.96.0.0/16 table 7", "route 10.96.0.0/16 is not in"),
+            ("-6 route del fd97::/64", "route fd97::/64 via fe80::2 is not in"),
+            ("addr del 10.98.0.1/24 dev net1", "address 10.98.0.1/24 is not on net1"),
+            ("link set eth0 mtu 1450", "eth0 has MTU 1450, not 1400 as in prevResult")):
+        sh("ip", "-n", pod, *change.split())
+        gone.append(says)
+        said = node.error(102, "CHECK", "c", pod, conf=conf, says=says)
+        assert all(s in said["details"] for s in gone), said
+        assert f"{len(gone)} difference" in said["msg"], said
+    node.ok("DEL", "c", pod)
+    world.drop(pod)
+    node.clean()
+
+
+def test_check_of_a_chained_pod(world):
+    """All of prevResult is another plugin's."""
+    node, pod = Node(world, "chained"), world.netns("chained")
+    sh("ip", "-n", world.node, "link", "add", "lxc1", "type", "veth", "peer", "name", "eth0",
+       "netns", pod)
+    for ns, link in ((world.node, "lxc1"), (pod, "eth0")):
+        sh("ip", "-n", ns, "link", "set", link, "up")
+    sh("ip", "-n", pod, "addr", "add", "10.86.0.5/24", "dev", "eth0")
+    sh("ip", "-n", pod, "route", "add", "default", "via", "10.86.0.1")
+    prev = {"cniVersion": "1.1.0", "interfaces": [
+        {"name": "eth0", "sandbox": f"/run/netns/{pod}", "mtu": 1500}],
+            "ips": [{"address": "10.86.0.5/24", "interface": 0, "gateway": "10.86.0.1"}],
+            "routes": [{"dst": "0.0.0.0/0"}, {"dst": "0.0.0.0/0", "gw": "10.86.0.1"}]}
+    conf = {"cniVersion": "1.1.0", "chainingMode": "generic-veth", "prevResult": prev}
+    node.ok("ADD", "c", pod, conf=conf)
+    node.ok("CHECK", "c", pod, conf=conf)
+    for do, undo, says in (
+            ("link set eth0 mtu 1400", "link set eth0 mtu 1500", "eth0 has MTU 1400, not 1500"),
+            ("route del default", "route add default via 10.86.0.1",
+             "route 0.0.0.0/0 via 10.86.0.1 is not in the container"),
+            ("addr add 10.86.0.5/16 dev eth0", "addr del 10.86.0.5/16 dev eth0", None),
+            ("addr del 10.86.0.5/24 dev eth0", "addr add 10.86.0.5/24 dev eth0",
+             "address 10.86.0.5/24 is not on eth0")):
+        sh("ip", "-n", pod, *do.split())
+        if says:
+            node.error(102, "CHECK", "c", pod, conf=conf, says=says)
+        else:
+            node.ok("CHECK", "c", pod, conf=conf)
+        sh("ip", "-n", pod, *undo.split())
+    node.ok("DEL", "c", pod, conf=conf)
+    sh("ip", "-n", world.node, "link", "del", "lxc1")
+    world.drop(pod)
+    node.clean()
+
+
 TESTS = [
     ("CHECK names each change, clsact", lambda w: check_sees(w, "clsact")),
     ("CHECK names each change, tcx", lambda w: check_sees(w, "tcx")),
     ("CHECK compares prevResult", test_check_prev_result),
+    ("CHECK compares every part of prevResult", test_check_every_part_of_prev_result),
+    ("CHECK after later plugins", test_check_after_later_plugins),
+    ("CHECK of a chained pod", test_check_of_a_chained_pod),
 ]
 
 

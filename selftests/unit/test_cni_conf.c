@@ -52,6 +52,8 @@ static void test_errors_name_the_field(void **state)
 		{ CHAINED("{\"ips\":[{\"address\":\"10.1.0.5\"}]}"), CNI_E_DECODE,
 		  "prevResult: ips" },
 		{ CHAINED("{\"routes\":[{\"dst\":7}]}"), CNI_E_DECODE, "prevResult: routes" },
+		{ CHAINED("{\"routes\":[{\"dst\":\"::/0\",\"gw\":7}]}"), CNI_E_DECODE,
+		  "prevResult: routes: gw" },
 		{ CHAINED("{\"ips\":\"x\"}"), CNI_E_DECODE, "prevResult: ips must be a list" },
 		{ CHAINED("{\"routes\":{}}"), CNI_E_DECODE, "prevResult: routes must be a list" },
 		{ CHAINED("7"), CNI_E_DECODE, "prevResult: must be an object" },
@@ -192,10 +194,12 @@ static void test_prev_result(void **state)
 {
 	static const char text[] = CHAINED(
 		"{\"cniVersion\":\"1.0.0\",\"interfaces\":[{\"name\":\"br\",\"mac\":\"aa\"},"
-		"{\"name\":\"eth0\",\"mac\":\"0a:00:00:00:00:01\",\"sandbox\":\"/n\"}],"
+		"{\"name\":\"eth0\",\"mac\":\"0a:00:00:00:00:01\",\"sandbox\":\"/n\","
+		"\"mtu\":1400}],"
 		"\"ips\":[{\"interface\":0,\"address\":\"10.1.0.1/24\"},{\"interface\":1,"
 		"\"address\":\"10.1.0.5/24\"},{\"address\":\"fd00::5/64\"}],"
-		"\"routes\":[{\"dst\":\"0.0.0.0/0\"}],\"dns\":{}}");
+		"\"routes\":[{\"dst\":\"0.0.0.0/0\",\"gw\":\"10.1.0.1\",\"table\":7},"
+		"{\"dst\":\"::/0\",\"gw\":\"\",\"priority\":-1}],\"dns\":{}}");
 	struct wag_err err = { 0 };
 	char addr[WAG_ADDR_TEXT];
 	struct cni_conf conf;
@@ -203,14 +207,23 @@ static void test_prev_result(void **state)
 	assert_int_equal(conf_parse(text, strlen(text), CONF_ADD, &conf, &err), 0);
 	assert_true(conf.chained);
 	assert_int_equal(conf.prev.addr_count, 2);
-	assert_string_equal(wag_addr_format(&conf.prev.addrs[0], addr), "10.1.0.5");
-	assert_string_equal(wag_addr_format(&conf.prev.addrs[1], addr), "fd00::5");
+	assert_string_equal(wag_addr_format(&conf.prev.addrs[0].addr, addr), "10.1.0.5");
+	assert_string_equal(wag_addr_format(&conf.prev.addrs[1].addr, addr), "fd00::5");
 	assert_int_equal(conf.prev.iface_count, 2);
 	assert_string_equal(conf.prev.ifaces[0].sandbox, "");
 	assert_string_equal(conf.prev.ifaces[1].name, "eth0");
 	assert_string_equal(conf.prev.ifaces[1].mac, "0a:00:00:00:00:01");
 	assert_string_equal(conf.prev.ifaces[1].sandbox, "/n");
-	assert_int_equal(conf.prev.route_count, 1);
+	assert_int_equal(conf.prev.ifaces[0].mtu, 0);
+	assert_int_equal(conf.prev.ifaces[1].mtu, 1400);
+	assert_int_equal(conf.prev.addrs[0].bits, 24);
+	assert_int_equal(conf.prev.addrs[0].iface, 1);
+	assert_int_equal(conf.prev.addrs[1].iface, -1);
+	assert_int_equal(conf.prev.route_count, 2);
+	assert_string_equal(wag_addr_format(&conf.prev.routes[0].gw, addr), "10.1.0.1");
+	assert_int_equal(conf.prev.routes[0].table, 7);
+	assert_true(wag_addr_is_zero(&conf.prev.routes[1].gw));
+	assert_int_equal(conf.prev.routes[1].priority, 0);
 	assert_null(conf.prev.dns);
 	assert_int_equal(conf.prev_result[0], '{');
 	conf_done(&conf);
