@@ -45,6 +45,12 @@ MATRIX = [
      {"ipam": "cluster-pool", "cluster-pool-ipv4-cidr": "10.1.0.0/16,10.3.0.0/16",
       "cluster-pool-ipv4-mask-size": "26", "enable-ipv6": "false",
       "ipam-namespace": "kube-system"}),
+    ("cluster-pool as text", {"ipv6": {"enabled": True}, "ipam": {
+        "mode": "cluster-pool", "operator": {
+            "clusterPoolIPv4PodCIDRList": "10.1.0.0/16, 10.3.0.0/16\n",
+            "clusterPoolIPv6PodCIDRList": "fd00:1:2:3:4:5::/104 1:2:3:4:5:6:7:0/112"}}},
+     {"cluster-pool-ipv4-cidr": "10.1.0.0/16,10.3.0.0/16",
+      "cluster-pool-ipv6-cidr": "fd00:1:2:3:4:5::/104,1:2:3:4:5:6:7:0/112"}),
     ("cluster-pool, dual stack", {"ipam": {"mode": "cluster-pool"}, "ipv6": {"enabled": True}},
      {"cluster-pool-ipv6-cidr": "fd00::/104", "cluster-pool-ipv6-mask-size": "120"}),
     ("masquerade", {"enableIPv4Masquerade": False, "enableIPv6Masquerade": False},
@@ -115,6 +121,12 @@ MATRIX = [
      {"routing-mode": "native"}),
 ]
 
+
+def pool(family, cidrs):
+    return {"ipam": {"mode": "cluster-pool", "operator": {f"clusterPoolIPv{family}PodCIDRList":
+                                                          cidrs}}}
+
+
 # values, what helm must say
 SCHEMA_REFUSES = [
     ({"routingmode": "native"}, "value must be 'routingMode'"),
@@ -171,6 +183,18 @@ TEMPLATES_REFUSE = [
     ({"ipv4": {"enabled": False}}, "pods need one family"),
     ({"ipam": {"mode": "cluster-pool", "operator": {"clusterPoolIPv4PodCIDRList": []}}},
      "clusterPoolIPv4PodCIDRList: is empty"),
+    (pool(4, ["10.0.0.0/99"]), 'clusterPoolIPv4PodCIDRList: "10.0.0.0/99" is no IPv4 range'),
+    (pool(4, ["10.0.0.0/8", "banana"]), '"banana" is no IPv4 range: write it like 10.0.0.0/8'),
+    (pool(4, "10.1.0.0/16, banana"), 'clusterPoolIPv4PodCIDRList: "banana" is no'),
+    (pool(4, ["10.0.0.256/24"]), 'clusterPoolIPv4PodCIDRList: "10.0.0.256/24"'),
+    (pool(4, ["10.0.0.0"]), 'clusterPoolIPv4PodCIDRList: "10.0.0.0" is no'),
+    (pool(4, ["fd00::/104"]), 'clusterPoolIPv4PodCIDRList: "fd00::/104"'),
+    (pool(6, ["10.0.0.0/8"]), '"10.0.0.0/8" is no IPv6 range: write it like fd00::/104'),
+    (pool(6, ["fd00::/129"]), 'clusterPoolIPv6PodCIDRList: "fd00::/129"'),
+    (pool(6, ["fd00::1::/64"]), 'clusterPoolIPv6PodCIDRList: "fd00::1::/64"'),
+    (pool(6, [":::/64"]), 'clusterPoolIPv6PodCIDRList: ":::/64"'),
+    (pool(6, ["1:2:3/64"]), 'clusterPoolIPv6PodCIDRList: "1:2:3/64"'),
+    (pool(6, "1:2:3:4:5:6:7:8:9/64"), 'clusterPoolIPv6PodCIDRList: "1:2:3:4:5:6:7:8:9/64"'),
     ({"prometheus": {"serviceMonitor": {"enabled": True}}}, "set prometheus.enabled=true"),
     ({"prometheus": {"enabled": True, "serviceMonitor": {"enabled": True}}},
      "has no ServiceMonitor"),

@@ -1,6 +1,6 @@
 {{- /* A list of strings, or a string of them, as the agent reads it: with commas. */}}
 {{- define "waggle.commas" -}}
-{{- if kindIs "slice" . }}{{ join "," . }}{{ else if . }}{{ splitList "," (. | replace " " ",") | compact | join "," }}{{ end }}
+{{- if kindIs "slice" . }}{{ join "," . }}{{ else if . }}{{ splitList "," (regexReplaceAll "\\s" . ",") | compact | join "," }}{{ end }}
 {{- end }}
 
 {{- /* The agent's --config-dir: one file a flag. All values are strings. */}}

@@ -37,6 +37,19 @@ not fit each other. All that is wrong is said at once.
 {{- toJson $out }}
 {{- end }}
 
+{{- /* "true" if the text is a range in CIDR notation. */}}
+{{- define "waggle.isRange4" -}}
+{{- $byte := "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])" }}
+{{- regexMatch (printf `^(%s\.){3}%s/([0-9]|[12][0-9]|3[0-2])$` $byte $byte) . }}
+{{- end }}
+
+{{- define "waggle.isRange6" -}}
+{{- $groups := "([0-9a-fA-F]{1,4}(:[0-9a-fA-F]{1,4})*)" }}
+{{- $form := regexMatch (printf "^%s?(::%s?)?/([0-9]|[1-9][0-9]|1[01][0-9]|12[0-8])$" $groups $groups) . }}
+{{- $count := regexFindAll "[0-9a-fA-F]+" (splitList "/" . | first) -1 | len }}
+{{- and $form (contains "::" . | ternary (lt $count 8) (eq $count 8)) }}
+{{- end }}
+
 {{- define "waggle.misfits" -}}
 {{- $wrong := list }}
 {{- with .Values }}
@@ -80,6 +93,16 @@ not fit each other. All that is wrong is said at once.
 {{- end }}
 {{- if and (eq .ipam.mode "cluster-pool") .ipv6.enabled (not .ipam.operator.clusterPoolIPv6PodCIDRList) }}
 {{- $wrong = append $wrong "ipam.operator.clusterPoolIPv6PodCIDRList: is empty: cluster-pool needs ranges (or set ipv6.enabled=false)" }}
+{{- end }}
+{{- if eq .ipam.mode "cluster-pool" }}
+{{- range $family, $like := dict "4" "10.0.0.0/8" "6" "fd00::/104" }}
+{{- $name := printf "clusterPoolIPv%sPodCIDRList" $family }}
+{{- range include "waggle.commas" (get $.Values.ipam.operator $name) | splitList "," | compact }}
+{{- if ne (include (printf "waggle.isRange%s" $family) .) "true" }}
+{{- $wrong = append $wrong (printf "ipam.operator.%s: %q is no IPv%s range: write it like %s" $name . $family $like) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- if and .prometheus.serviceMonitor.enabled (not .prometheus.enabled) }}
 {{- $wrong = append $wrong "prometheus.serviceMonitor.enabled: there is nothing to scrape: set prometheus.enabled=true" }}
