@@ -199,6 +199,10 @@ TEMPLATES_REFUSE = [
     ({"prometheus": {"enabled": True, "serviceMonitor": {"enabled": True}}},
      "has no ServiceMonitor"),
     ({"prometheus": {"enabled": True, "port": 9879}}, "prometheus.port: is healthPort"),
+    ({"podLabels": {"k8s-app": "x"}}, 'podLabels: "k8s-app" is a label of the chart\'s own'),
+    ({"podLabels": {"a": "b", "app.kubernetes.io/name": "x"}},
+     'podLabels: "app.kubernetes.io/name" is'),
+    ({"commonLabels": {"k8s-app": "x"}}, 'commonLabels: "k8s-app" is a label of the chart\'s own'),
     ({"cni": {"chainingTarget": "aws-cni"}}, "cni.chainingTarget: goes with cni.chainingMode"),
 ]
 

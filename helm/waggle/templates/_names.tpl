@@ -15,12 +15,16 @@
 k8s-app: {{ include "waggle.name" . }}
 {{- end }}
 
-{{- define "waggle.labels" -}}
+{{- define "waggle.ownLabels" -}}
 {{ include "waggle.selector" . }}
 app.kubernetes.io/name: waggle
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{- define "waggle.labels" -}}
+{{ include "waggle.ownLabels" . }}
 {{- with .Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}

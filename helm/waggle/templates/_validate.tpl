@@ -111,6 +111,14 @@ not fit each other. All that is wrong is said at once.
 {{- $wrong = append $wrong "prometheus.port: is healthPort: give them different ports" }}
 {{- end }}
 {{- end }}
+{{- $own := include "waggle.ownLabels" . | fromYaml }}
+{{- range $name := list "commonLabels" "podLabels" }}
+{{- range $label, $_ := get $.Values $name | default dict }}
+{{- if hasKey $own $label }}
+{{- $wrong = append $wrong (printf "%s: %q is a label of the chart's own, by which pods are found: give yours another name" $name $label) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- if and .Values.prometheus.serviceMonitor.enabled (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1")) (not .Release.IsUpgrade) }}
 {{- $wrong = append $wrong "prometheus.serviceMonitor.enabled: this cluster has no ServiceMonitor: install Prometheus' operator first (with \"helm template\" give --api-versions monitoring.coreos.com/v1)" }}
 {{- end }}
