@@ -14,6 +14,9 @@
 #include <waggle/cleanup.h>
 #include <waggle/pins.h>
 
+#define PAUSE_MIN_US 500
+#define PAUSE_MAX_US 50000
+
 __attribute__((format(printf, 3, 4))) static int path_format(char *buf, size_t size,
 							     const char *fmt, ...)
 {
@@ -92,18 +95,22 @@ int pins_map_open(const char *pin_dir, const char *name, uint32_t key, uint32_t 
 	return TAKE_FD(fd);
 }
 
-static int64_t now_ms(void)
+static int64_t now_us(void)
 {
 	struct timespec ts;
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
 }
 
+/*
+ * There is no flock with a deadline, and a library must not play with signals: it asks again. Who
+ * has waited longer asks less often, for hundreds that ask all the time leave the one that has the
+ * lock no processor to be done with it.
+ */
 int pins_lock(const char *pin_dir, int timeout_ms)
 {
-	int64_t end = now_ms() + timeout_ms;
-	struct timespec pause = { .tv_nsec = 500000 };
+	int64_t begin = now_us(), waited;
 	_cleanup_close_ int fd = -1;
 
 	fd = open(pin_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -112,12 +119,12 @@ int pins_lock(const char *pin_dir, int timeout_ms)
 	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
 		if (errno != EWOULDBLOCK && errno != EINTR)
 			return -errno;
-		if (now_ms() >= end)
+		waited = now_us() - begin;
+		if (waited >= timeout_ms * 1000LL)
 			return -EWOULDBLOCK;
-		/* There is no flock with a deadline, and a library must not play with signals. */
-		nanosleep(&pause, NULL);
-		if (pause.tv_nsec < 4000000)
-			pause.tv_nsec *= 2;
+		usleep(waited < 8 * PAUSE_MIN_US ? PAUSE_MIN_US :
+		       waited < 8 * PAUSE_MAX_US ? waited / 8 :
+						   PAUSE_MAX_US);
 	}
 	return TAKE_FD(fd);
 }

@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
 
@@ -20,6 +21,7 @@ from cni_world import VERSIONS, Node, addresses, ping, run_tests, sh
 QUICK = "WAGGLE_QUICK" in os.environ
 KILLS = int(os.environ.get("WAGGLE_CNI_KILLS", "100" if QUICK else "500"))
 MANY = 50 if QUICK else 200
+BUSY = 7  # processes a processor
 
 
 def test_ping_both_families(world, attach):
@@ -238,6 +240,18 @@ def test_concurrent(world):
     node.clean()
 
 
+def test_concurrent_on_a_busy_machine(world):
+    """The one that has the lock of the pins must get on, whoever else waits for it."""
+    busy = [subprocess.Popen(["sh", "-c", "while :; do :; done"])
+            for _ in range(BUSY * os.cpu_count())]
+    try:
+        test_concurrent(world)
+    finally:
+        for proc in busy:
+            proc.kill()
+            proc.wait()
+
+
 def test_same_container_at_once(world):
     node, pod = Node(world, "same"), world.netns("same")
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -341,6 +355,7 @@ TESTS = [
     ("pod with IPv6 switched off", test_pod_with_ipv6_switched_off),
     ("exhausted range", test_exhausted_range),
     (f"{MANY} at once", test_concurrent),
+    (f"{MANY} at once on a busy machine", test_concurrent_on_a_busy_machine),
     ("one container eight times at once", test_same_container_at_once),
     (f"kill -9 at {KILLS // 5} random points, then again", test_kill_then_again),
     (f"kill -9 at {KILLS * 3 // 5} random points, then GC, clsact",
