@@ -3,6 +3,8 @@
 #include <event2/event.h>
 #include <limits.h>
 #include <linux/bpf.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,18 +15,26 @@
 #include <waggle/cleanup.h>
 #include <waggle/endpoint_attach.h>
 #include <waggle/log.h>
+#include <waggle/netlink.h>
 #include <waggle/pins.h>
 #include "endpoint_settle.h"
 
 #define AGE_S 10	/* of a pod that is here to stay */
 #define QUIET_MS 1000	/* after an ADD or DEL */
 #define STEP_MS 200	/* a link holds the kernel's network lock for up to 25 ms */
-#define PIN_LOCK_MS 50	/* the loop must not stand still */
+#define BUSY_MS 20	/* looks again whether it is there */
+#define PIN_LOCK_MS 1000
 
 struct endpoint_settle {
 	struct endpoint_settle_options o;
 	struct event *timer;
 	int endpoint_fd, pods_fd, limit_fd; /* borrowed */
+	/* One pod's turn, in a thread: the loop must not stand still as long as a link takes. */
+	pthread_t thread;
+	bool busy; /* it was begun, and not joined yet */
+	atomic_bool over;
+	struct wag_endpoint ep; /* the thread's until it is over, as its result */
+	int result;
 };
 
 static void arm(struct endpoint_settle *s, unsigned ms)
@@ -71,9 +81,12 @@ static long age_s(const struct endpoint_settle *s, uint32_t ep_id)
 static int settle(const struct endpoint_settle *s, const struct wag_endpoint *ep)
 {
 	_cleanup_close_ int prog = -1, link = -1, lock = -1;
+	_cleanup_(nl_freep) struct nl *nl = NULL;
 	char path[PATH_MAX];
-	int r;
+	int r = nl_new(&nl);
 
+	if (r < 0)
+		return r;
 	lock = pins_lock(s->o.pin_dir, PIN_LOCK_MS);
 	if (lock < 0)
 		return lock;
@@ -90,8 +103,37 @@ static int settle(const struct endpoint_settle *s, const struct wag_endpoint *ep
 	unlink(path); /* a pin outlives its device: an old one in the way is nobody's */
 	r = bpfsys_obj_pin(link, path);
 	if (r == 0)
-		nl_tc_detach(s->o.nl, ep->ifindex, false);
+		nl_tc_detach(nl, ep->ifindex, false);
 	return r;
+}
+
+static void *turn(void *ctx)
+{
+	struct endpoint_settle *s = ctx;
+
+	s->result = settle(s, &s->ep);
+	atomic_store(&s->over, true);
+	return NULL;
+}
+
+static int begin_turn(struct endpoint_settle *s, const struct wag_endpoint *ep)
+{
+	int r;
+
+	s->ep = *ep;
+	atomic_store(&s->over, false);
+	r = pthread_create(&s->thread, NULL, turn, s);
+	s->busy = r == 0;
+	return -r;
+}
+
+static int end_turn(struct endpoint_settle *s)
+{
+	if (!s->busy)
+		return 0;
+	pthread_join(s->thread, NULL);
+	s->busy = false;
+	return s->result;
 }
 
 enum todo { NOTHING, LATER, NOW };
@@ -111,10 +153,18 @@ static enum todo look(const struct endpoint_settle *s, uint32_t ep_id, struct wa
 	return age < 0 ? NOTHING : age < AGE_S ? LATER : NOW;
 }
 
-/* One pod; the rest at the next turn. */
-static void on_timer(evutil_socket_t fd, short what, void *ctx)
+/* What fails is tried again with the others, at an ordinary pace. */
+static void failed(struct endpoint_settle *s, int r)
 {
-	struct endpoint_settle *s = ctx;
+	if (r != -EWOULDBLOCK && r != -ENODEV)
+		log_warn("pod %s/%s: %s stays with its clsact filter: TCX link: %s", s->ep.ns,
+			 s->ep.pod, s->ep.ifname, strerror(-r));
+	arm(s, AGE_S * 1000);
+}
+
+/* The next one; the rest at the next turn. */
+static void next_turn(struct endpoint_settle *s)
+{
 	struct wag_endpoint ep;
 	bool later = false;
 	uint32_t id;
@@ -127,16 +177,31 @@ static void on_timer(evutil_socket_t fd, short what, void *ctx)
 		later |= todo == LATER;
 		if (todo != NOW)
 			continue;
-		r = settle(s, &ep);
-		if (r < 0 && r != -EWOULDBLOCK && r != -ENODEV)
-			log_warn("pod %s/%s: %s stays with its clsact filter: TCX link: %s", ep.ns,
-				 ep.pod, ep.ifname, strerror(-r));
-		/* What fails is tried again with the others, at an ordinary pace. */
-		arm(s, r < 0 ? AGE_S * 1000 : STEP_MS);
+		r = begin_turn(s, &ep);
+		if (r < 0)
+			failed(s, r);
+		else
+			arm(s, STEP_MS);
 		return;
 	}
 	if (later)
 		arm(s, QUIET_MS);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *ctx)
+{
+	struct endpoint_settle *s = ctx;
+	int r;
+
+	if (s->busy && !atomic_load(&s->over)) {
+		arm(s, BUSY_MS);
+		return;
+	}
+	r = end_turn(s);
+	if (r < 0)
+		failed(s, r);
+	else
+		next_turn(s);
 }
 
 void endpoint_settle_changed(struct endpoint_settle *s)
@@ -174,6 +239,7 @@ void endpoint_settle_free(struct endpoint_settle *s)
 {
 	if (!s)
 		return;
+	end_turn(s);
 	event_free(s->timer);
 	free(s);
 }

@@ -3,13 +3,12 @@
  * Pods are born with clsact filters, because a TCX link takes the kernel longer than all the rest
  * of an ADD (docs/adr/0007). A filter costs each packet a tenth more than a link: pods that have
  * lived for a while get what they send through a link, one pod after the other, while the CNI
- * plugin is quiet. The link is pinned under the name it has with --attach=tcx.
+ * plugin is quiet, and in a thread. The link is pinned under the name it has with --attach=tcx.
  */
 #pragma once
 
 #include <stdint.h>
 #include <waggle/err.h>
-#include <waggle/netlink.h>
 #include "dataplane_bpf.h"
 
 struct event_base;
@@ -18,7 +17,6 @@ struct endpoint_settle;
 struct endpoint_settle_options {
 	struct event_base *base;
 	const struct dataplane *dp;
-	struct nl *nl;
 	const char *pin_dir, *state_dir; /* all borrowed */
 };
 

@@ -407,7 +407,6 @@ static int start_endpoints(struct loop *l, struct wag_err *err)
 	const struct endpoint_settle_options settle = {
 		.base = l->base,
 		.dp = l->dp,
-		.nl = l->nl,
 		.pin_dir = l->config->pin_dir,
 		.state_dir = l->config->state_dir,
 	};
