@@ -33,6 +33,24 @@ enum dp_table {
 	DP_TABLES,
 };
 
+/* Where the keys of one of policies' tables have their generation; 0: a table without. */
+static inline size_t dataplane_gen_offset(enum dp_table table)
+{
+	switch (table) {
+	case DP_IPCACHE:
+		return offsetof(struct wag_ipcache_key, gen);
+	case DP_POLICY:
+		return offsetof(struct wag_policy_key, gen);
+	case DP_RULE:
+		return offsetof(struct wag_rule_key, gen);
+	case DP_PORT:
+	case DP_PORT_EXACT:
+		return offsetof(struct wag_port_key, gen);
+	default:
+		return 0;
+	}
+}
+
 const char *dataplane_table_name(enum dp_table table); /* "wag_svc" */
 size_t dataplane_key_size(enum dp_table table);
 size_t dataplane_value_size(enum dp_table table);

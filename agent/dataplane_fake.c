@@ -150,18 +150,12 @@ static void end(struct dataplane *dp)
 /* Writing a generation that programs may still read. */
 static void note_haste(struct dataplane *dp, enum dp_table table, const void *key)
 {
-	static const size_t gens[DP_TABLES] = {
-		[DP_IPCACHE] = offsetof(struct wag_ipcache_key, gen),
-		[DP_POLICY] = offsetof(struct wag_policy_key, gen),
-		[DP_RULE] = offsetof(struct wag_rule_key, gen),
-		[DP_PORT] = offsetof(struct wag_port_key, gen),
-		[DP_PORT_EXACT] = offsetof(struct wag_port_key, gen),
-	};
+	size_t at = dataplane_gen_offset(table);
 	uint32_t gen;
 
-	if (!gens[table])
+	if (!at)
 		return;
-	memcpy(&gen, (const char *)key + gens[table], sizeof(gen));
+	memcpy(&gen, (const char *)key + at, sizeof(gen));
 	dp->hasty |= gen >= WAG_POLICY_GENS || dp->readers[gen];
 }
 

@@ -8,15 +8,10 @@
 
 #include "policy_apply.h"
 
-static const struct {
-	enum dp_table table;
-	size_t gen; /* where the key has it */
-} kinds[POLICY_TABLES] = {
-	[POLICY_IPCACHE] = { DP_IPCACHE, offsetof(struct wag_ipcache_key, gen) },
-	[POLICY_POD] = { DP_POLICY, offsetof(struct wag_policy_key, gen) },
-	[POLICY_RULE] = { DP_RULE, offsetof(struct wag_rule_key, gen) },
-	[POLICY_PORT] = { DP_PORT, offsetof(struct wag_port_key, gen) },
-	[POLICY_PORT_EXACT] = { DP_PORT_EXACT, offsetof(struct wag_port_key, gen) },
+static const enum dp_table tables[POLICY_TABLES] = {
+	[POLICY_IPCACHE] = DP_IPCACHE, [POLICY_POD] = DP_POLICY,
+	[POLICY_RULE] = DP_RULE,       [POLICY_PORT] = DP_PORT,
+	[POLICY_PORT_EXACT] = DP_PORT_EXACT,
 };
 
 static const struct policy_limits limits = {
@@ -47,7 +42,7 @@ static int adopt(const void *key, const void *value, void *ctx)
 	const struct adopting *ad = ctx;
 	uint32_t gen;
 
-	memcpy(&gen, (const char *)key + kinds[ad->table].gen, sizeof(gen));
+	memcpy(&gen, (const char *)key + dataplane_gen_offset(tables[ad->table]), sizeof(gen));
 	if (gen >= WAG_POLICY_GENS)
 		return 0; /* no agent's */
 	return deltamap_set_actual(&ad->a->gens[gen][ad->table].map, key, value);
@@ -59,12 +54,12 @@ static int init_table(struct policy_apply *a, enum policy_table t)
 	int r = 0;
 
 	for (int g = 0; g < WAG_POLICY_GENS && r == 0; g++) {
-		a->gens[g][t] = (struct sync_table){ .dp = a->dp, .table = kinds[t].table,
+		a->gens[g][t] = (struct sync_table){ .dp = a->dp, .table = tables[t],
 						     .swept = true, .room_first = true };
-		r = deltamap_init(&a->gens[g][t].map, dataplane_key_size(kinds[t].table),
-				  dataplane_value_size(kinds[t].table));
+		r = deltamap_init(&a->gens[g][t].map, dataplane_key_size(tables[t]),
+				  dataplane_value_size(tables[t]));
 	}
-	return r < 0 ? r : dataplane_visit(a->dp, kinds[t].table, adopt, &ad);
+	return r < 0 ? r : dataplane_visit(a->dp, tables[t], adopt, &ad);
 }
 
 int policy_apply_init(struct policy_apply *a, struct dataplane *dp)
@@ -218,13 +213,13 @@ static int hand_one(struct handing *h, size_t i)
 	for (uint32_t g = 0; g < WAG_POLICY_GENS && r == 0; g++) {
 		struct deltamap *to = &h->a->gens[g][h->table].map;
 
-		memcpy(key + kinds[h->table].gen, &g, sizeof(g));
+		memcpy(key + dataplane_gen_offset(tables[h->table]), &g, sizeof(g));
 		if (h->given[i])
 			r = deltamap_set_desired(to, key, value);
 		else
 			deltamap_unset_desired(to, key);
 	}
-	memset(key + kinds[h->table].gen, 0, sizeof(uint32_t));
+	memset(key + dataplane_gen_offset(tables[h->table]), 0, sizeof(uint32_t));
 	if (r == 0 && h->given[i])
 		r = deltamap_set_actual(from, key, value);
 	else if (r == 0)
@@ -309,7 +304,7 @@ static int put_in_force(struct policy_apply *a)
 	dataplane_grace_end(a->dp, g);
 	for (int t = POLICY_TABLES - 1; t >= 0 && r == 0; t--) {
 		r = sync_table_apply(&a->gens[g][t]);
-		a->err_map = dataplane_table_name(kinds[t].table);
+		a->err_map = dataplane_table_name(tables[t]);
 	}
 	return r < 0 ? r : flip(a, next);
 }

@@ -14,15 +14,10 @@
 #include "agent/policy_apply.h"
 #include "policy_world.h"
 
-static const struct {
-	enum dp_table table;
-	size_t gen;
-} tables[POLICY_TABLES] = {
-	[POLICY_IPCACHE] = { DP_IPCACHE, offsetof(struct wag_ipcache_key, gen) },
-	[POLICY_POD] = { DP_POLICY, offsetof(struct wag_policy_key, gen) },
-	[POLICY_RULE] = { DP_RULE, offsetof(struct wag_rule_key, gen) },
-	[POLICY_PORT] = { DP_PORT, offsetof(struct wag_port_key, gen) },
-	[POLICY_PORT_EXACT] = { DP_PORT_EXACT, offsetof(struct wag_port_key, gen) },
+static const enum dp_table tables[POLICY_TABLES] = {
+	[POLICY_IPCACHE] = DP_IPCACHE, [POLICY_POD] = DP_POLICY,
+	[POLICY_RULE] = DP_RULE,       [POLICY_PORT] = DP_PORT,
+	[POLICY_PORT_EXACT] = DP_PORT_EXACT,
 };
 
 static struct dataplane *dp;
@@ -111,16 +106,16 @@ static uint64_t hash(const unsigned char *p, size_t n, uint64_t h)
 static int visit(const void *key, const void *value, void *ctx)
 {
 	struct of_gen *o = ctx;
-	size_t ks = dataplane_key_size(tables[o->t].table);
-	size_t vs = dataplane_value_size(tables[o->t].table);
+	size_t ks = dataplane_key_size(tables[o->t]);
+	size_t vs = dataplane_value_size(tables[o->t]);
 	unsigned char k[64];
 	uint32_t gen;
 
 	memcpy(k, key, ks);
-	memcpy(&gen, k + tables[o->t].gen, sizeof(gen));
+	memcpy(&gen, k + dataplane_gen_offset(tables[o->t]), sizeof(gen));
 	if (gen != o->gen)
 		return 0;
-	memset(k + tables[o->t].gen, 0, sizeof(gen));
+	memset(k + dataplane_gen_offset(tables[o->t]), 0, sizeof(gen));
 	if (o->want) {
 		assert_non_null(deltamap_desired(o->want, k));
 		assert_memory_equal(deltamap_desired(o->want, k), value, vs);
@@ -141,7 +136,7 @@ static void in_force_is_right(void)
 		struct of_gen o = { wag_policy_gen(epoch), t,
 				    policy_compiler_table(a.compiler, t) };
 
-		dataplane_visit(dp, tables[t].table, visit, &o);
+		dataplane_visit(dp, tables[t], visit, &o);
 		assert_int_equal(o.n, o.want->n_desired);
 	}
 }
@@ -155,7 +150,7 @@ static uint64_t in_force_sum(void)
 	for (int t = 0; t < POLICY_TABLES; t++) {
 		struct of_gen o = { wag_policy_gen(epoch), t };
 
-		dataplane_visit(dp, tables[t].table, visit, &o);
+		dataplane_visit(dp, tables[t], visit, &o);
 		sum += o.sum * (t + 1);
 	}
 	return sum;
