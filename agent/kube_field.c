@@ -134,6 +134,20 @@ int field_word(const char *text, const char *const *words, size_t n)
 	return -1;
 }
 
+int field_choice(const struct reader *rd, const json_t *tree, const char *path, const char *key,
+		 const char *const *words, size_t n, const char *said, int *ret)
+{
+	const char *text;
+	int r = field_str(rd, tree, path, key, &text);
+
+	if (r < 0)
+		return r;
+	*ret = field_word(text, words, n);
+	if (*ret < 0)
+		return field_bad(rd, tree, "%s%s: \"%.32s\" is not %s", path, key, text, said);
+	return 0;
+}
+
 int field_copy(const struct reader *rd, const char *text, char **ret)
 {
 	*ret = strdup(text);

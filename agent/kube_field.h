@@ -41,6 +41,9 @@ int field_int(const struct reader *rd, const json_t *tree, const char *path, con
 	      json_int_t min, json_int_t max, json_int_t *ret);
 /* Which of n words text is; -1: none. */
 int field_word(const char *text, const char *const *words, size_t n);
+/* The member is one of n words; said: they, for people. */
+int field_choice(const struct reader *rd, const json_t *tree, const char *path, const char *key,
+		 const char *const *words, size_t n, const char *said, int *ret);
 int field_copy(const struct reader *rd, const char *text, char **ret);
 /* Like field_str, but *ret is the caller's own, NULL when absent or empty. */
 int field_dup(const struct reader *rd, const json_t *tree, const char *path, const char *key,

@@ -251,11 +251,15 @@ static int svc_port_new(const struct reader *rd, const json_t *ports, json_t *se
 /* As an API server has it: several ports have names, and no two are the same. */
 static int svc_ports_differ(const struct reader *rd, const json_t *ports, const struct service *svc)
 {
-	_cleanup_(json_decrefp) json_t *names = json_object();
-	_cleanup_(json_decrefp) json_t *numbers = json_object();
-	int r = names && numbers ? 0 : field_no_memory(rd);
+	_cleanup_(json_decrefp) json_t *names = NULL, *numbers = NULL;
+	int r;
 
-	for (size_t i = 0; svc->n_ports > 1 && i < svc->n_ports && r == 0; i++) {
+	if (svc->n_ports < 2)
+		return 0;
+	names = json_object();
+	numbers = json_object();
+	r = names && numbers ? 0 : field_no_memory(rd);
+	for (size_t i = 0; i < svc->n_ports && r == 0; i++) {
 		const struct svc_port *port = &svc->ports[i];
 		char text[32];
 

@@ -185,17 +185,12 @@ static int cnp_action(const struct reader *rd, const json_t *tree, const char *p
 	static const char *const names[] = { [POLICY_ACCEPT] = "Accept",
 					     [POLICY_DENY] = "Deny",
 					     [POLICY_PASS] = "Pass" };
-	const char *text;
-	int r = field_str(rd, tree, path, "action", &text), action;
+	int action = POLICY_ACCEPT;
+	int r = field_choice(rd, tree, path, "action", names, sizeof(names) / sizeof(names[0]),
+			     "Accept, Deny or Pass", &action);
 
-	if (r < 0)
-		return r;
-	action = field_word(text, names, sizeof(names) / sizeof(names[0]));
-	if (action < 0)
-		return field_bad(rd, tree, "%saction: \"%.32s\" is not Accept, Deny or Pass", path,
-				 text);
 	*ret = action;
-	return 0;
+	return r;
 }
 
 static int cnp_rule(const struct reader *rd, const json_t *tree, const char *path,

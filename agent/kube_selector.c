@@ -33,18 +33,12 @@ static int sel_op(const struct reader *rd, const json_t *tree, const char *path,
 					     [SEL_NOT_IN] = "NotIn",
 					     [SEL_EXISTS] = "Exists",
 					     [SEL_ABSENT] = "DoesNotExist" };
-	const char *text;
-	int r = field_str(rd, tree, path, "operator", &text), op;
+	int op = SEL_IN;
+	int r = field_choice(rd, tree, path, "operator", names, sizeof(names) / sizeof(names[0]),
+			     "In, NotIn, Exists or DoesNotExist", &op);
 
-	if (r < 0)
-		return r;
-	op = field_word(text, names, sizeof(names) / sizeof(names[0]));
-	if (op < 0)
-		return field_bad(rd, tree,
-				 "%soperator: \"%.32s\" is not In, NotIn, Exists or DoesNotExist",
-				 path, text);
 	*ret = op;
-	return 0;
+	return r;
 }
 
 static int sel_expression(const struct reader *rd, const json_t *tree, const char *path,
