@@ -10,6 +10,9 @@ import subprocess
 import sys
 import tempfile
 
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from pinned import PinnedMap                                            # noqa: E402
+
 BUILD = os.environ.get("WAGGLE_BUILD") or os.path.join(
     os.path.dirname(os.path.abspath(__file__)), "..", "..", "build")
 CNI = os.path.join(BUILD, "cni", "waggle-cni")
@@ -85,8 +88,7 @@ class Node:
         self.put("wag_meta", key, meta[:20] + struct.pack("<II", mtu, route_mtu) + meta[28:])
 
     def delete(self, name, key):
-        sh("bpftool", "map", "delete", "pinned", f"{self.pins}/maps/{name}", "key", "hex",
-           *(f"{b:02x}" for b in key))
+        PinnedMap(self.pins, name).delete(key)
 
     def start(self, command, cid="c1", netns="", conf=None, then=None,
               stdout=subprocess.PIPE, **env):
@@ -129,14 +131,10 @@ class Node:
         return out
 
     def entries(self, name):
-        """A pinned map's entries as [(key, value)], bytes."""
-        out = json.loads(sh("bpftool", "-j", "map", "dump", "pinned", f"{self.pins}/maps/{name}"))
-        return [tuple(bytes(int(b, 16) for b in e[part]) for part in ("key", "value"))
-                for e in out]
+        return PinnedMap(self.pins, name).entries()
 
     def put(self, name, key, value):
-        sh("bpftool", "map", "update", "pinned", f"{self.pins}/maps/{name}", "key", "hex",
-           *(f"{b:02x}" for b in key), "value", "hex", *(f"{b:02x}" for b in value))
+        PinnedMap(self.pins, name).put(key, value)
 
     def limit(self, direction):
         """The one pod's entry of wag_limit; 0: what it sends, 1: what it receives."""

@@ -2,13 +2,13 @@
 """NetworkPolicy and ClusterNetworkPolicy with real sockets: the cases of the upstream suites."""
 import ipaddress
 import json
-import os
 import socket
 import struct
 import threading
 import time
 
 from netlab import NODE4, NODE6, OUT4, OUT6, wait_for
+from pinned import PinnedMap
 from policy_world import ALL, World, cluster_policy, labels, name_of, network_policy, rule
 from suite import expect, test
 
@@ -246,26 +246,6 @@ def policy_outlives_the_agent(env, w):
              (("x/b", "y/a"), "x/a", 80, "TCP", False))
 
 
-def bytes_of(words):
-    return bytes(int(b, 16) for b in words)
-
-
-class PinnedMap:
-    def __init__(self, lab, name):
-        self.lab, self.path = lab, os.path.join(lab.pin_dir, "maps", name)
-
-    def entries(self):
-        out = self.lab.run(["bpftool", "-j", "map", "dump", "pinned", self.path])
-        return [(bytes_of(e["key"]), bytes_of(e["value"])) for e in json.loads(out)]
-
-    def change(self, what, key, *value):
-        argv = ["bpftool", "map", what, "pinned", self.path,
-                "key", "hex", *(f"{b:02x}" for b in key)]
-        for v in value:
-            argv += ["value", "hex", *(f"{b:02x}" for b in v)]
-        self.lab.run(argv)
-
-
 # Where the keys have their generation (abi_policy.h).
 GENERATION_AT = {"wag_ipcache": 4, "wag_policy": 4, "wag_rule": 8, "wag_port": 4,
                  "wag_port_exact": 4}
@@ -273,20 +253,20 @@ GENERATION_AT = {"wag_ipcache": 4, "wag_policy": 4, "wag_rule": 8, "wag_port": 4
 
 def as_an_agent_of_abi_1_left_it(lab):
     """What is in force is generation 0 of two, by an epoch that ends in binary 10."""
-    key, runtime = PinnedMap(lab, "wag_runtime").entries()[0]
+    key, runtime = PinnedMap(lab.pin_dir, "wag_runtime").entries()[0]
     epoch = struct.unpack_from("<I", runtime, 20)[0]
     for name, at in GENERATION_AT.items():
-        table = PinnedMap(lab, name)
+        table = PinnedMap(lab.pin_dir, name)
         entries = table.entries()
         for k, _ in entries:
-            table.change("delete", k)
+            table.delete(k)
         for k, v in entries:
             if k[at] == epoch & 3:
-                table.change("update", k[:at] + bytes(4) + k[at + 4:], v)
-    PinnedMap(lab, "wag_runtime").change(
-        "update", key, runtime[:20] + struct.pack("<I", epoch // 4 * 4 + 6))
-    key, meta = PinnedMap(lab, "wag_meta").entries()[0]
-    PinnedMap(lab, "wag_meta").change("update", key, meta[:4] + struct.pack("<I", 1) + meta[8:])
+                table.put(k[:at] + bytes(4) + k[at + 4:], v)
+    PinnedMap(lab.pin_dir, "wag_runtime").put(
+        key, runtime[:20] + struct.pack("<I", epoch // 4 * 4 + 6))
+    key, meta = PinnedMap(lab.pin_dir, "wag_meta").entries()[0]
+    PinnedMap(lab.pin_dir, "wag_meta").put(key, meta[:4] + struct.pack("<I", 1) + meta[8:])
 
 
 @policy_test
